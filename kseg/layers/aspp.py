@@ -1,0 +1,116 @@
+"""Atrous spatial pyramid pooling."""
+
+import keras
+from keras import ops
+
+from kseg.layers import arguments
+from kseg.layers.conv_norm_act import ConvNormAct
+from kseg.layers.image_pooling import pool_image, spread
+
+
+@keras.saving.register_keras_serializable(package="kseg")
+class ASPP(keras.layers.Layer):
+    """Atrous spatial pyramid pooling: the context module of DeepLabv3 and DeepLabv3+.
+
+    Parallel branches see the same features at several scales: the image's mean, each pixel
+    alone, and one 3x3 atrous convolution for each rate, each with a kernel of its own. Their
+    outputs are concatenated in this order and projected. Every convolution has no bias and is
+    followed by batch normalisation and ReLU.
+
+    Args:
+        filters: Integer. Channels of each branch and of the output. Defaults to 256 (paper).
+        dilation_rates: Tuple of integers >= 1, one branch each. Defaults to `(6, 12, 18)`, the
+            paper's for output stride 16; use `(12, 24, 36)` at 8 and `(3, 6, 9)` at 32. A rate
+            beyond the map is allowed: its outer taps see only zeros.
+        dropout_rate: Float in [0, 1). Share of outputs dropped in training. Defaults to 0.1
+            (reference code: keeps 0.9).
+        image_pooling: Boolean. Whether there is a branch of the image's mean. Defaults to True.
+
+    Call arguments:
+        features: Float tensor `(batch, height, width, channels)`; height and width may be
+            unknown.
+        training: Boolean. Whether normalisation and dropout run as in training.
+
+    Input shape:
+        `(batch, height, width, channels)`
+
+    Output shape:
+        `(batch, height, width, filters)`
+
+    Raises:
+        ValueError: If an argument is not as described above; the message names it.
+
+    Example:
+        >>> import numpy as np
+        >>> from kseg.layers import ASPP
+        >>> features = np.zeros((2, 9, 9, 16), "float32")
+        >>> tuple(ASPP(8, dilation_rates=(1, 2, 3))(features).shape)
+        (2, 9, 9, 8)
+
+    Reference:
+        Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
+        Segmentation", 2018, section 3.1. Departures: the 3x3 convolutions are plain, as in the
+        parameter counts of KSAC's Table 1, where the reference code separates them by default;
+        the mean is spread by repetition, which equals its bilinear resize.
+    """
+
+    def __init__(
+        self,
+        filters=256,
+        *,
+        dilation_rates=(6, 12, 18),
+        dropout_rate=0.1,
+        image_pooling=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = arguments.positive_integer("filters", filters)
+        self.dilation_rates = arguments.dilation_rates(dilation_rates)
+        self.dropout_rate = arguments.dropout_rate(dropout_rate)
+        self.has_image_pooling = arguments.boolean("image_pooling", image_pooling)
+        self.image_pooling = self._brick("image_pooling") if self.has_image_pooling else None
+        self.pointwise = self._brick("pointwise")
+        self.atrous = [
+            self._brick(f"atrous_{index}", kernel_size=3, dilation_rate=rate)
+            for index, rate in enumerate(self.dilation_rates)
+        ]
+        self.project = self._brick("project")
+
+    def _brick(self, name, **options):
+        return ConvNormAct(self.filters, dtype=self.dtype_policy, name=name, **options)
+
+    def build(self, input_shape):
+        batch, height, width, channels = input_shape
+        # Named, so that the variable path of its state is the same in every process, which
+        # that of a Dropout layer's is not.
+        self.seed_generator = keras.random.SeedGenerator(name="dropout")
+        if self.has_image_pooling:
+            self.image_pooling.build((batch, 1, 1, channels))
+        for branch in (self.pointwise, *self.atrous):
+            branch.build(input_shape)
+        branches = self.has_image_pooling + 1 + len(self.atrous)
+        self.project.build((batch, height, width, branches * self.filters))
+
+    def call(self, features, training=None):
+        branches = []
+        if self.has_image_pooling:
+            pooled = self.image_pooling(pool_image(features), training=training)
+            branches.append(spread(pooled, features))
+        for branch in (self.pointwise, *self.atrous):
+            branches.append(branch(features, training=training))
+        features = self.project(ops.concatenate(branches, axis=-1), training=training)
+        if training and self.dropout_rate:
+            features = keras.random.dropout(features, self.dropout_rate, seed=self.seed_generator)
+        return features
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "dilation_rates": self.dilation_rates,
+            "dropout_rate": self.dropout_rate,
+            "image_pooling": self.has_image_pooling,
+        }

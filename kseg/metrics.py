@@ -1,0 +1,122 @@
+"""Confusion matrix and the figures that are read off it: IoU, mIoU, pixel accuracy."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+
+class Scores(NamedTuple):
+    """Figures of one confusion matrix; classes without a labelled pixel are `nan` (n/a)."""
+
+    iou: np.ndarray
+    """Per class: intersection over union, in 0..1; `nan` for a class without labelled pixels."""
+    support: np.ndarray
+    """Per class: number of labelled pixels."""
+    miou: float
+    """Mean of `iou` over the classes that have labelled pixels."""
+    pixel_accuracy: float
+    """Share of the labelled pixels that are predicted right."""
+
+
+def scores(matrix) -> Scores:
+    """Reads IoU, mIoU and pixel accuracy off a confusion matrix.
+
+    A class that never occurs in the labels is left out of the mean, also when some pixels were
+    predicted as it: those pixels already lower the IoU of the classes they belong to.
+
+    Args:
+        matrix: Counts `[num_classes, num_classes]`; row = label, column = prediction.
+
+    Raises:
+        ValueError: No pixel is labelled, so that no figure means anything.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    if not matrix.sum():
+        raise ValueError("`matrix` must count at least one labelled pixel. Received: all zeros")
+    support, predicted, hits = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)
+    union = support + predicted - hits
+    iou = np.where(support > 0, hits / np.maximum(union, 1), np.nan)
+    return Scores(iou, support.astype(np.int64), float(np.nanmean(iou)), hits.sum() / matrix.sum())
+
+
+@keras.saving.register_keras_serializable(package="kseg")
+class ConfusionMatrix(keras.metrics.Metric):
+    """Counts of (label, prediction) pairs, summed over batches.
+
+    Takes logits or probabilities, so that it stands beside a loss on logits; the arg-max and one
+    bincount are all it costs. Counts are kept as int32 pairs (low and high word): float32
+    counters stop counting at 16.8 million, a few dozen images. Labels that are neither a class
+    nor `ignore_label` are not dropped in silence: `matrix()` refuses to speak for them.
+
+    Args:
+        num_classes: Number of classes.
+        ignore_label: Label of the pixels that count nowhere. 255, as in PASCAL VOC.
+        name: Name of the metric.
+
+    Call arguments:
+        y_true: Integer labels `[batch, height, width]`, 0..num_classes-1 or `ignore_label`.
+        y_pred: Scores `[batch, height, width, num_classes]`.
+
+    Returns (`result()`): float counts `[num_classes, num_classes]`, row = label.
+    """
+
+    _WORD = 1 << 30
+
+    def __init__(self, num_classes, ignore_label=255, name="confusion_matrix", **kwargs):
+        if num_classes < 2:
+            raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}")
+        super().__init__(name=name, **kwargs)
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+        # The last cell counts the labels that are no class.
+        cells = (num_classes * num_classes + 1,)
+        self.low = self.add_variable(cells, "zeros", dtype="int32", name="low")
+        self.high = self.add_variable(cells, "zeros", dtype="int32", name="high")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if sample_weight is not None:
+            raise ValueError("`sample_weight` is not taken: mark pixels with `ignore_label`.")
+        labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        predictions = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
+        invalid = self.num_classes * self.num_classes
+        is_class = (labels >= 0) & (labels < self.num_classes)
+        index = ops.where(is_class, labels * self.num_classes + predictions, invalid)
+        index = ops.where(labels == self.ignore_label, invalid + 1, index)
+        counts = ops.bincount(index, minlength=invalid + 2)
+        total = self.low + ops.cast(counts[: invalid + 1], "int32")
+        self.high.assign(self.high + total // self._WORD)
+        self.low.assign(total % self._WORD)
+
+    def result(self):
+        low, high = ops.cast(self.low, "float32"), ops.cast(self.high, "float32")
+        matrix = low + high * float(self._WORD)
+        return ops.reshape(matrix[:-1], (self.num_classes, self.num_classes))
+
+    def matrix(self) -> np.ndarray:
+        """The exact counts, int64 `[num_classes, num_classes]`, row = label.
+
+        Raises:
+            ValueError: Some labels were neither a class nor the label to ignore.
+        """
+        low = ops.convert_to_numpy(self.low).astype(np.int64)
+        high = ops.convert_to_numpy(self.high).astype(np.int64)
+        counts = low + high * self._WORD
+        if counts[-1]:
+            raise ValueError(
+                f"`y_true` must hold 0..{self.num_classes - 1} or {self.ignore_label} only. "
+                f"Received: {counts[-1]} pixels with another label"
+            )
+        return counts[:-1].reshape(self.num_classes, self.num_classes)
+
+    def reset_state(self):
+        self.low.assign(ops.zeros_like(self.low))
+        self.high.assign(ops.zeros_like(self.high))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "ignore_label": self.ignore_label,
+        }

@@ -1,0 +1,135 @@
+"""DeepLabv3+ around any backbone and any context module."""
+
+import inspect
+
+import keras
+from keras import layers
+
+from kseg.backbones import BACKBONES
+from kseg.layers import ConvNormAct, ImageNormalization, Resize
+from kseg.models.contexts import CONTEXTS
+
+LOW_LEVEL_FILTERS = 48
+DECODER_FILTERS = 256
+
+
+def deeplab_v3_plus(
+    num_classes=21,
+    *,
+    backbone="mobilenet_v2",
+    context="ksac",
+    output_stride=16,
+    decoder=True,
+    decoder_convs=2,
+    backbone_weights=None,
+    **context_options,
+):
+    """DeepLabv3+: RGB image in, class logits at the size of the image out.
+
+    Normalisation, atrous backbone, context module (ASPP in the paper, KSAC or another here), a
+    decoder that joins the features of stride 4, a 1x1 classifier, and a bilinear resize with
+    align_corners to the size of the input. The network is fully convolutional: any height and
+    width, changing from call to call; the sampling grids meet exactly at sizes k * 16 + 1.
+
+    Args:
+        num_classes: int >= 2. Default 21, Pascal VOC.
+        backbone: str, a name of `kseg.backbones.BACKBONES`. Default "mobilenet_v2".
+        context: str, a name of `kseg.models.CONTEXTS`. Default "ksac".
+        output_stride: int, 8, 16 or 32: stride of the features the context module sees. Default
+            16. Rates of the context module are not scaled with it: the papers' (6, 12, 18) are
+            for 16; DeepLabv3+ doubles them at 8 and halves them at 32.
+        decoder: bool. False gives DeepLabv3: the classifier follows the context module, as in the
+            MobileNetV2 rows of KSAC, Table 1.
+        decoder_convs: int >= 1, number of 3x3 convolutions in the decoder. Default 2, as in
+            DeepLabv3+; the counts of KSAC's Xception rows come out with 1.
+        backbone_weights: None or "none", "imagenet", or the path of a weight file; see
+            `kseg.backbones.Backbone`.
+        **context_options: arguments of the context module, such as `dilation_rates` or `merge`.
+
+    Call arguments:
+        images: float tensor, RGB in 0..255. A border is padded with the backbone's `pad_rgb`.
+
+    Input shape:
+        `(batch, height, width, 3)`.
+
+    Output shape:
+        `(batch, height, width, num_classes)`, float32 under any dtype policy.
+
+    Returns:
+        A functional `keras.Model`. It saves and loads without `custom_objects` once `kseg.layers`
+        is imported.
+
+    Raises:
+        ValueError: for a name that is not known, an argument the context module does not take, a
+            wrong `num_classes`, `output_stride` or `decoder_convs`, weights that cannot be had.
+
+    Example:
+
+        >>> import numpy as np
+        >>> from kseg.models import deeplab_v3_plus
+        >>> model = deeplab_v3_plus(7, context="ksac", dilation_rates=(1, 3, 6, 9))
+        >>> tuple(model(np.zeros((1, 65, 97, 3), "float32")).shape)
+        (1, 65, 97, 7)
+
+    Reference:
+        Chen et al., "Encoder-Decoder with Atrous Separable Convolution", 2018 (DeepLabv3+);
+        Huang et al., "See More Than Once: Kernel-Sharing Atrous Convolution", 2019 (KSAC).
+        Departures: plain 3x3 convolutions in the decoder, not separable ones (the counts of KSAC's
+        Table 1 prove plain); centred padding at even sizes, see `kseg.backbones.atrous`; the
+        stride-4 tap of ResNet50, see `kseg.backbones.resnet50`.
+    """
+    _check_count("num_classes", num_classes, 2)
+    _check_count("decoder_convs", decoder_convs, 1)
+    backbone_builder = _known("backbone", backbone, BACKBONES)
+    context_class = _known("context", context, CONTEXTS)
+    _check_context_options(context, context_class, context_options)
+
+    images = keras.Input((None, None, 3), name="images")
+    normalized = ImageNormalization(backbone_builder.normalization, name="image_normalization")(
+        images
+    )
+    features = backbone_builder(output_stride=output_stride, weights=backbone_weights)(normalized)
+    x = context_class(name="context", **context_options)(features["stride_32"])
+    if decoder:
+        x = _decode(x, features["stride_4"], decoder_convs)
+    logits = layers.Conv2D(
+        num_classes,
+        1,
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01),
+        dtype="float32",
+        name="logits",
+    )(x)
+    logits = Resize(align_corners=True, dtype="float32", name="resize_logits")([logits, images])
+    return keras.Model(images, logits, name="deeplab_v3_plus")
+
+
+def _decode(x, low_level, convs):
+    """Joins the context features with those of stride 4 (DeepLabv3+, section 3.1)."""
+    low_level = ConvNormAct(LOW_LEVEL_FILTERS, name="decoder_low_level")(low_level)
+    x = Resize(align_corners=True, name="decoder_resize")([x, low_level])
+    x = layers.Concatenate(name="decoder_concat")([x, low_level])
+    for number in range(1, convs + 1):
+        x = ConvNormAct(DECODER_FILTERS, kernel_size=3, name=f"decoder_conv_{number}")(x)
+    return x
+
+
+def _check_count(argument, value, least):
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"`{argument}` must be an integer >= {least}. Received: {value!r}")
+
+
+def _known(argument, name, registry):
+    if name not in registry:
+        raise ValueError(f"`{argument}` must be one of {sorted(registry)}. Received: {name!r}")
+    return registry[name]
+
+
+def _check_context_options(context, context_class, options):
+    """Refuses arguments that the context module does not take, by name."""
+    parameters = inspect.signature(context_class.__init__).parameters.values()
+    taken = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+    for option in options:
+        if option not in taken:
+            raise ValueError(
+                f"Context {context!r} takes no argument `{option}`. It takes: {', '.join(taken)}"
+            )

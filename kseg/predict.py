@@ -1,0 +1,241 @@
+"""Draws what a trained run predicts: python -m kseg.predict --model_dir=runs/X --images='GLOB'.
+
+For each image it writes `labels/NAME.png`, a palette PNG of class ids at the image's own size, and
+`overlays/NAME.png`, the image with the classes laid over it; for the first few also a contact
+sheet. NAME is the path of the image below the part of the glob that holds no wildcard, so images
+of one name in different folders stay apart.
+"""
+
+import glob
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from PIL import Image
+from tqdm import tqdm
+
+from kseg import pictures, program
+from kseg.data.datasets import LabelSet
+from kseg.data.records import decode_image
+from kseg.errors import UserError
+from kseg.run_folder import RunFolder
+
+CELL_SIZE = 240
+MAX_PIXELS = 20_000_000  # About 3.5 GB of logits and their resize at 21 classes.
+
+
+def predict_labels(model: keras.Model, image: np.ndarray) -> np.ndarray:
+    """Returns the most likely class of each pixel of one image.
+
+    Args:
+        model: A network of `kseg.models`: RGB 0..255 in, logits of the input's size out.
+        image: uint8 array (height, width, 3), RGB.
+
+    Returns:
+        uint8 array (height, width) of class ids; the lower id where two classes tie.
+
+    Raises:
+        ValueError: If `image` is no uint8 RGB array.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            "`image` must be a uint8 array (height, width, 3). "
+            f"Received: {image.dtype} of shape {image.shape}."
+        )
+    logits = model(image[np.newaxis].astype(np.float32), training=False)
+    labels = keras.ops.argmax(logits[0], axis=-1)
+    return keras.ops.convert_to_numpy(labels).astype(np.uint8)
+
+
+def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Reads a JPEG or PNG file with the decoder that training used.
+
+    Args:
+        path: File to read.
+        max_pixels: Larger images are refused by their header, before any pixel is decoded.
+
+    Returns:
+        uint8 array (height, width, 3), RGB.
+
+    Raises:
+        UserError: If the file is no whole JPEG or PNG, or too large; the message has no path.
+    """
+    try:
+        contents = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Judged below.
+            with Image.open(io.BytesIO(contents)) as header:
+                kind, (width, height) = header.format, header.size
+    except Image.DecompressionBombError as error:
+        raise UserError(f"images must hold at most {max_pixels} pixels. {error}") from error
+    except Exception as error:  # Damaged headers make Pillow raise errors of many types.
+        raise UserError("not a picture that can be read") from error
+    # MPO is what several cameras write: a JPEG with more pictures behind it.
+    if kind not in ("JPEG", "MPO", "PNG"):
+        raise UserError(f"images must be JPEG or PNG. Received: {kind}")
+    if width * height > max_pixels:
+        raise UserError(
+            f"images must hold at most {max_pixels} pixels (`--max_pixels`). "
+            f"Received: {width} x {height}"
+        )
+    try:
+        return decode_image(tf.constant(contents)).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise UserError(f"damaged picture: {error.message.splitlines()[0]}") from error
+
+
+def find_images(pattern: str, output_dir: str | os.PathLike) -> dict[str, Path]:
+    """Returns the images that a glob names, by the name that their outputs get.
+
+    Args:
+        pattern: Glob; `**` stands for any number of folders. Files under the outputs of an earlier
+            run in `output_dir` are left out.
+        output_dir: Where the outputs will go.
+
+    Returns:
+        Name without suffix, relative to the part of the glob without wildcard -> path; sorted.
+
+    Raises:
+        UserError: If nothing matches, or two images would write the same outputs.
+    """
+    outputs = [Path(output_dir).resolve() / part for part in ("labels", "overlays")]
+    paths = [
+        path
+        for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
+        if path.is_file() and not any(path.resolve().is_relative_to(one) for one in outputs)
+    ]
+    if not paths:
+        raise UserError(f"`--images` must match at least one file. No match for: {pattern}")
+    root = _fixed_folder(pattern)
+    images: dict[str, Path] = {}
+    for path in paths:
+        name = path.relative_to(root).with_suffix("").as_posix()
+        if name in images:
+            raise UserError(
+                f"two images would write the same outputs ({name}.png): {images[name]} and "
+                f"{path}. Narrow `--images` to one of them"
+            )
+        images[name] = path
+    return images
+
+
+def predict(
+    model: keras.Model,
+    label_set: LabelSet,
+    images: dict[str, Path],
+    output_dir: str | os.PathLike,
+    *,
+    alpha: float = 0.5,
+    sheet_rows: int = 8,
+    max_pixels: int = MAX_PIXELS,
+) -> list[str]:
+    """Writes the pictures of all images; one that cannot be read does not stop the others.
+
+    Args:
+        model: The network.
+        label_set: Names and colours of its classes.
+        images: Output name -> path, as `find_images` returns it.
+        output_dir: Folder to write to; made if missing. Each file appears whole or not at all.
+        alpha: Weight of the class colours in the overlays.
+        sheet_rows: Images on `contact_sheet.png`; 0 for none.
+        max_pixels: Size above which an image is refused.
+
+    Returns:
+        One message per image that failed, with its path.
+    """
+    output_dir = Path(output_dir)
+    failures, rows = [], []
+    for name, path in tqdm(images.items(), desc="predict", unit="image"):
+        try:
+            image = read_image(path, max_pixels)
+        except UserError as error:
+            failures.append(f"{path}: {error}")
+            tqdm.write(f"skipped {failures[-1]}")
+            continue
+        labels = predict_labels(model, image)
+        mixed = pictures.overlay(image, labels, label_set.colours, alpha)
+        files = [output_dir / part / f"{name}.png" for part in ("labels", "overlays")]
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        pictures.save_palette_png(files[0], labels, label_set.colours)
+        pictures.save_picture(files[1], mixed)
+        if len(rows) < sheet_rows:
+            prediction = pictures.colourise(labels, label_set.colours)
+            rows.append([pictures.fitted(one, CELL_SIZE) for one in (image, mixed, prediction)])
+    if rows:
+        save_sheet(output_dir / "contact_sheet.png", rows, label_set, ("overlay", "prediction"))
+    return failures
+
+
+def save_sheet(
+    path: str | os.PathLike,
+    rows: Sequence[Sequence[np.ndarray]],
+    label_set: LabelSet,
+    titles: Sequence[str],
+) -> None:
+    """Writes a contact sheet: the images in its first column, then one column per title."""
+    sheet = pictures.contact_sheet(
+        rows,
+        ("image", *titles),
+        names=label_set.names,
+        colours=label_set.colours,
+        cell_size=CELL_SIZE,
+    )
+    pictures.save_picture(path, sheet)
+
+
+def define_flags() -> None:
+    """Defines the flags of this program."""
+    flags.DEFINE_string("model_dir", "", "Folder of a run, as kseg.train wrote it.")
+    flags.DEFINE_string("images", "", "Glob of JPEG or PNG files, in quotes; ** means any folders.")
+    flags.DEFINE_string("output_dir", "", "Folder for labels/, overlays/ and contact_sheet.png.")
+    flags.DEFINE_string("checkpoint", "best", "best, newest, or the path of a checkpoint file.")
+    flags.DEFINE_float("alpha", 0.5, "Weight of the class colours in overlays.", 0, 1)
+    flags.DEFINE_integer("sheet_rows", 8, "Images on the contact sheet; 0: none.", 0)
+    flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger images are skipped.", 1)
+
+
+def main(values: flags.FlagValues) -> int:
+    """Predicts every image of a glob; returns 1 if any could not be read."""
+    program.require(values, "model_dir", "images", "output_dir")
+    images = find_images(values.images, values.output_dir)  # Before the model: it takes seconds.
+    run = RunFolder(values.model_dir)
+    model = run.load_model(checkpoint=values.checkpoint)
+    failures = predict(
+        model,
+        run.label_set,
+        images,
+        values.output_dir,
+        alpha=values.alpha,
+        sheet_rows=values.sheet_rows,
+        max_pixels=values.max_pixels,
+    )
+    done = len(images) - len(failures)
+    print(f"{done} of {len(images)} images predicted; pictures in {values.output_dir}")
+    for failure in failures:
+        print(f"skipped {failure}")
+    return 1 if failures else 0
+
+
+def _fixed_folder(pattern: str) -> Path:
+    """Returns the folders of a glob before its first wildcard."""
+    parts = []
+    for part in Path(pattern).parent.parts:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return Path(*parts)
+
+
+if __name__ == "__main__":
+    program.run(main, define_flags)

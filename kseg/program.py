@@ -1,0 +1,39 @@
+"""What every program of kseg shares: flags read once, and errors that a user can read."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+from kseg.errors import UserError
+
+
+def run(main: Callable[[flags.FlagValues], None], define_flags: Callable[[], None]) -> None:
+    """Runs a program: defines and parses its flags, calls `main`, leaves with its status.
+
+    Args:
+        main: Takes the parsed flags. What it returns is the exit status (None: 0).
+        define_flags: Defines the program's flags on `absl.flags.FLAGS`. It is called here and not
+            at import, so that importing a program never touches the flags of another.
+    """
+    define_flags()
+
+    def parsed_main(arguments: list[str]) -> int | None:
+        try:
+            if len(arguments) > 1:
+                raise UserError(
+                    f"every argument is a flag, as in --name=value. Received: {arguments[1:]}"
+                )
+            return main(flags.FLAGS)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    app.run(parsed_main)
+
+
+def require(values: flags.FlagValues, *names: str) -> None:
+    """Raises `UserError` for the first of the named flags that is empty."""
+    for name in names:
+        if not values[name].value:
+            raise UserError(f"`--{name}` must be given. {values[name].help}")

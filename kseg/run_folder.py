@@ -1,0 +1,126 @@
+"""The folder of a run: what was asked for, the labels, checkpoints, logs and figures."""
+
+import json
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+import keras
+
+from kseg import files
+from kseg.data.datasets import LabelSet
+from kseg.errors import UserError
+from kseg.experiment import Experiment, differences
+from kseg.training.checkpoints import Checkpoints
+
+
+class RunFolder:
+    """`runs/<name>/{experiment.flags, labels.json, checkpoints/, logs/, metrics.csv, eval.json}`.
+
+    Args:
+        path: The folder. `start` creates it; everything else reads it.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.experiment_file = self.path / "experiment.flags"
+        self.labels_file = self.path / "labels.json"
+        self.logs = self.path / "logs"
+        self.metrics_file = self.path / "metrics.csv"
+        self.eval_file = self.path / "eval.json"
+        self._checkpoints = self.path / "checkpoints"
+
+    def start(
+        self, experiment: Experiment, label_set: LabelSet, *, overwrite: bool = False
+    ) -> bool:
+        """Prepares the folder for training; True if it already held this experiment.
+
+        Raises:
+            UserError: The folder holds another experiment, other labels, or something else.
+        """
+        if overwrite:
+            self._clear()
+        if self.experiment_file.is_file():
+            self._refuse_differences(experiment, label_set)
+            return True
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(
+                f"`--model_dir` must be new, empty or the folder of a run. {self.path} holds "
+                f"other things: {', '.join(sorted(item.name for item in self.path.iterdir())[:5])}"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        labels = {
+            "names": label_set.names,
+            "colours": label_set.colours,
+            "ignore_label": label_set.ignore_label,
+        }
+        files.write_text(self.labels_file, json.dumps(labels, indent=1) + "\n")
+        files.write_text(self.experiment_file, experiment.to_flagfile())
+        return False
+
+    def _refuse_differences(self, experiment: Experiment, label_set: LabelSet) -> None:
+        lines = differences(self.experiment, experiment)
+        if label_set != self.label_set:
+            lines.append(
+                f"labels: {self.label_set.num_classes} classes in the run, "
+                f"{label_set.num_classes} in the data: {', '.join(label_set.names)}"
+            )
+        if lines:
+            raise UserError(
+                f"{self.path} holds another experiment. Take another `--model_dir`, or "
+                "`--overwrite` to begin anew:\n  " + "\n  ".join(lines)
+            )
+
+    def _clear(self) -> None:
+        for item in (self.experiment_file, self.labels_file, self.metrics_file, self.eval_file):
+            item.unlink(missing_ok=True)
+        for folder in (self._checkpoints, self.logs):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The experiment of the run, with `model_dir` where the folder lies now."""
+        if not self.experiment_file.is_file():
+            raise UserError(
+                f"no run in {self.path}: {self.experiment_file.name} is missing. "
+                "`python -m kseg.train --model_dir=...` makes one"
+            )
+        return Experiment.from_flagfile(self.experiment_file).replace(model_dir=str(self.path))
+
+    @cached_property
+    def label_set(self) -> LabelSet:
+        """Names and colours of the classes that the run was trained on."""
+        try:
+            labels = json.loads(self.labels_file.read_text(encoding="utf-8"))
+            return LabelSet(
+                names=tuple(labels["names"]),
+                colours=tuple(map(tuple, labels["colours"])),
+                ignore_label=labels["ignore_label"],
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"cannot read the labels of the run: {error}") from error
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints of the run."""
+        return Checkpoints(self._checkpoints, self.experiment.keep_checkpoints)
+
+    def load_model(self, checkpoint: str = "best") -> keras.Model:
+        """The trained network.
+
+        Args:
+            checkpoint: `best` by validation mIoU (the newest if none was measured), `newest`, or
+                the path of a checkpoint file.
+        """
+        model = self.experiment.build_model(self.label_set.num_classes, with_backbone_weights=False)
+        self.checkpoints.load_weights(model, checkpoint)
+        return model
+
+    def check_labels(self, label_set: LabelSet, source: str | Path) -> None:
+        """Raises `UserError` unless the labels of some data are those of the run."""
+        if label_set.names != self.label_set.names:
+            raise UserError(
+                f"the run {self.path} was trained on {self.label_set.num_classes} classes "
+                f"({', '.join(self.label_set.names)}), but {source} holds "
+                f"{label_set.num_classes} ({', '.join(label_set.names)})"
+            )

@@ -1,0 +1,225 @@
+"""Trains the network of one experiment; the same command goes on where a stopped run stood.
+
+python -m kseg.train --flagfile=experiments/X.flags --data_dir=DIR --model_dir=runs/X
+"""
+
+import dataclasses
+import math
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+from kseg import experiment as experiments
+from kseg import pictures, program
+from kseg.data.datasets import LabelSet
+from kseg.data.pipeline import eval_dataset, train_dataset, train_steps
+from kseg.data.records import read_manifest
+from kseg.errors import UserError
+from kseg.evaluate import Evaluator
+from kseg.experiment import Experiment
+from kseg.models import BACKBONES
+from kseg.run_folder import RunFolder
+from kseg.training.callbacks import RestoreMetrics, StepLog, StopOnSignal
+from kseg.training.checkpoints import Position
+from kseg.training.distribution import make_strategy
+from kseg.training.recipe import compile_model
+from kseg.training.run_log import RunLog
+
+PICTURES = 4  # validation images drawn after each epoch
+STOPPED = 128  # added to the signal's number in the exit status, as shells do
+# Arguments of `compile_model` and `train_dataset` that are fields of an experiment.
+RECIPE_FIELDS = (
+    "learning_rate",
+    "learning_rate_power",
+    "end_learning_rate",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "batch_norm_momentum",
+)
+DATA_FIELDS = (
+    "batch_size",
+    "crop_size",
+    "seed",
+    "min_scale",
+    "max_scale",
+    "scale_step",
+    "flip",
+    "shuffle_buffer",
+)
+
+
+def train(experiment: Experiment, *, overwrite: bool = False) -> int:
+    """Trains, measures after each epoch and keeps checkpoints; resumes a run that was stopped.
+
+    Args:
+        experiment: What to train. `data_dir` and `model_dir` must be given.
+        overwrite: Begin anew where the folder holds a run already.
+
+    Returns:
+        Exit status: 0, or 128 + the number of the signal that stopped it (130 for Ctrl-C).
+
+    Raises:
+        UserError: Data, flags or the run's folder do not allow it.
+    """
+    keras.utils.set_random_seed(experiment.seed)
+    label_set = read_manifest(experiment.data_dir, experiment.train_split).label_set()
+    steps = train_steps(experiment.data_dir, experiment.train_split, experiment.batch_size)
+    strategy = make_strategy(experiment.strategy, experiment.batch_size)
+    validation = _Validation(experiment, label_set) if experiment.val_split else None
+
+    run = RunFolder(experiment.model_dir)
+    run.start(experiment, label_set, overwrite=overwrite)
+    with strategy.scope():
+        model = experiment.build_model(
+            label_set.num_classes,
+            # A resumed run takes all weights from its checkpoint; the file may be gone by now.
+            with_backbone_weights=not run.checkpoints.paths(),
+        )
+        compile_model(
+            model,
+            total_steps=steps * experiment.epochs,
+            ignore_label=label_set.ignore_label,
+            **_fields(experiment, RECIPE_FIELDS),
+        )
+        position, metrics = run.checkpoints.restore_newest(model)
+    _announce(experiment, model, steps, strategy, position)
+
+    with RunLog(run.logs, run.metrics_file, position.epoch) as log, StopOnSignal() as stop:
+        while position.epoch < experiment.epochs:
+            begun = time.monotonic()
+            history = model.fit(
+                _epoch_dataset(experiment, position),
+                initial_epoch=position.epoch,
+                epochs=position.epoch + 1,
+                shuffle=False,  # the dataset shuffles itself
+                callbacks=[
+                    RestoreMetrics(metrics),
+                    StepLog(log.writer, experiment.log_every),
+                    stop,
+                ],
+            )
+            seconds = time.monotonic() - begun
+            metrics = {}
+            done = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+            steps_left = steps * (position.epoch + 1) - done
+            if stop.received is not None and steps_left:
+                stopped_at = dataclasses.replace(
+                    position, step=done, step_in_epoch=steps - steps_left
+                )
+                return _leave(stop.received, run.checkpoints.save(model, stopped_at), done)
+            row = {
+                "epoch": position.epoch + 1,
+                "step": done,
+                "loss": history.history["loss"][-1],
+                "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
+                "images_per_second": (done - position.step) * experiment.batch_size / seconds,
+            }
+            miou = position.best_miou
+            if validation:
+                miou = validation.measure(model, row, log)
+            else:
+                log.epoch(row, {}, None)
+            is_best = miou > position.best_miou
+            position = Position(
+                step=done, epoch=position.epoch + 1, best_miou=max(miou, position.best_miou)
+            )
+            path = run.checkpoints.save(model, position, is_best=is_best)
+            if stop.received is not None:
+                return _leave(stop.received, path, done)
+    print(f"trained: {run.path}, best val mIoU {position.best_miou:.4f}")
+    return 0
+
+
+class _Validation:
+    """Measures the network after an epoch and draws a fixed few of the validation images."""
+
+    def __init__(self, experiment: Experiment, label_set: LabelSet):
+        manifest = read_manifest(experiment.data_dir, experiment.val_split)
+        if manifest.label_set() != label_set:
+            raise UserError(
+                f"`--val_split` must have the classes of {experiment.train_split!r}, "
+                f"{', '.join(label_set.names)}. Received: {', '.join(manifest.names)}"
+            )
+        self._total = manifest.num_examples
+        self._label_set = label_set
+        self._dataset = eval_dataset(experiment.data_dir, experiment.val_split)
+        self._evaluator: Evaluator | None = None
+
+    def measure(self, model: keras.Model, row: dict, log: RunLog) -> float:
+        """Completes the row of an epoch, logs it, and returns the mIoU."""
+        self._evaluator = self._evaluator or Evaluator(model, self._label_set)
+        figures = self._evaluator(self._dataset, self._total)
+        row |= {"val_miou": figures.miou, "val_pixel_accuracy": float(figures.pixel_accuracy)}
+        named = zip(self._label_set.names, figures.iou, strict=True)
+        iou = {name: float(value) for name, value in named if not math.isnan(value)}
+        log.epoch(row, iou, self._draw(model))
+        print(
+            f"epoch {row['epoch']}: val mIoU {figures.miou:.4f}, "
+            f"pixel accuracy {figures.pixel_accuracy:.4f}"
+        )
+        return figures.miou
+
+    def _draw(self, model: keras.Model) -> np.ndarray:
+        rows = []
+        for images, labels in self._dataset.take(PICTURES).as_numpy_iterator():
+            logits = model(tf.cast(images[:1], tf.float32), training=False)
+            predicted = np.argmax(logits[0], axis=-1).astype(np.uint8)
+            colours = self._label_set.colours
+            rows.append(
+                (
+                    images[0],
+                    pictures.colourise(labels[0], colours),
+                    pictures.colourise(predicted, colours),
+                )
+            )
+        return np.asarray(pictures.contact_sheet(rows, ("image", "label", "prediction")))
+
+
+def _fields(experiment: Experiment, names: tuple[str, ...]) -> dict:
+    return {name: getattr(experiment, name) for name in names}
+
+
+def _epoch_dataset(experiment: Experiment, position: Position) -> tf.data.Dataset:
+    return train_dataset(
+        experiment.data_dir,
+        experiment.train_split,
+        epoch=position.epoch,
+        start_step=position.step_in_epoch,
+        pad_value=BACKBONES[experiment.backbone].pad_rgb,
+        **_fields(experiment, DATA_FIELDS),
+    )
+
+
+def _announce(experiment: Experiment, model, steps: int, strategy, position: Position) -> None:
+    trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    replicas = strategy.num_replicas_in_sync
+    print(
+        f"{experiment.context} on {experiment.backbone}, {trainable:,} trainable parameters; "
+        f"{experiment.epochs} epochs of {steps} steps, batch {experiment.batch_size}"
+        + (f" over {replicas} replicas" if replicas > 1 else "")
+    )
+    if position.step:
+        print(f"resumed at step {position.step}, epoch {position.epoch + 1}")
+
+
+def _leave(signal_number: int, path, step: int) -> int:
+    print(f"\nstopped at step {step}, saved {path}; the same command goes on from there")
+    return STOPPED + signal_number
+
+
+def define_flags() -> None:
+    experiments.define_flags()
+    flags.DEFINE_bool("overwrite", False, "Begin anew where the folder holds a run already.")
+
+
+def main(values: flags.FlagValues) -> int:
+    program.require(values, "data_dir", "model_dir")
+    return train(experiments.from_flags(values), overwrite=values.overwrite)
+
+
+if __name__ == "__main__":
+    program.run(main, define_flags)

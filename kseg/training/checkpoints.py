@@ -1,0 +1,198 @@
+"""Checkpoints of a training run: everything a run needs to go on as if it had not stopped.
+
+One `.npz` file holds, by path, the weights, the seed states (dropout), the optimizer's variables
+and the running metrics, and the position: step, epoch, step within the epoch. Keras' own
+`BackupAndRestore` leaves out the seed states, repeats the broken epoch and writes in place.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kseg.errors import UserError
+from kseg.files import atomic_path
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError)
+_SHOWN = 5  # differences named in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where a run stands: what comes next is step `step_in_epoch` of epoch `epoch`, 0-based."""
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    best_miou: float = -1.0
+
+
+class Checkpoints:
+    """The checkpoints of one folder: the newest few, by step, and `best.npz`.
+
+    Args:
+        folder: Created when the first checkpoint is written.
+        keep: How many of the newest are kept.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 2):
+        self.folder = Path(folder)
+        self.keep = keep
+        self.best = self.folder / "best.npz"
+
+    def paths(self) -> list[Path]:
+        """The numbered checkpoints, oldest first."""
+        return sorted(self.folder.glob("step-*.npz"))
+
+    def save(self, model: keras.Model, position: Position, *, is_best: bool = False) -> Path:
+        """Writes a checkpoint atomically, then removes those that are too old."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{position.step:08d}.npz"
+        save(path, model, position)
+        if is_best:
+            with atomic_path(self.best) as partial:
+                _link_or_copy(path, partial)
+        for old in self.paths()[: -self.keep]:
+            old.unlink()
+        return path
+
+    def restore_newest(self, model: keras.Model) -> tuple[Position, dict[str, np.ndarray]]:
+        """Restores the newest readable checkpoint; a damaged one is reported and passed over.
+
+        Returns:
+            Its position and the running metrics by path; a fresh `Position` without checkpoints.
+        """
+        for path in reversed(self.paths()):
+            try:
+                arrays = _read(path)
+            except _DAMAGE as error:
+                print(
+                    f"warning: {path} is damaged ({error}); trying the one before", file=sys.stderr
+                )
+                continue
+            return restore(arrays, model, path)
+        return Position(), {}
+
+    def load_weights(self, model: keras.Model, which: str = "best") -> Path:
+        """Fills the model's weights from `best`, `newest`, or the file `which`; returns its path.
+
+        Raises:
+            UserError: No such checkpoint, a damaged one, or one of another model.
+        """
+        numbered = self.paths()
+        named = {"best": self.best if self.best.is_file() else None, "newest": None}
+        if numbered:
+            named["newest"] = numbered[-1]
+            # A run without validation, or stopped before the first, has no best one.
+            named["best"] = named["best"] or numbered[-1]
+        path = named[which] if which in named else Path(which)
+        if path is None or not path.is_file():
+            raise UserError(
+                f"no checkpoint in {self.folder}" if path is None else f"no checkpoint at {path}"
+            )
+        try:
+            arrays = _read(path)
+        except _DAMAGE as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+        _assign("weights", arrays, _by_path(model.weights), path)
+        return path
+
+
+def save(path: Path, model: keras.Model, position: Position) -> None:
+    """Writes all variables of a compiled model and the position to `path`, atomically."""
+    arrays = {
+        f"{group}/{key}": keras.ops.convert_to_numpy(variable)
+        for group, variables in _state(model).items()
+        for key, variable in variables.items()
+    }
+    arrays["position"] = np.array(json.dumps(dataclasses.asdict(position)))
+    with atomic_path(path) as partial:
+        np.savez(partial, **arrays)
+
+
+def restore(
+    arrays: dict[str, np.ndarray], model: keras.Model, path: Path
+) -> tuple[Position, dict[str, np.ndarray]]:
+    """Fills weights, seed states and optimizer; returns the position and the running metrics.
+
+    The metrics are returned and not filled, since `fit` resets them when an epoch begins: see
+    `callbacks.RestoreMetrics`.
+
+    Raises:
+        UserError: The checkpoint is of another model; the message names what differs.
+    """
+    state = _state(model)
+    for group in ("weights", "seeds", "optimizer"):
+        _assign(group, arrays, state[group], path)
+    position = Position(**json.loads(str(arrays["position"])))
+    prefix = "metrics/"
+    metrics = {key[len(prefix) :]: arrays[key] for key in arrays if key.startswith(prefix)}
+    return position, metrics
+
+
+def metric_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """The running metrics of a compiled model by path."""
+    return _by_path(model.metrics_variables)
+
+
+def _state(model: keras.Model) -> dict[str, dict[str, keras.Variable]]:
+    # The paths of seed generators are numbered by process, so they go by the layer that owns them.
+    seeds = {
+        f"{layer.path}/{index}": generator.state
+        for layer in model._flatten_layers()
+        for index, generator in enumerate(layer._seed_generators)
+    }
+    return {
+        "weights": _by_path(model.weights),
+        "seeds": seeds,
+        "optimizer": _by_path(model.optimizer.variables),
+        "metrics": metric_variables(model),
+    }
+
+
+def _by_path(variables) -> dict[str, keras.Variable]:
+    named = {variable.path: variable for variable in variables}
+    if len(named) != len(variables):
+        raise ValueError("`model` must have variables with distinct paths: name its layers.")
+    return named
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    if "position" not in arrays:
+        raise ValueError("it holds no position")
+    return arrays
+
+
+def _assign(group: str, arrays: dict, variables: dict[str, keras.Variable], path: Path) -> None:
+    prefix = group + "/"
+    stored = {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
+    faults = [f"{key} is missing" for key in variables if key not in stored]
+    faults += [f"{key} has no place in the model" for key in stored if key not in variables]
+    faults += [
+        f"{key} has shape {stored[key].shape}, the model's {tuple(variable.shape)}"
+        for key, variable in variables.items()
+        if key in stored and stored[key].shape != tuple(variable.shape)
+    ]
+    if faults:
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise UserError(
+            f"{path} is a checkpoint of another model ({group}): {'; '.join(faults[:_SHOWN])}{more}"
+        )
+    for key, variable in variables.items():
+        variable.assign(stored[key])
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

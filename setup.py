@@ -1,0 +1,51 @@
+"""Packaging of kseg. The dependency bounds and their reasons are explained in BUILD.md."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "tensorflow>=2.21,<2.22",
+    "keras>=3.15.1,<3.16",
+    "numpy>=2,<2.5",
+    "absl-py",
+    "pillow",
+    "tensorboard>=2.20,<2.22",
+    "tqdm",
+]
+EXTRAS = {
+    "tfds": ["tensorflow-datasets>=4.9.9,<5"],
+    "keras-cv": ["keras-cv==0.9.0"],
+    "hub": ["keras-hub>=0.32,<0.33"],
+    "serving": ["tensorflow-serving-api>=2.21,<2.22"],
+    "edge": ["ai-edge-litert>=2.1"],
+    "onnx": ["tf2onnx>=1.17", "onnx", "onnxruntime>=1.20"],
+    "openvino": ["openvino>=2026.0"],
+    "jax": ["jax>=0.10"],
+    "torch": ["torch==2.13.0"],
+    "crf": ["pydensecrf2==1.1"],
+    "sbd": ["scipy"],
+    "coco": ["pycocotools"],
+    "geo": ["rasterio"],
+    "test": ["pytest", "ruff"],
+}
+
+setup(
+    name="kseg",
+    version="0.1.0",
+    description="Context modules for semantic segmentation in TensorFlow 2 / Keras 3: "
+    "KSAC, LKSPP, Vortex pooling, GCN and DFP beside ASPP, under one recipe.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["kseg", "kseg.*", "tfrecords_tools"]),
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)

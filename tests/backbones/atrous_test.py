@@ -1,0 +1,78 @@
+"""The rebuilding of a network at another output stride, on networks of a few layers."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kseg.backbones.atrous import at_output_stride
+
+
+def small_network(*stack):
+    inputs = keras.Input((None, None, 3))
+    x = inputs
+    for layer in stack:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def strided(number, stride):
+    return layers.Conv2D(4, 3, strides=stride, padding="same", name=f"conv_{number}")
+
+
+def windows(network):
+    found = [network.get_layer(f"conv_{number}") for number in range(7)]
+    return [(layer.strides[0], layer.dilation_rate[0]) for layer in found]
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "expected"),
+    [
+        (32, [(2, 1), (2, 1), (2, 1), (2, 1), (1, 1), (2, 1), (1, 1)]),
+        (16, [(2, 1), (2, 1), (2, 1), (2, 1), (1, 1), (1, 1), (1, 2)]),
+        (8, [(2, 1), (2, 1), (2, 1), (1, 1), (1, 2), (1, 2), (1, 4)]),
+    ],
+)
+def test_a_convolution_that_loses_its_stride_keeps_the_old_rate(output_stride, expected):
+    strides = (2, 2, 2, 2, 1, 2, 1)
+    network = small_network(*(strided(number, stride) for number, stride in enumerate(strides)))
+    assert windows(at_output_stride(network, output_stride)) == expected
+
+
+def test_the_original_is_left_as_it_is():
+    network = small_network(*(strided(number, 2) for number in range(7)))
+    at_output_stride(network, 8)
+    assert windows(network) == [(2, 1)] * 7
+
+
+def test_windows_are_centred_at_even_sizes_too():
+    """A kernel that passes its centre samples pixels 0, 2, 4: whatever the parity of the size."""
+    network = small_network(
+        layers.Conv2D(1, 3, strides=2, padding="same", use_bias=False, name="conv_0")
+    )
+    kernel = np.zeros((3, 3, 3, 1), "float32")
+    kernel[1, 1, 0, 0] = 1
+    network.get_layer("conv_0").set_weights([kernel])
+    image = np.arange(6 * 7 * 3, dtype="float32").reshape(1, 6, 7, 3)
+    output = np.asarray(at_output_stride(network, 32)(image))
+    np.testing.assert_array_equal(output[..., 0], image[:, ::2, ::2, 0])
+
+
+def test_pooling_that_would_have_to_be_dilated_is_refused():
+    pool = layers.MaxPooling2D(3, strides=2, padding="same", name="late_pool")
+    network = small_network(*(strided(number, 2) for number in range(3)), pool)
+    with pytest.raises(ValueError, match="Pooling layer 'late_pool' cannot be dilated"):
+        at_output_stride(network, 8)
+
+
+def test_a_subsampling_layer_of_unknown_kind_is_refused():
+    network = small_network(layers.AveragePooling2D(2, name="average"))
+    with pytest.raises(ValueError, match=r"Layer 'average' \(AveragePooling2D\) of strides"):
+        at_output_stride(network, 16)
+
+
+@pytest.mark.parametrize("output_stride", [4, 64, 16.0, "16", True, None])
+def test_another_output_stride_is_refused(output_stride):
+    message = r"`output_stride` must be one of \(8, 16, 32\)\. Received: " + repr(output_stride)
+    with pytest.raises(ValueError, match=message):
+        at_output_stride(small_network(strided(0, 2)), output_stride)

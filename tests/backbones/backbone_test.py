@@ -1,0 +1,159 @@
+"""The backbones against `keras.applications`, and the atrous identity."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from kseg.backbones import BACKBONES
+from kseg.layers import ImageNormalization
+
+TAPS = ["stride_2", "stride_4", "stride_8", "stride_16", "stride_32"]
+REAL_WEIGHTS = "weights/mobilenet_v2_1.0_224_no_top_from_ptq.weights.h5"
+
+
+def scramble(network, seed=0):
+    """Gives every variable a value of its own, the statistics of batch normalisation included.
+
+    Kernels are large enough to carry the picture through to the last tap: in a network whose maps
+    are flat, a wrong dilation changes nothing.
+    """
+    random = np.random.default_rng(seed)
+    depthwise = {
+        layer.kernel.path
+        for layer in network.layers
+        if isinstance(layer, keras.layers.DepthwiseConv2D)
+    }
+    for variable in network.variables:
+        value = np.asarray(variable)
+        if variable.name == "kernel":
+            inputs = 9 if variable.path in depthwise else np.prod(value.shape[:3])
+            value = random.normal(0, (2 / inputs) ** 0.5, value.shape)
+        elif variable.name in ("gamma", "moving_variance"):
+            value = random.uniform(0.5, 1.5, value.shape)
+        else:
+            value = random.normal(0, 0.2, value.shape)
+        variable.assign(value.astype("float32"))
+
+
+def photograph(height, width, seed=1):
+    return np.random.default_rng(seed).normal(0, 1, (1, height, width, 3)).astype("float32")
+
+
+def assert_close(actual, expected):
+    """Equal within rounding, measured against how much the map varies from place to place."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    variation = expected.std(axis=(1, 2)).mean()
+    assert variation > 0.02 * np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3 * variation)
+
+
+@pytest.fixture(scope="module", params=sorted(BACKBONES))
+def application(request, tmp_path_factory):
+    """The network of `keras.applications` at 65 x 97 with scrambled weights, and their file."""
+    backbone = BACKBONES[request.param]
+    network = backbone.application(include_top=False, weights=None, input_shape=(65, 97, 3))
+    scramble(network)
+    path = tmp_path_factory.mktemp("weights") / f"{request.param}.weights.h5"
+    network.save_weights(path)
+    outputs = {key: network.get_layer(tap).output for key, tap in backbone.taps.items()}
+    return backbone, keras.Model(network.input, outputs), path
+
+
+@pytest.fixture(scope="module")
+def undilated(application):
+    backbone, _, path = application
+    return backbone(output_stride=32, weights=path)
+
+
+def test_output_stride_32_equals_keras_applications(application, undilated):
+    _, reference, _ = application
+    image = photograph(65, 97)
+    actual, expected = undilated(image), reference(image)
+    assert list(actual) == TAPS
+    for tap in TAPS:
+        assert_close(actual[tap], expected[tap])
+
+
+@pytest.mark.parametrize("output_stride", [16, 8])
+def test_the_dense_output_subsampled_is_the_output_at_stride_32(
+    application, undilated, output_stride
+):
+    backbone, _, path = application
+    image = photograph(65, 97)
+    dense = backbone(output_stride=output_stride, weights=path)(image)
+    sparse = undilated(image)
+    for tap in TAPS:
+        step = max(1, int(tap.removeprefix("stride_")) // output_stride)
+        real = min(int(tap.removeprefix("stride_")), output_stride)
+        assert dense[tap].shape[1:3] == (64 // real + 1, 96 // real + 1)
+        assert_close(np.asarray(dense[tap])[:, ::step, ::step], sparse[tap])
+
+
+def test_the_sampling_grid_does_not_depend_on_the_parity_of_the_size(undilated):
+    image = photograph(64, 64)
+    grown = np.pad(image, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    first = keras.Model(undilated.input, undilated.output["stride_4"])
+    even, odd = first(image), first(grown)
+    assert (even.shape[1], odd.shape[1]) == (16, 17)
+    # Far enough from the right and bottom edge that the row added is not seen.
+    assert_close(np.asarray(odd)[:, :7, :7], np.asarray(even)[:, :7, :7])
+
+
+def test_variable_paths_are_unique_and_the_same_in_every_build(undilated, application):
+    again = application[0](output_stride=8)
+    paths = [variable.path for variable in undilated.variables]
+    assert len(set(paths)) == len(paths)
+    assert [variable.path for variable in again.variables] == paths
+
+
+def test_the_pad_colour_normalises_to_exactly_zero(application):
+    backbone = application[0]
+    border = np.broadcast_to(np.array(backbone.pad_rgb, "float32"), (1, 2, 2, 3))
+    np.testing.assert_array_equal(ImageNormalization(backbone.normalization)(border), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("mobilenet_v2", [96, 144, 192, 576, 320]), ("resnet50", [64, 256, 512, 1024, 2048])],
+)
+def test_channels_of_the_taps(name, channels):
+    outputs = BACKBONES[name]().output
+    assert [outputs[tap].shape[-1] for tap in TAPS] == channels
+
+
+def test_a_real_weight_file_lands_in_the_variables_it_was_made_for(real_data):
+    path = real_data / REAL_WEIGHTS
+    reference = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(None, None, 3)
+    )
+    reference.load_weights(path)
+    backbone = BACKBONES["mobilenet_v2"](output_stride=8, weights=path)
+    expected = {variable.path: np.asarray(variable) for variable in reference.variables}
+    assert len(backbone.variables) == len(expected) - 5  # Conv_1 and its normalisation dropped
+    for variable in backbone.variables:
+        np.testing.assert_array_equal(np.asarray(variable), expected[variable.path])
+
+
+def test_a_missing_weight_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match="There is no file '.*gone.weights.h5'"):
+        BACKBONES["mobilenet_v2"](weights=tmp_path / "gone.weights.h5")
+
+
+def test_a_file_that_holds_other_weights_is_refused_by_name(tmp_path):
+    path = tmp_path / "other.weights.h5"
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
+    message = r"other.weights.h5' does not fit keras.applications.MobileNetV2\(include_top=False\)"
+    with pytest.raises(ValueError, match=message):
+        BACKBONES["mobilenet_v2"](weights=path)
+
+
+def test_a_failed_download_says_what_else_can_be_done():
+    def offline(**arguments):
+        raise Exception("URL fetch failure on https://host/file.h5: None -- unreachable")
+
+    backbone = dataclasses.replace(BACKBONES["mobilenet_v2"], application=offline)
+    message = "could not be had for 'mobilenet_v2': URL fetch failure .* give the path of a weight"
+    with pytest.raises(ValueError, match=message):
+        backbone(weights="imagenet")

@@ -1,0 +1,179 @@
+"""The record form and the manifest."""
+
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kseg.data import records
+from kseg.data.datasets import LabelSet
+from kseg.data.records import Manifest, Shard
+from kseg.errors import UserError
+
+MANIFEST = Manifest(
+    split="val",
+    names=("ground", "träd"),
+    colours=((0, 0, 0), (0, 128, 0)),
+    ignore_label=255,
+    shards=(Shard("val-00000-of-00001.tfrecord", 3, 5, "ab"),),
+    pixels_per_class=(7, 8),
+    pixels_ignored=9,
+    tool="a_tool",
+    arguments={"raw_dir": "somewhere"},
+)
+
+
+def _encoded(array: np.ndarray, form: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, form)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (9, 14, 3), np.uint8)
+
+
+@pytest.fixture
+def label() -> np.ndarray:
+    return np.random.default_rng(2).choice(np.uint8([0, 1, 20, 255]), (9, 14))
+
+
+def _example(image, label, form="png") -> bytes:
+    return records.encode_example(
+        image=_encoded(image, form),
+        image_format=form,
+        label=_encoded(label, "png"),
+        height=9,
+        width=14,
+        filename="2007_000033",
+    )
+
+
+def test_decoding_gives_back_what_was_encoded(image, label):
+    decoded = records.decode_example(_example(image, label))
+    np.testing.assert_array_equal(decoded["image"], image)
+    np.testing.assert_array_equal(decoded["label"], label)
+    assert decoded["filename"].numpy() == b"2007_000033"
+    assert decoded["image"].dtype == decoded["label"].dtype == tf.uint8
+
+
+def test_decoding_works_in_a_graph_for_both_formats_and_any_size(image, label):
+    serialized = [_example(image, label, "png"), _example(image, label, "jpeg")]
+    dataset = tf.data.Dataset.from_tensor_slices(serialized).map(records.decode_example)
+    assert dataset.element_spec["image"].shape.as_list() == [None, None, 3]
+    assert dataset.element_spec["label"].shape.as_list() == [None, None]
+    for decoded in dataset:
+        np.testing.assert_array_equal(decoded["label"], label)
+
+
+def test_the_same_example_is_always_the_same_bytes(image, label):
+    assert len({_example(image, label) for _ in range(20)}) == 1
+
+
+def test_a_reader_that_knows_only_the_official_keys_reads_an_example(image, label):
+    features = tf.io.parse_single_example(
+        _example(image, label, "jpeg"),
+        {
+            "image/encoded": tf.io.FixedLenFeature((), tf.string),
+            "image/filename": tf.io.FixedLenFeature((), tf.string),
+            "image/format": tf.io.FixedLenFeature((), tf.string),
+            "image/height": tf.io.FixedLenFeature((), tf.int64),
+            "image/width": tf.io.FixedLenFeature((), tf.int64),
+            "image/channels": tf.io.FixedLenFeature((), tf.int64),
+            "image/segmentation/class/encoded": tf.io.FixedLenFeature((), tf.string),
+            "image/segmentation/class/format": tf.io.FixedLenFeature((), tf.string),
+        },
+    )
+    values = {key: value.numpy() for key, value in features.items()}
+    assert values["image/encoded"] == _encoded(image, "jpeg")
+    assert (values["image/height"], values["image/width"], values["image/channels"]) == (9, 14, 3)
+    assert (values["image/format"], values["image/filename"]) == (b"jpeg", b"2007_000033")
+    assert values["image/segmentation/class/format"] == b"png"
+    stored = tf.io.decode_png(values["image/segmentation/class/encoded"])
+    np.testing.assert_array_equal(stored[..., 0], label)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_pixels_are_those_of_pillow(real_data, mode):
+    path = sorted((real_data / "voc_animals" / "JPEGImages").glob("*.jpg"))[0]
+    buffer = io.BytesIO()
+    Image.open(path).convert(mode).save(buffer, "jpeg")
+    expected = np.asarray(Image.open(buffer).convert("RGB"))
+    np.testing.assert_array_equal(records.decode_image(buffer.getvalue()), expected)
+
+
+def test_a_grey_png_becomes_rgb(image):
+    grey = image[..., 0]
+    decoded = records.decode_image(_encoded(grey, "png"))
+    np.testing.assert_array_equal(decoded, np.repeat(grey[..., None], 3, -1))
+
+
+def test_another_image_format_is_refused(image, label):
+    with pytest.raises(ValueError, match="`image_format` must be .* Received: 'bmp'"):
+        _example(image, label, "bmp")
+
+
+def test_shard_names_can_be_parsed():
+    assert records.shard_name("train-extra", 2, 10) == "train-extra-00002-of-00010.tfrecord"
+    assert records.parse_shard_name("train-extra-00002-of-00010.tfrecord") == ("train-extra", 2, 10)
+    assert records.parse_shard_name("train.tfrecord") is None
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path):
+    records.write_manifest(records.manifest_path(tmp_path, "val"), MANIFEST)
+    read = records.read_manifest(tmp_path, "val")
+    assert read == MANIFEST
+    assert read.num_examples == 3
+    assert read.label_set() == LabelSet(("ground", "träd"), ((0, 0, 0), (0, 128, 0)))
+    assert [path.name for path in tmp_path.iterdir()] == ["val.manifest.json"]
+
+
+def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = records.manifest_path(tmp_path, "val")
+    records.write_manifest(path, MANIFEST)
+    with pytest.raises(TypeError):
+        records.write_manifest(path, dataclasses.replace(MANIFEST, arguments={"x": object()}))
+    assert records.read_manifest(tmp_path, "val") == MANIFEST
+    assert [path.name for path in tmp_path.iterdir()] == ["val.manifest.json"]
+
+
+def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path):
+    with pytest.raises(UserError, match=r"Not found: .*gone.* python -m tfrecords_tools.build_voc"):
+        records.read_manifest(tmp_path / "gone", "val")
+
+
+def test_a_missing_split_is_named_beside_those_that_are_there(tmp_path):
+    records.write_manifest(records.manifest_path(tmp_path, "val"), MANIFEST)
+    with pytest.raises(UserError, match=r"'train' in .*splits there: val\. .*--splits=train"):
+        records.read_manifest(tmp_path, "train")
+
+
+@pytest.mark.parametrize("change", [{"num_examples": 4}, {"classes": []}, {"shards": [{}]}])
+def test_a_manifest_that_contradicts_itself_is_refused(tmp_path, change):
+    path = records.manifest_path(tmp_path, "val")
+    records.write_manifest(path, MANIFEST)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match="val.manifest.json is no manifest of records"):
+        records.read_manifest(tmp_path, "val")
+
+
+def test_text_that_is_no_json_is_no_manifest(tmp_path):
+    records.manifest_path(tmp_path, "val").write_text("{")
+    with pytest.raises(UserError, match="no manifest of records"):
+        records.read_manifest(tmp_path, "val")
+
+
+def test_shards_must_be_there_and_as_long_as_the_manifest_says(tmp_path):
+    path = tmp_path / "val-00000-of-00001.tfrecord"
+    with pytest.raises(UserError, match="must have 5 bytes; it is missing.*check_records"):
+        records.shard_paths(tmp_path, MANIFEST)
+    path.write_bytes(b"1234")
+    with pytest.raises(UserError, match="must have 5 bytes; it has 4"):
+        records.shard_paths(tmp_path, MANIFEST)
+    path.write_bytes(b"12345")
+    assert records.shard_paths(tmp_path, MANIFEST) == [path]

@@ -1,0 +1,93 @@
+"""ASPP: contract, example, laws, refusals."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kseg.layers import ASPP
+from tests import layer_checks
+
+
+def trainable_count(layer):
+    return sum(int(np.prod(variable.shape)) for variable in layer.trainable_variables)
+
+
+@pytest.mark.parametrize("image_pooling", [True, False])
+def test_keeps_the_contract(image_pooling, tmp_path):
+    layer_checks.check_layer(
+        lambda **options: ASPP(4, dilation_rates=(1, 2, 9), image_pooling=image_pooling, **options),
+        [(4, 6, 5, 3)],
+        (4, 6, 5, 4),
+        tmp_path,
+    )
+
+
+def test_example_runs():
+    layer_checks.run_docstring_example(ASPP)
+
+
+# KSAC Table 1 (4.5 M with MobileNetV2, whose trunk up to 320 channels has 1,811,712 and whose
+# logits for 21 classes 5,397).
+def test_parameters_are_those_of_the_paper():
+    layer = ASPP()
+    layer.build((None, None, None, 320))
+    assert trainable_count(layer) == 4_523_541 - 1_811_712 - 5_397
+
+
+def test_is_its_branches_concatenated_in_order_and_projected():
+    layer = ASPP(4, dilation_rates=(2, 3))
+    (features,) = layer_checks.random_inputs([(2, 7, 6, 5)])
+    outputs = layer_checks.to_numpy(layer(features))
+    pooled = layer.image_pooling(ops.mean(features, axis=(1, 2), keepdims=True))
+    branches = [ops.tile(pooled, (1, 7, 6, 1)), layer.pointwise(features)]
+    for rate, branch in zip((2, 3), layer.atrous, strict=True):
+        plain = ops.conv(
+            features, branch.convolution.kernel.value, padding="same", dilation_rate=rate
+        )
+        branches.append(ops.relu(branch.norm(plain)))
+    expected = layer.project(ops.concatenate(branches, axis=-1))
+    np.testing.assert_allclose(outputs, layer_checks.to_numpy(expected), atol=1e-5)
+
+
+def test_image_branch_sees_the_whole_image():
+    features = np.zeros((1, 9, 9, 2), "float32")
+    distant = features.copy()
+    distant[0, 8, 8] = 100.0
+    keras.utils.set_random_seed(0)
+    for image_pooling, reaches in ((True, True), (False, False)):
+        layer = ASPP(8, dilation_rates=(1, 2), image_pooling=image_pooling)
+        corner = layer_checks.to_numpy(layer(features))[0, 0, 0]
+        seen = layer_checks.to_numpy(layer(distant))[0, 0, 0]
+        assert np.any(corner != seen) == reaches
+
+
+def test_drops_only_in_training():
+    layer = ASPP(8, dilation_rates=(1,), dropout_rate=0.9)
+    (features,) = layer_checks.random_inputs([(2, 6, 6, 5)])
+    first, second = (layer_checks.to_numpy(layer(features, training=True)) for _ in range(2))
+    assert np.mean(first == 0) > 0.8
+    assert np.any(first != second)
+    first, second = (layer_checks.to_numpy(layer(features)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filters": -1}, "`filters` must be an integer >= 1. Received: -1"),
+        (
+            {"dilation_rates": []},
+            "`dilation_rates` must hold at least one integer >= 1. Received: []",
+        ),
+        ({"dilation_rates": (3, True)}, "Received: (3, True)"),
+        ({"dilation_rates": (3, 3)}, "must not hold a rate twice. Received: (3, 3)"),
+        ({"dropout_rate": -0.1}, "`dropout_rate` must be a number in [0, 1). Received: -0.1"),
+        ({"image_pooling": 1}, "`image_pooling` must be True or False. Received: 1"),
+    ],
+)
+def test_refuses_by_name(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ASPP(**options)

@@ -1,0 +1,67 @@
+"""ConvNormAct: contract, example, laws, refusals."""
+
+import re
+
+import numpy as np
+import pytest
+from keras import ops
+
+from kseg.layers import ConvNormAct
+from tests import layer_checks
+
+
+@pytest.mark.parametrize(
+    ("options", "output_shape"),
+    [
+        ({}, (4, 6, 5, 4)),
+        ({"kernel_size": 3, "dilation_rate": 2, "activation": None}, (4, 6, 5, 4)),
+        ({"kernel_size": (1, 5), "strides": 2, "activation": "swish"}, (4, 3, 3, 4)),
+        ({"kernel_size": (5, 1), "dilation_rate": 3, "epsilon": 1e-3}, (4, 6, 5, 4)),
+    ],
+)
+def test_keeps_the_contract(options, output_shape, tmp_path):
+    layer_checks.check_layer(
+        lambda **more: ConvNormAct(4, **options, **more), [(4, 6, 5, 3)], output_shape, tmp_path
+    )
+
+
+def test_example_runs():
+    layer_checks.run_docstring_example(ConvNormAct)
+
+
+@pytest.mark.parametrize("rate", [1, 2, 4, 30])
+def test_is_convolution_then_normalisation_then_activation(rate):
+    layer = ConvNormAct(4, kernel_size=3, dilation_rate=rate, epsilon=0.5)
+    (features,) = layer_checks.random_inputs([(2, 7, 6, 3)])
+    outputs = layer_checks.to_numpy(layer(features))
+    kernel = layer.convolution.kernel.value
+    plain = ops.conv(features, kernel, padding="same", dilation_rate=rate)
+    # New moving statistics are mean 0 and variance 1, to which epsilon is added.
+    expected = np.maximum(layer_checks.to_numpy(plain) / np.sqrt(1.5), 0)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+def test_has_no_bias():
+    layer = ConvNormAct(4, kernel_size=3)
+    layer.build((None, None, None, 3))
+    assert sorted(v.name for v in layer.trainable_variables) == ["beta", "gamma", "kernel"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filters": 0}, "`filters` must be an integer >= 1. Received: 0"),
+        ({"kernel_size": 0}, "`kernel_size` must be an integer >= 1. Received: 0"),
+        ({"kernel_size": (3, 0)}, "`kernel_size` must be an integer >= 1. Received: 0"),
+        ({"strides": "2"}, "`strides` must be an integer >= 1. Received: '2'"),
+        ({"dilation_rate": 1.0}, "`dilation_rate` must be an integer >= 1. Received: 1.0"),
+        (
+            {"strides": 2, "dilation_rate": 2},
+            "`strides` and `dilation_rate` must not both be above 1. "
+            "Received: strides=2, dilation_rate=2",
+        ),
+    ],
+)
+def test_refuses_by_name(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ConvNormAct(**{"filters": 4, **options})

@@ -1,0 +1,141 @@
+"""DeepLabv3+: counts, sizes, saving, precision and refusals."""
+
+import doctest
+
+import keras
+import numpy as np
+import pytest
+
+from kseg.backbones import BACKBONES
+from kseg.models import CONTEXTS, MODELS, deeplab_v3_plus
+
+# A context module of few channels: these tests are about what surrounds it.
+SMALL = {"filters": 8, "dilation_rates": (1, 2)}
+
+
+def photograph(height, width, batch=2):
+    random = np.random.default_rng(3)
+    return random.uniform(0, 255, (batch, height, width, 3)).astype("float32")
+
+
+def trainable(model):
+    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return deeplab_v3_plus(5, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"context": "aspp"}, 4_523_541),
+        ({"context": "ksac"}, 2_917_909),
+        ({"context": "ksac", "merge": "concat"}, 3_048_981),
+        ({"context": "ksac", "dilation_rates": (1, 6, 12, 18, 24)}, 2_917_909 + 2 * 2 * 256),
+    ],
+)
+def test_trainable_parameters_are_those_of_the_ksac_paper(options, expected):
+    """KSAC, Table 1: 4.5 M and 3.0 M; section 5.3: more rates, no more kernel weights."""
+    assert trainable(deeplab_v3_plus(21, decoder=False, **options)) == expected
+
+
+def test_the_decoder_adds_its_three_convolutions():
+    low_level = 144 * 48 + 2 * 48
+    joined = 9 * (8 + 48) * 256 + 2 * 256
+    second = 9 * 256 * 256 + 2 * 256
+    wider_classifier = (256 - 8) * 5
+    plain = trainable(deeplab_v3_plus(5, decoder=False, **SMALL))
+    one = trainable(deeplab_v3_plus(5, decoder_convs=1, **SMALL))
+    two = trainable(deeplab_v3_plus(5, **SMALL))
+    assert one - plain == low_level + joined + wider_classifier
+    assert two - one == second
+
+
+@pytest.mark.parametrize("size", [(33, 49), (32, 50)])
+def test_logits_have_the_size_of_the_image_whatever_it_is(model, size):
+    logits = model(photograph(*size))
+    assert tuple(logits.shape) == (2, *size, 5)
+    assert np.asarray(logits).std() > 0
+
+
+@pytest.mark.parametrize("options", [{"decoder": False}, {"backbone": "resnet50"}])
+def test_other_forms_answer_at_the_size_of_the_image(options):
+    logits = deeplab_v3_plus(3, output_stride=32, **SMALL, **options)(photograph(33, 50))
+    assert tuple(logits.shape) == (2, 33, 50, 3)
+
+
+def test_the_context_module_sees_the_output_stride():
+    for output_stride, side in ((8, 9), (16, 5), (32, 3)):
+        model = deeplab_v3_plus(3, output_stride=output_stride, decoder=False, **SMALL)
+        inner = keras.Model(model.input, model.get_layer("context").output)
+        assert inner.compute_output_shape((1, 65, 65, 3)) == (1, side, side, 8)
+
+
+def test_the_image_enters_once_and_as_rgb_0_to_255(model):
+    first = keras.Model(model.input, model.get_layer("image_normalization").output)
+    image = photograph(33, 33)
+    np.testing.assert_allclose(np.asarray(first(image)), image / 127.5 - 1, atol=1e-6)
+    border = np.broadcast_to(np.array(BACKBONES["mobilenet_v2"].pad_rgb, "float32"), (1, 4, 4, 3))
+    np.testing.assert_array_equal(np.asarray(first(border)), 0)
+
+
+def test_a_saved_model_loads_without_custom_objects_and_answers_the_same(model, tmp_path):
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.models.load_model(path)
+    image = photograph(33, 50)
+    np.testing.assert_array_equal(np.asarray(loaded(image)), np.asarray(model(image)))
+    assert [v.path for v in loaded.variables] == [v.path for v in model.variables]
+    assert loaded.get_layer("resize_logits").align_corners is True
+
+
+def test_variable_paths_are_unique_and_the_same_in_every_build(model):
+    paths = [variable.path for variable in model.variables]
+    assert len(set(paths)) == len(paths)
+    assert [variable.path for variable in deeplab_v3_plus(5, **SMALL).variables] == paths
+
+
+def test_logits_are_float32_under_mixed_precision():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = deeplab_v3_plus(3, **SMALL)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert model.get_layer("context").compute_dtype == "bfloat16"
+    assert model.get_layer("mobilenet_v2").get_layer("Conv1").compute_dtype == "bfloat16"
+    assert model.get_layer("resize_logits").compute_dtype == "float32"
+    assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
+
+
+def test_names_and_counts_are_refused_with_what_is_known():
+    refusals = {
+        r"`backbone` must be one of \['mobilenet_v2', 'resnet50'\]\. Received: 'vgg'": {
+            "backbone": "vgg"
+        },
+        r"`context` must be one of \['aspp', 'ksac'\]\. Received: 'psp'": {"context": "psp"},
+        r"`output_stride` must be one of \(8, 16, 32\)\. Received: 4": {"output_stride": 4},
+        "`num_classes` must be an integer >= 2. Received: 1": {"num_classes": 1},
+        "`decoder_convs` must be an integer >= 1. Received: 0": {"decoder_convs": 0},
+        "Context 'aspp' takes no argument `merge`. It takes: filters, dilation_rates": {
+            "context": "aspp",
+            "merge": "sum",
+        },
+        "There is no file 'gone.h5'": {"backbone_weights": "gone.h5"},
+    }
+    for message, arguments in refusals.items():
+        with pytest.raises(ValueError, match=message):
+            deeplab_v3_plus(**arguments)
+
+
+def test_registries_name_what_can_be_built():
+    assert set(CONTEXTS) == {"aspp", "ksac"}
+    assert MODELS == {"deeplab_v3_plus": deeplab_v3_plus}
+
+
+def test_the_docstring_example_runs():
+    test = doctest.DocTestFinder().find(deeplab_v3_plus, "deeplab_v3_plus", globs={})[0]
+    assert len(test.examples) == 4
+    assert doctest.DocTestRunner().run(test).failed == 0

@@ -1,0 +1,212 @@
+"""Damage of every kind is found, and named by shard and record."""
+
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kseg.data import records
+from kseg.errors import UserError
+from tests.tfrecords_tools import folders
+from tfrecords_tools import build_voc, check_records
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    root = tmp_path_factory.mktemp("converted")
+    raw = folders.voc(root / "raw", {"val": ["a", "b", "c", "d"]})
+    build_voc.build(raw, root / "out", splits=["val"], num_shards=2)
+    return folders.contents(root / "out")
+
+
+@pytest.fixture
+def out(converted, tmp_path):
+    for name, contents in converted.items():
+        (tmp_path / name).write_bytes(contents)
+    return tmp_path
+
+
+SECOND = "val-00001-of-00002.tfrecord"
+
+
+def _problems(folder):
+    return [problem for result in check_records.check(folder) for problem in result.problems]
+
+
+def _write(path, examples):
+    with tf.io.TFRecordWriter(str(path)) as shard:
+        for example in examples:
+            shard.write(example)
+
+
+def _example(image=(3, 4), label=(3, 4), ids=1, filename="x", image_bytes=None):
+    def png(array):
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, "png")
+        return buffer.getvalue()
+
+    return records.encode_example(
+        image=image_bytes or png(np.zeros((*image, 3), np.uint8)),
+        image_format="png",
+        label=png(np.full(label, ids, np.uint8)),
+        height=image[0],
+        width=image[1],
+        filename=filename,
+    )
+
+
+def test_a_good_folder_has_no_problems(out):
+    assert _problems(out) == []
+
+
+def test_a_flipped_bit_anywhere_is_found(out):
+    whole = (out / SECOND).read_bytes()
+    for position in np.linspace(0, len(whole) - 1, 40).astype(int):
+        damaged = bytearray(whole)
+        damaged[position] ^= 4
+        (out / SECOND).write_bytes(damaged)
+        with_manifest = _problems(out)
+        assert f"{SECOND}: content changed since conversion (SHA-256 differs)" in with_manifest
+        framing = [one for one in with_manifest if "damaged or truncated" in one]
+        assert len(framing) == 1
+        assert framing[0].startswith(f"{SECOND}, record ")
+
+
+def test_the_record_that_holds_the_damage_is_named(out):
+    whole = (out / SECOND).read_bytes()
+    first = int.from_bytes(whole[:8], "little") + 16
+    for position, record in ((first - 10, 0), (first + 30, 1)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        (out / SECOND).write_bytes(damaged)
+        assert any(f"{SECOND}, record {record}: damaged" in one for one in _problems(out))
+
+
+def test_damage_is_found_without_a_manifest(out):
+    (out / "val.manifest.json").unlink()
+    assert _problems(out) == []
+    damaged = bytearray((out / SECOND).read_bytes())
+    damaged[len(damaged) // 3] ^= 128
+    (out / SECOND).write_bytes(damaged)
+    (out / "val-00000-of-00002.tfrecord").unlink()
+    missing, framing = sorted(_problems(out))
+    assert missing == "val-00000-of-00002.tfrecord: missing"
+    assert framing.startswith(f"{SECOND}, record 0: damaged")
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_truncated_shard_is_found(out, manifest):
+    whole = (out / SECOND).read_bytes()
+    if not manifest:
+        (out / "val.manifest.json").unlink()
+    for lost in (1, 4, 5, len(whole) // 3, len(whole) - 5):
+        (out / SECOND).write_bytes(whole[:-lost])
+        assert any(one.startswith(f"{SECOND}, record ") for one in _problems(out)), lost
+
+
+def test_a_shard_cut_between_two_records_is_found(out):
+    whole = (out / SECOND).read_bytes()
+    first = int.from_bytes(whole[:8], "little") + 16
+    (out / SECOND).write_bytes(whole[:first])
+    assert _problems(out) == [
+        f"{SECOND}: {first} bytes, the manifest says {len(whole)}",
+        f"{SECOND}: 1 records, the manifest says 2",
+    ]
+
+
+def test_missing_and_surplus_shards_are_found(out):
+    (out / SECOND).rename(out / "val-00001-of-00003.tfrecord")
+    assert _problems(out) == [
+        "val-00001-of-00003.tfrecord: not in the manifest",
+        f"{SECOND}: missing",
+    ]
+
+
+def test_what_an_unfinished_conversion_left_is_told(out):
+    (out / ".val-00000-of-00002.tfrecord.partial").write_bytes(b"")
+    (out / ".train-00000-of-00001.tfrecord.partial").write_bytes(b"")
+    assert _problems(out) == [
+        f".{split}.tfrecord.partial: left by an unfinished conversion; convert again or delete it"
+        for split in ("train-00000-of-00001", "val-00000-of-00002")
+    ]
+
+
+def test_a_histogram_that_differs_is_found(out):
+    path = out / "val.manifest.json"
+    content = json.loads(path.read_text())
+    content["classes"][15]["pixels"] += 1
+    content["pixels_ignored"] -= 2
+    path.write_text(json.dumps(content))
+    assert _problems(out) == [
+        "val: 96 pixels of class 15 (person), the manifest says 97",
+        "val: 48 ignored pixels, the manifest says 46",
+    ]
+
+
+def test_a_manifest_that_cannot_be_read_is_a_problem(out):
+    (out / "val.manifest.json").write_text("{}")
+    (problem,) = _problems(out)
+    assert "val.manifest.json is no manifest of records" in problem
+
+
+def test_records_of_other_tools_are_judged_by_themselves(tmp_path):
+    name = "other-00000-of-00001.tfrecord"
+    _write(
+        tmp_path / name,
+        [
+            _example(filename="good"),
+            _example(label=(4, 3)),
+            _example(image_bytes=b"no image"),
+            b"no example",
+            tf.train.Example().SerializeToString(),
+            _example(filename="good"),
+            _example(image_bytes=b"\x89PNG\r\n\x1a\n"),
+        ],
+    )
+    starts = [
+        "record 1: label of 'x' is 3x4, its image 4x3",
+        "record 2: image of 'x' is not an image",
+        "record 3: no serialised example with 'image/encoded'",
+        "record 4: no serialised example with 'image/encoded'",
+        f"record 5: name 'good' already in {name}, record 0",
+        "record 6: image of 'x' is not an image",
+    ]
+    problems = _problems(tmp_path)
+    assert len(problems) == len(starts)
+    for problem, start in zip(problems, starts, strict=True):
+        assert problem.startswith(f"{name}, {start}")
+
+
+def test_ids_outside_the_classes_are_found_where_a_manifest_names_them(out):
+    _write(out / SECOND, [_example(ids=20), _example(ids=21, filename="y")])
+    expected = f"{SECOND}, record 1: ids outside the classes: 21; allowed are 0 to 20 and 255"
+    assert any(problem.startswith(expected) for problem in _problems(out))
+
+
+def test_the_program_prints_the_problems_and_leaves_with_an_error(out, capsys):
+    values = _Values(data_dir=str(out), splits=[])
+    check_records.main(values)
+    assert "val" in capsys.readouterr().out
+    (out / SECOND).unlink()
+    with pytest.raises(UserError, match=rf"1 problem.*\n  {SECOND}: missing"):
+        check_records.main(values)
+
+
+def test_a_missing_folder_split_or_content_is_named(out, tmp_path_factory):
+    with pytest.raises(UserError, match="Not found: .*gone"):
+        check_records.check(out / "gone")
+    with pytest.raises(UserError, match="no records of 'train' in .*; splits there: val"):
+        check_records.check(out, ["train"])
+    with pytest.raises(UserError, match="no records of any split in .*; splits there: none"):
+        check_records.check(tmp_path_factory.mktemp("empty"))
+
+
+class _Values(SimpleNamespace):
+    """Parsed flags as far as a program uses them: attributes, and `values[name].value`."""
+
+    def __getitem__(self, name):
+        return SimpleNamespace(value=getattr(self, name), help="")

@@ -1,0 +1,31 @@
+"""The table that every converter prints at its end."""
+
+import os
+from collections.abc import Sequence
+
+from kseg.data.records import Manifest
+
+
+def report(manifests: Sequence[Manifest], output_dir: str | os.PathLike) -> str:
+    """A short table: split, images, shards, share of each class in the label pixels, folder."""
+    lines = [f"{'split':<12}{'images':>8}{'shards':>8}{'MB':>9}"]
+    for manifest in manifests:
+        size = sum(shard.bytes for shard in manifest.shards) / 1e6
+        lines.append(
+            f"{manifest.split:<12}{manifest.num_examples:>8}{len(manifest.shards):>8}{size:>9.1f}"
+        )
+    lines += ["", "share of the label pixels, %"]
+    width = max(len(name) for name in (*manifests[0].names, "(ignored)")) + 2
+    lines.append(f"{'id':>4}  {'class':<{width}}" + "".join(f"{m.split:>12}" for m in manifests))
+    ids = (*range(len(manifests[0].names)), manifests[0].ignore_label)
+    for label, name in zip(ids, (*manifests[0].names, "(ignored)"), strict=True):
+        shares = "".join(f"{_share(manifest, label):>12}" for manifest in manifests)
+        lines.append(f"{label:>4}  {name:<{width}}{shares}")
+    return "\n".join([*lines, "", f"written to {output_dir}"])
+
+
+def _share(manifest: Manifest, label: int) -> str:
+    pixels = dict(enumerate(manifest.pixels_per_class))
+    pixels[manifest.ignore_label] = manifest.pixels_ignored
+    # A dash, not 0.000: a class that never occurs is often a mask with other ids than meant.
+    return f"{100 * pixels[label] / sum(pixels.values()):.3f}" if pixels[label] else "-"
