@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from kseg.layers import BatchNorm
+
 OUTPUT_STRIDES = (8, 16, 32)
 
 _WINDOWED = (layers.Conv2D, layers.DepthwiseConv2D, layers.MaxPooling2D)
@@ -49,7 +51,9 @@ def at_output_stride(application, output_stride):
         config = layer.get_config()
         if isinstance(layer, _WINDOWED):
             config.update(_window(layer, input_strides[layer.name], output_stride))
-        return layer.__class__.from_config(config)
+        # The same layer with a faster kernel, see its docstring.
+        is_norm = type(layer) is layers.BatchNormalization
+        return (BatchNorm if is_norm else type(layer)).from_config(config)
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, layers.ZeroPadding2D):

@@ -3,6 +3,7 @@
 import keras
 
 from kseg.layers import arguments
+from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.shared_atrous_conv import shared_atrous_conv
 
 
@@ -108,7 +109,7 @@ class ConvNormAct(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="convolution",
         )
-        self.norm = keras.layers.BatchNormalization(
+        self.norm = BatchNorm(
             epsilon=self.epsilon, dtype=self.dtype_policy, name="norm"
         )
 

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kseg.layers import arguments
+from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.image_pooling import pool_image, spread
 from kseg.layers.shared_atrous_conv import shared_atrous_conv
@@ -78,7 +79,7 @@ class KSAC(keras.layers.Layer):
         self.image_pooling = self._brick("image_pooling") if self.has_image_pooling else None
         self.pointwise = self._brick("pointwise")
         self.norms = [
-            keras.layers.BatchNormalization(
+            BatchNorm(
                 epsilon=1e-5, dtype=self.dtype_policy, name=f"norm_{index}"
             )
             for index in range(len(self.dilation_rates))

@@ -1,0 +1,85 @@
+"""The fused kernel computes what Keras' layer computes, forward, backward and in its statistics."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kseg.layers import BatchNorm
+from tests import layer_checks
+
+on_tensorflow = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="elsewhere the layer is the Keras layer"
+)
+
+
+def ours_and_theirs(channels, **options):
+    layers = [kind(**options) for kind in (BatchNorm, keras.layers.BatchNormalization)]
+    values = np.random.default_rng(3).uniform(0.5, 2, (4, channels)).astype("float32")
+    for layer in layers:
+        layer.build((None, None, None, channels))
+        layer.set_weights(list(values))
+    return layers
+
+
+def random_maps(shape=(2, 5, 7, 4)):
+    return np.random.default_rng(0).normal(2, 3, shape).astype("float32")
+
+
+def test_contract():
+    layer_checks.check_layer(BatchNorm, {}, input_shape=(2, 9, 9, 8), output_channels=8)
+
+
+def test_docstring_example():
+    layer_checks.run_docstring_example(BatchNorm)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_values_and_statistics_are_those_of_keras(training):
+    maps, results = random_maps(), []
+    for layer in ours_and_theirs(4, momentum=0.8, epsilon=1e-3):
+        outputs = ops.convert_to_numpy(layer(maps, training=training))
+        results.append([outputs, *layer.get_weights()])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_are_those_of_keras(training):
+    import tensorflow as tf
+
+    maps, gradients = tf.constant(random_maps()), []
+    for layer in ours_and_theirs(4):
+        with tf.GradientTape() as tape:
+            tape.watch(maps)
+            loss = tf.reduce_sum(tf.sin(layer(maps, training=training)))
+        gradients.append(tape.gradient(loss, [maps, layer.gamma.value, layer.beta.value]))
+    for ours, theirs in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@on_tensorflow
+def test_a_training_step_holds_the_fused_kernel_and_a_synchronised_layer_does_not():
+    import tensorflow as tf
+
+    def operations(layer):
+        layer.build((None, None, None, 4))
+        graph = tf.function(lambda maps: layer(maps, training=True)).get_concrete_function(
+            tf.TensorSpec((None, None, None, 4))
+        )
+        return {operation.type for operation in graph.graph.get_operations()}
+
+    assert "FusedBatchNormV3" in operations(BatchNorm())
+    assert "FusedBatchNormV3" not in operations(BatchNorm(synchronized=True))
+    assert "FusedBatchNormV3" not in operations(BatchNorm(scale=False))
+
+
+def test_a_layer_that_is_frozen_keeps_its_statistics():
+    layer, _ = ours_and_theirs(4)
+    layer.trainable = False
+    before = layer.get_weights()
+    outputs = ops.convert_to_numpy(layer(random_maps(), training=True))
+    for old, new in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    np.testing.assert_array_equal(outputs, layer(random_maps(), training=False))
