@@ -26,6 +26,7 @@ from kseg import program
 from kseg.data.datasets import LabelSet
 from kseg.data.records import decode_image
 from kseg.errors import UserError
+from kseg.predict import classifier
 from kseg.run_folder import RunFolder
 
 IMAGES_SIGNATURE = "serving_default"
@@ -108,18 +109,19 @@ def _highest_version(export_dir: Path) -> int:
 
 
 def _write_saved_model(model: keras.Model, path: Path) -> None:
-    def classify(images):
-        logits = model(tf.cast(images, tf.float32), training=False)
-        return {"classes": tf.cast(tf.argmax(logits, axis=-1), tf.uint8)}
+    classify = classifier(model)
+
+    def classify_images(images):
+        return {"classes": classify(images)}
 
     def classify_encoded(encoded):
-        return classify(decode_batch(encoded))
+        return {"classes": classify(decode_batch(encoded))}
 
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(
         name=IMAGES_SIGNATURE,
-        fn=classify,
+        fn=classify_images,
         input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")],
     )
     archive.add_endpoint(

@@ -30,28 +30,23 @@ CELL_SIZE = 240
 MAX_PIXELS = 20_000_000  # About 3.5 GB of logits and their resize at 21 classes.
 
 
-def predict_labels(model: keras.Model, image: np.ndarray) -> np.ndarray:
-    """Returns the most likely class of each pixel of one image.
+def classifier(model: keras.Model) -> tf.types.experimental.PolymorphicFunction:
+    """The graph from images to class ids that prediction, export and training's pictures share.
 
     Args:
         model: A network of `kseg.models`: RGB 0..255 in, logits of the input's size out.
-        image: uint8 array (height, width, 3), RGB.
 
     Returns:
-        uint8 array (height, width) of class ids; the lower id where two classes tie.
-
-    Raises:
-        ValueError: If `image` is no uint8 RGB array.
+        `tf.function` of uint8 images `[batch, height, width, 3]`, RGB, any size; gives uint8 class
+        ids `[batch, height, width]`, the lower id where two classes tie.
     """
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(
-            "`image` must be a uint8 array (height, width, 3). "
-            f"Received: {image.dtype} of shape {image.shape}."
-        )
-    logits = model(image[np.newaxis].astype(np.float32), training=False)
-    labels = keras.ops.argmax(logits[0], axis=-1)
-    return keras.ops.convert_to_numpy(labels).astype(np.uint8)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
+    def classify(images):
+        logits = model(tf.cast(images, tf.float32), training=False)
+        return tf.cast(tf.argmax(logits, axis=-1), tf.uint8)
+
+    return classify
 
 
 def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -154,6 +149,7 @@ def predict(
         One message per image that failed, with its path.
     """
     output_dir = Path(output_dir)
+    classify = classifier(model)
     failures, rows = [], []
     for name, path in tqdm(images.items(), desc="predict", unit="image"):
         try:
@@ -162,7 +158,7 @@ def predict(
             failures.append(f"{path}: {error}")
             tqdm.write(f"skipped {failures[-1]}")
             continue
-        labels = predict_labels(model, image)
+        labels = classify(image[np.newaxis])[0].numpy()
         mixed = pictures.overlay(image, labels, label_set.colours, alpha)
         files = [output_dir / part / f"{name}.png" for part in ("labels", "overlays")]
         for file in files:

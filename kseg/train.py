@@ -16,11 +16,12 @@ from kseg import experiment as experiments
 from kseg import pictures, program
 from kseg.data.datasets import LabelSet
 from kseg.data.pipeline import eval_dataset, train_dataset, train_steps
-from kseg.data.records import read_manifest
+from kseg.data.records import Manifest, read_manifest
 from kseg.errors import UserError
 from kseg.evaluate import Evaluator
 from kseg.experiment import Experiment
 from kseg.models import BACKBONES
+from kseg.predict import classifier
 from kseg.run_folder import RunFolder
 from kseg.training.callbacks import RestoreMetrics, StepLog, StopOnSignal
 from kseg.training.checkpoints import Position
@@ -69,7 +70,7 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
     label_set = read_manifest(experiment.data_dir, experiment.train_split).label_set()
     steps = train_steps(experiment.data_dir, experiment.train_split, experiment.batch_size)
     strategy = make_strategy(experiment.strategy, experiment.batch_size)
-    validation = _Validation(experiment, label_set) if experiment.val_split else None
+    val_manifest = _val_manifest(experiment, label_set)
 
     run = RunFolder(experiment.model_dir)
     run.start(experiment, label_set, overwrite=overwrite)
@@ -86,6 +87,7 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
             **_fields(experiment, RECIPE_FIELDS),
         )
         position, metrics = run.checkpoints.restore_newest(model)
+    validation = _Validation(experiment, val_manifest, model) if val_manifest else None
     _announce(experiment, model, steps, strategy, position)
 
     with RunLog(run.logs, run.metrics_file, position.epoch) as log, StopOnSignal() as stop:
@@ -120,7 +122,7 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
             }
             miou = position.best_miou
             if validation:
-                miou = validation.measure(model, row, log)
+                miou = validation.measure(row, log)
             else:
                 log.epoch(row, {}, None)
             is_best = miou > position.best_miou
@@ -137,37 +139,30 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
 class _Validation:
     """Measures the network after an epoch and draws a fixed few of the validation images."""
 
-    def __init__(self, experiment: Experiment, label_set: LabelSet):
-        manifest = read_manifest(experiment.data_dir, experiment.val_split)
-        if manifest.label_set() != label_set:
-            raise UserError(
-                f"`--val_split` must have the classes of {experiment.train_split!r}, "
-                f"{', '.join(label_set.names)}. Received: {', '.join(manifest.names)}"
-            )
+    def __init__(self, experiment: Experiment, manifest: Manifest, model: keras.Model):
         self._total = manifest.num_examples
-        self._label_set = label_set
+        self._label_set = manifest.label_set()
         self._dataset = eval_dataset(experiment.data_dir, experiment.val_split)
-        self._evaluator: Evaluator | None = None
+        self._evaluator = Evaluator(model, self._label_set)
+        self._classify = classifier(model)
 
-    def measure(self, model: keras.Model, row: dict, log: RunLog) -> float:
+    def measure(self, row: dict, log: RunLog) -> float:
         """Completes the row of an epoch, logs it, and returns the mIoU."""
-        self._evaluator = self._evaluator or Evaluator(model, self._label_set)
         figures = self._evaluator(self._dataset, self._total)
         row |= {"val_miou": figures.miou, "val_pixel_accuracy": float(figures.pixel_accuracy)}
         named = zip(self._label_set.names, figures.iou, strict=True)
         iou = {name: float(value) for name, value in named if not math.isnan(value)}
-        log.epoch(row, iou, self._draw(model))
+        log.epoch(row, iou, self._draw())
         print(
             f"epoch {row['epoch']}: val mIoU {figures.miou:.4f}, "
             f"pixel accuracy {figures.pixel_accuracy:.4f}"
         )
         return figures.miou
 
-    def _draw(self, model: keras.Model) -> np.ndarray:
+    def _draw(self) -> np.ndarray:
         rows = []
         for images, labels in self._dataset.take(PICTURES).as_numpy_iterator():
-            logits = model(tf.cast(images[:1], tf.float32), training=False)
-            predicted = np.argmax(logits[0], axis=-1).astype(np.uint8)
+            predicted = self._classify(images[:1])[0].numpy()
             colours = self._label_set.colours
             rows.append(
                 (
@@ -177,6 +172,18 @@ class _Validation:
                 )
             )
         return np.asarray(pictures.contact_sheet(rows, ("image", "label", "prediction")))
+
+
+def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | None:
+    if not experiment.val_split:
+        return None
+    manifest = read_manifest(experiment.data_dir, experiment.val_split)
+    if manifest.label_set() != label_set:
+        raise UserError(
+            f"`--val_split` must have the classes of {experiment.train_split!r}, "
+            f"{', '.join(label_set.names)}. Received: {', '.join(manifest.names)}"
+        )
+    return manifest
 
 
 def _fields(experiment: Experiment, names: tuple[str, ...]) -> dict:

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of the real photographs (`KSEG_TEST_DATA`, else `../shared/data`); skips without it."""
+    """Folder of the real photographs: `KSEG_TEST_DATA`, else `../shared/data`; skips without."""
     folder = Path(os.environ.get("KSEG_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real photographs not found at {folder}; set KSEG_TEST_DATA to their folder")

@@ -37,14 +37,9 @@ def write_image(path, height=5, width=9, red=200):
 def test_labels_have_the_size_of_the_image_and_the_class_of_each_pixel(model):
     image = np.zeros((3, 7, 3), np.uint8)
     image[1, 2:4, 0] = 255
-    labels = predict.predict_labels(model, image)
+    labels = predict.classifier(model)(image[np.newaxis])[0].numpy()
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, image[..., 0] // 255)
-
-
-def test_only_uint8_rgb_is_predicted(model):
-    with pytest.raises(ValueError, match=r"`image` must be a uint8 array .* float32"):
-        predict.predict_labels(model, np.zeros((3, 7, 3), np.float32))
 
 
 def test_each_image_gets_a_palette_mask_and_an_overlay_at_its_own_size(model, tmp_path):

@@ -145,5 +145,4 @@ def _indexed_records(data_dir, split: str, rng: np.random.Generator) -> tf.data.
     return shards.interleave(
         lambda path, start: tf.data.TFRecordDataset(path).enumerate(start),
         cycle_length=READERS,
-        deterministic=True,
     )

@@ -109,9 +109,7 @@ class ConvNormAct(keras.layers.Layer):
             dtype=self.dtype_policy,
             name="convolution",
         )
-        self.norm = BatchNorm(
-            epsilon=self.epsilon, dtype=self.dtype_policy, name="norm"
-        )
+        self.norm = BatchNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
 
     def build(self, input_shape):
         self.convolution.build(input_shape)

@@ -79,9 +79,7 @@ class KSAC(keras.layers.Layer):
         self.image_pooling = self._brick("image_pooling") if self.has_image_pooling else None
         self.pointwise = self._brick("pointwise")
         self.norms = [
-            BatchNorm(
-                epsilon=1e-5, dtype=self.dtype_policy, name=f"norm_{index}"
-            )
+            BatchNorm(epsilon=1e-5, dtype=self.dtype_policy, name=f"norm_{index}")
             for index in range(len(self.dilation_rates))
         ]
         self.project = self._brick("project")

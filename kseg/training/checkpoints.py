@@ -123,7 +123,7 @@ def restore(
     """Fills weights, seed states and optimizer; returns the position and the running metrics.
 
     The metrics are returned and not filled, since `fit` resets them when an epoch begins: see
-    `callbacks.RestoreMetrics`.
+    `callbacks.RestoreMetrics`. Those of a finished epoch are over, and none are returned.
 
     Raises:
         UserError: The checkpoint is of another model; the message names what differs.
@@ -132,6 +132,8 @@ def restore(
     for group in ("weights", "seeds", "optimizer"):
         _assign(group, arrays, state[group], path)
     position = Position(**json.loads(str(arrays["position"])))
+    if not position.step_in_epoch:
+        return position, {}
     prefix = "metrics/"
     metrics = {key[len(prefix) :]: arrays[key] for key in arrays if key.startswith(prefix)}
     return position, metrics

@@ -41,7 +41,12 @@ def compile_model(
         learning_rate, total_steps, end_learning_rate, power=learning_rate_power
     )
     model.compile(
-        optimizer=keras.optimizers.SGD(schedule, momentum=momentum, nesterov=nesterov),
+        optimizer=keras.optimizers.SGD(
+            schedule,
+            momentum=momentum,
+            nesterov=nesterov,
+            name="sgd",  # not numbered: checkpoints go by the paths of its variables
+        ),
         loss=keras.losses.SparseCategoricalCrossentropy(
             from_logits=True, ignore_class=ignore_label
         ),

@@ -26,11 +26,18 @@ def random_maps(shape=(2, 5, 7, 4)):
     return np.random.default_rng(0).normal(2, 3, shape).astype("float32")
 
 
-def test_contract():
-    layer_checks.check_layer(BatchNorm, {}, input_shape=(2, 9, 9, 8), output_channels=8)
+def test_keeps_the_contract(tmp_path):
+    # All but the signature, which is that of Keras.
+    shapes = [(4, 6, 5, 3)]
+    layer_checks.check_shapes(BatchNorm, shapes, shapes[0], 1.0)
+    layer_checks.check_variable_paths(BatchNorm, shapes)
+    layer_checks.check_unknown_sizes(BatchNorm, shapes, 1.0)
+    layer_checks.check_round_trip(BatchNorm, shapes, tmp_path, 1.0)
+    layer_checks.check_fit_step(BatchNorm, shapes, 1.0)
+    layer_checks.check_bfloat16(BatchNorm, shapes, 1.0)
 
 
-def test_docstring_example():
+def test_example_runs():
     layer_checks.run_docstring_example(BatchNorm)
 
 

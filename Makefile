@@ -1,0 +1,45 @@
+# The commands of README.md. Everything is set up in .venv at the first call; later ones need no network.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# XLA's optimiser would take most of the time of the JAX tests, which check values and not speed.
+JAX_TESTS := KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+ON_EVERY_BACKEND := tests/layers tests/backbones tests/models tests/metrics_test.py
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(VENV)/core
+	$(RUN) -m kseg.demo --output_dir=runs/demo
+
+test: $(VENV)/test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest -m "not slow" tests
+	$(JAX_TESTS) $(RUN) -m pytest -m "not slow" $(ON_EVERY_BACKEND)
+
+test-slow: $(VENV)/torch
+	$(RUN) -m pytest -m slow tests
+	KERAS_BACKEND=torch $(RUN) -m pytest -m "not slow" $(ON_EVERY_BACKEND)
+
+lint: $(VENV)/test
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf $(VENV) kseg.egg-info build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Each stamp is one set of packages; a change of setup.py installs again.
+$(VENV)/core: setup.py | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/test: setup.py | $(VENV)/core
+	$(RUN) -m pip install --quiet -e ".[test,jax]"
+	touch $@
+
+$(VENV)/torch: setup.py | $(VENV)/test
+	$(RUN) -m pip install --quiet -e ".[test,jax,torch]"
+	touch $@

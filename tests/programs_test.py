@@ -1,0 +1,171 @@
+"""The programs as a user runs them, each in a process of its own, on real photographs."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WEIGHTS = "weights/mobilenet_v2_1.0_224_no_top_from_ptq.weights.h5"
+
+CLASSIFY = """
+import sys
+from pathlib import Path
+import numpy as np
+import tensorflow as tf
+
+sys.modules["kseg"] = None  # Importing it fails from here on.
+model = tf.saved_model.load(sys.argv[1])
+for path in map(Path, sys.argv[3:]):
+    contents = tf.constant(path.read_bytes())
+    image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+    pixels = model.signatures["serving_default"](images=image[tf.newaxis])["classes"]
+    encoded = model.signatures["encoded"](encoded=contents[tf.newaxis])["classes"]
+    np.savez(Path(sys.argv[2]) / path.stem, pixels=pixels[0], encoded=encoded[0])
+"""
+
+MIRRORED = """
+import sys
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from kseg import train
+from kseg.experiment import Experiment
+
+sys.exit(train.train(Experiment.from_flagfile(sys.argv[1])))
+"""
+
+
+def run(*arguments, status=0):
+    """Runs Python in the repository; returns what it printed, both streams together."""
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    assert result.returncode == status, result.stdout[-3000:]
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["kseg.train", "--data_dir=nowhere", "--model_dir=x"],
+            "error: `data_dir` must be a folder of records. Not found: nowhere",
+        ),
+        (["kseg.train", "--learning_rat=1"], "Unknown command line flag 'learning_rat'"),
+        (["kseg.evaluate", "--model_dir=nowhere"], "error: no run in nowhere"),
+        (["kseg.predict", "images/*.jpg"], "error: every argument is a flag"),
+        (["kseg.export", "--model_dir=x"], "error: `--export_dir` must be given"),
+    ],
+)
+def test_a_mistake_is_one_message_and_status_1(arguments, message):
+    printed = run("-m", *arguments, status=1)
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+@pytest.fixture(scope="module")
+def photographs(real_data, tmp_path_factory):
+    """Records of the VOC photographs at their original sizes, made by the program."""
+    folder = tmp_path_factory.mktemp("voc") / "records"
+    run(
+        "-m", "tfrecords_tools.build_voc", f"--raw_dir={real_data / 'VOCdevkit' / 'VOC2012'}",
+        f"--output_dir={folder}", "--splits=trainaug,val", "--label_dir=SegmentationClassAug",
+    )  # fmt: skip
+    return folder
+
+
+def train_flags(real_data, records, folder, **changes):
+    values = {
+        "data_dir": records, "model_dir": folder, "train_split": "trainaug", "crop_size": 129,
+        "batch_size": 8, "epochs": 1, "decoder": "false", "dilation_rates": "1,3",
+        "backbone_weights": real_data / WEIGHTS, "seed": 2,
+    }  # fmt: skip
+    return [f"--{name}={value}" for name, value in (values | changes).items()]
+
+
+@pytest.mark.slow
+def test_photographs_are_trained_on_measured_drawn_and_exported(real_data, photographs, tmp_path):
+    folder = tmp_path / "run"
+    run("-m", "kseg.train", *train_flags(real_data, photographs, folder))
+    printed = run("-m", "kseg.evaluate", f"--model_dir={folder}", "--split=val")
+    figures = json.loads((folder / "eval.json").read_text())
+    assert f"{figures['miou']:.4f}" in printed
+    assert 0 < figures["pixel_accuracy"] < 1 and figures["iou"]["background"] > 0.3
+
+    listed = real_data / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"
+    names = listed.read_text().split()
+    images = [real_data / "VOCdevkit/VOC2012/JPEGImages" / f"{name}.jpg" for name in names]
+    (tmp_path / "photographs").mkdir()
+    for path in images:
+        (tmp_path / "photographs" / path.name).symlink_to(path)
+    run(
+        "-m", "kseg.predict", f"--model_dir={folder}", f"--output_dir={tmp_path / 'pictures'}",
+        f"--images={tmp_path / 'photographs'}/*.jpg",
+    )  # fmt: skip
+    run("-m", "kseg.export", f"--model_dir={folder}", f"--export_dir={tmp_path / 'export'}")
+    (tmp_path / "answers").mkdir()
+    run("-c", CLASSIFY, tmp_path / "export" / "1", tmp_path / "answers", *images)
+    differing, pixels = {"pixels": 0, "encoded": 0}, 0
+    for name in names:
+        predicted = np.asarray(Image.open(tmp_path / "pictures" / "labels" / f"{name}.png"))
+        pixels += predicted.size
+        answers = np.load(tmp_path / "answers" / f"{name}.npz")
+        for signature in differing:
+            differing[signature] += int((answers[signature] != predicted).sum())
+    assert len(names) == 40
+    assert max(differing.values()) <= pixels / 100_000, differing
+
+
+@pytest.mark.slow
+def test_a_program_stopped_by_ctrl_c_saves_and_goes_on_where_it_was(
+    real_data, photographs, tmp_path
+):
+    folder = tmp_path / "run"
+    flags = train_flags(real_data, photographs, folder, epochs=3)
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kseg.train", *flags], cwd=REPOSITORY, stdout=log, stderr=log
+        )
+        while not (folder / "metrics.csv").exists() and process.poll() is None:
+            time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=300) == 130, (tmp_path / "log").read_text()[-3000:]
+    assert "the same command goes on from there" in (tmp_path / "log").read_text()
+    printed = run("-m", "kseg.train", *flags)
+    assert "resumed at step" in printed
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
+
+
+@pytest.mark.slow
+def test_two_replicas_train_to_nearly_the_weights_of_one_device(real_data, photographs, tmp_path):
+    """On two logical CPUs. Batch norms see half a batch each, so weights are near, not equal."""
+    results = {}
+    for strategy in ("default", "mirrored"):
+        folder = tmp_path / strategy
+        flagfile = tmp_path / f"{strategy}.flags"
+        flags = train_flags(real_data, photographs, folder, strategy=strategy, val_split="")
+        flagfile.write_text("\n".join(flags))
+        printed = run("-c", MIRRORED, flagfile)
+        assert ("over 2 replicas" in printed) == (strategy == "mirrored")
+        (path,) = (folder / "checkpoints").glob("step-*.npz")
+        results[strategy] = np.load(path)
+    one, two = results["default"], results["mirrored"]
+    assert set(one.files) == set(two.files)
+    kernels = [key for key in one.files if key.startswith("weights/") and key.endswith("kernel")]
+    size = sum(float(np.sum(np.square(one[key]))) for key in kernels)
+    apart = sum(float(np.sum(np.square(one[key] - two[key]))) for key in kernels)
+    assert 0 < apart < 0.01 * size

@@ -1,0 +1,212 @@
+"""Training, stopping, resuming and evaluating, in process on a few small pictures."""
+
+import csv
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kseg import evaluate as evaluation
+from kseg import train as training
+from kseg.data.datasets import VOC, LabelSet
+from kseg.errors import UserError
+from kseg.evaluate import Evaluator
+from kseg.experiment import Experiment
+from kseg.metrics import scores
+from kseg.run_folder import RunFolder
+from kseg.training.callbacks import StepLog
+from tests.tfrecords_tools import folders
+from tfrecords_tools import build_voc
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    root = tmp_path_factory.mktemp("train")
+    names = [f"image_{number}" for number in range(2 * STEPS)]
+    folders.voc(root / "raw", {"train": names, "val": names[:3]})
+    build_voc.build(root / "raw", root / "records")
+    return root / "records"
+
+
+@pytest.fixture(scope="module")
+def experiment(records):
+    return Experiment(
+        data_dir=str(records), crop_size=(33, 33), batch_size=2, epochs=2, decoder=False,
+        dilation_rates=(1,), learning_rate=0.01, log_every=1, seed=3,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(experiment, tmp_path_factory):
+    """The folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert training.train(experiment.replace(model_dir=str(folder))) == 0
+    return RunFolder(folder)
+
+
+def events(run):
+    """(tag, step) -> value of all scalars, and the tags of the pictures."""
+    scalars, pictures = {}, set()
+    for path in run.logs.glob("events.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "images":
+                    pictures.add(value.tag)
+                else:
+                    scalars[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    return scalars, pictures
+
+
+def rows(run):
+    with open(run.metrics_file, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_its_flags_labels_checkpoints_figures_and_events(finished, experiment):
+    assert finished.experiment == experiment.replace(model_dir=str(finished.path))
+    assert finished.label_set == VOC
+    names = [path.name for path in finished.checkpoints.paths()]
+    assert names == ["step-00000003.npz", "step-00000006.npz"]
+    assert [(row["epoch"], row["step"]) for row in rows(finished)] == [("1", "3"), ("2", "6")]
+    scalars, pictures = events(finished)
+    assert pictures == {"val_pictures"}
+    assert {step for tag, step in scalars if tag == "loss"} == set(range(1, 2 * STEPS + 1))
+    for row in rows(finished):
+        assert scalars["val_miou", int(row["step"])] == pytest.approx(float(row["val_miou"]))
+    assert {tag for tag, _ in scalars} >= {"learning_rate", "val_iou/background", "val_iou/person"}
+
+
+@pytest.mark.parametrize("stop_after", [2, STEPS])
+def test_a_run_stopped_by_ctrl_c_ends_as_if_it_had_not_been(
+    stop_after, finished, experiment, tmp_path, monkeypatch, capsys
+):
+    interrupted = experiment.replace(model_dir=str(tmp_path / "run"))
+    former = StepLog.on_train_batch_end
+
+    def press_ctrl_c(self, batch, logs=None):
+        former(self, batch, logs)
+        if self._step == stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(StepLog, "on_train_batch_end", press_ctrl_c)
+    assert training.train(interrupted) == 130
+    assert f"stopped at step {stop_after}, saved" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert training.train(interrupted) == 0
+    assert f"resumed at step {stop_after}," in capsys.readouterr().out
+
+    run = RunFolder(tmp_path / "run")
+    one, other = (np.load(folder.checkpoints.paths()[-1]) for folder in (finished, run))
+    assert one.files == other.files
+    for key in one.files:
+        if one[key].dtype.kind == "f":
+            np.testing.assert_allclose(one[key], other[key], rtol=1e-4, atol=1e-5, err_msg=key)
+        elif key != "position":
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+    for row, expected in zip(rows(run), rows(finished), strict=True):
+        for name in ("epoch", "step"):
+            assert row[name] == expected[name]
+        # The running loss of the broken epoch went on, it did not begin again.
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-4)
+
+
+def test_a_finished_run_is_left_as_it_is(finished):
+    before = folders.contents(finished.path / "checkpoints")
+    assert training.train(finished.experiment) == 0
+    assert folders.contents(finished.path / "checkpoints") == before
+
+
+def test_another_experiment_in_the_folder_is_refused_with_the_difference(finished):
+    with pytest.raises(UserError, match="--epochs: 2 in the run, 5 asked for"):
+        training.train(finished.experiment.replace(epochs=5))
+
+
+def test_a_folder_that_is_no_run_is_refused(experiment, tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(UserError, match="must be new, empty .*thesis.txt"):
+        training.train(experiment.replace(model_dir=str(tmp_path)))
+
+
+def test_overwrite_begins_anew(experiment, tmp_path):
+    run = RunFolder(tmp_path)
+    run.start(experiment, VOC)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000001.npz").touch()
+    RunFolder(tmp_path).start(experiment.replace(epochs=9), VOC, overwrite=True)
+    assert RunFolder(tmp_path).experiment.epochs == 9
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_missing_data_is_named_with_the_command_that_makes_it(experiment, tmp_path):
+    with pytest.raises(UserError, match="Not found: nowhere. .*tfrecords_tools.build_voc"):
+        training.train(experiment.replace(data_dir="nowhere", model_dir=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_data_with_other_classes_are_refused_before_the_run_begins(
+    experiment, records, tmp_path
+):
+    for path in records.glob("train*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    folders.voc(tmp_path / "raw", {"val": ["a"]})
+    names = [f"class_{number}" for number in range(21)]
+    build_voc.build(
+        tmp_path / "raw", tmp_path, splits=["val"], label_set=LabelSet(names, VOC.colours)
+    )
+    changed = experiment.replace(data_dir=str(tmp_path), model_dir=str(tmp_path / "run"))
+    with pytest.raises(UserError, match="`--val_split` must have the classes of 'train'"):
+        training.train(changed)
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluation_of_the_best_checkpoint_gives_the_figure_of_the_training(finished, records):
+    figures = evaluation.evaluate(finished, records, "val")
+    best = max(float(row["val_miou"]) for row in rows(finished))
+    assert figures.miou == pytest.approx(best, rel=1e-6)
+
+
+def test_evaluate_refuses_data_with_other_classes(finished, tmp_path):
+    folders.voc(tmp_path / "raw", {"val": ["a"]})
+    labels = LabelSet(("one", *VOC.names[1:]), VOC.colours)
+    build_voc.build(tmp_path / "raw", tmp_path / "records", splits=["val"], label_set=labels)
+    with pytest.raises(UserError, match="was trained on 21 classes .* but 'val' of .* holds 21"):
+        evaluation.evaluate(finished, tmp_path / "records", "val")
+
+
+def test_the_evaluator_counts_every_pixel_of_every_batch_once():
+    def model(images, training):
+        return tf.one_hot(tf.cast(images[..., 0], tf.int32), 3)
+
+    rng = np.random.default_rng(0)
+    pairs = [
+        (rng.integers(0, 3, (n, 4, 5, 3), "uint8"), rng.choice([0, 1, 2, 255], (n, 4, 5)))
+        for n in (2, 2, 1)
+    ]
+    dataset = [(tf.constant(images), tf.constant(truth, tf.uint8)) for images, truth in pairs]
+    labels = LabelSet(("a", "b", "c"), ((0, 0, 0),) * 3)
+    matrix = np.zeros((3, 3))
+    for images, truth in pairs:
+        valid = truth != 255
+        np.add.at(matrix, (truth[valid], images[..., 0][valid]), 1)
+    evaluator = Evaluator(model, labels)
+    for _ in range(2):  # a second measurement begins at zero
+        figures = evaluator(dataset)
+        np.testing.assert_array_equal(figures.iou, scores(matrix).iou)
+        assert figures.pixel_accuracy == np.trace(matrix) / matrix.sum()
+
+
+def test_the_table_and_the_report_show_absent_classes_as_not_applicable():
+    labels = LabelSet(("sky", "roof", "moon"), ((0, 0, 0),) * 3)
+    figures = scores([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
+    lines = evaluation.table(labels, figures).splitlines()
+    assert lines[1].split() == ["sky", "0.6667", "8"]
+    assert lines[3].split() == ["moon", "n/a", "0"]
+    assert lines[4].split()[:2] == ["mIoU", "0.5833"]
+    report = json.loads(json.dumps(evaluation.report(labels, figures)))
+    assert report["iou"]["moon"] is None
+    assert report["pixels"] == {"sky": 8, "roof": 4, "moon": 0}

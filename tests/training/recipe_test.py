@@ -1,0 +1,106 @@
+"""One step of the recipe against hand arithmetic."""
+
+import keras
+import numpy as np
+import pytest
+
+from kseg.layers import KSAC
+from kseg.training.recipe import compile_model
+
+RECIPE = {
+    "total_steps": 10, "learning_rate": 0.1, "learning_rate_power": 0.9, "end_learning_rate": 0.0,
+    "momentum": 0.9, "nesterov": True, "weight_decay": 0.0, "batch_norm_momentum": 0.8,
+    "ignore_label": 255,
+}  # fmt: skip
+
+
+def linear_model(**options):
+    """Logits that are one 1x1 convolution of the image, with a bias."""
+    images = keras.Input((None, None, 3))
+    model = keras.Model(images, keras.layers.Conv2D(2, 1, name="logits")(images))
+    compile_model(model, **RECIPE | options)
+    return model
+
+
+def cross_entropy_gradients(images, labels, kernel, bias):
+    """Gradients of the mean cross-entropy over the pixels whose label is not 255."""
+    valid = labels != 255
+    pixels, classes = images[valid], labels[valid].astype(int)
+    logits = pixels @ kernel + bias
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares /= shares.sum(axis=-1, keepdims=True)
+    error = (shares - np.eye(2)[classes]) / len(classes)
+    return pixels.T @ error, error.sum(axis=0)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_two_steps_equal_hand_arithmetic_with_l2_in_the_gradient(nesterov):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 3, 4, 3)).astype("float32")
+    labels = rng.choice([0, 1, 255], (2, 3, 4)).astype("uint8")
+    model = linear_model(weight_decay=0.5, nesterov=nesterov)
+    kernel, bias = (weight.astype("float64") for weight in model.get_weights())
+    kernel, velocities = kernel[0, 0], [0.0, 0.0]
+    for step in range(2):
+        model.train_on_batch(images, labels)
+        rate = 0.1 * (1 - step / 10) ** 0.9
+        gradients = list(cross_entropy_gradients(images, labels, kernel, bias))
+        gradients[0] = gradients[0] + 0.5 * kernel  # weight_decay * w, and none on the bias
+        weights = [kernel, bias]
+        for i, gradient in enumerate(gradients):
+            velocities[i] = 0.9 * velocities[i] - rate * gradient
+            weights[i] = weights[i] + (
+                0.9 * velocities[i] - rate * gradient if nesterov else velocities[i]
+            )
+        kernel, bias = weights
+    np.testing.assert_allclose(model.get_weights()[0][0, 0], kernel, rtol=1e-5)
+    np.testing.assert_allclose(model.get_weights()[1], bias, rtol=1e-5, atol=1e-7)
+
+
+def test_l2_is_on_convolution_kernels_and_the_shared_kernel_only():
+    images = keras.Input((9, 9, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(images)
+    x = keras.layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    model = keras.Model(images, KSAC(4, dilation_rates=(1,), name="context")(x))
+    compile_model(model, **RECIPE | {"weight_decay": 0.25})
+    decayed = {v.path for v in model.trainable_variables if v.regularizer is not None}
+    assert decayed == {
+        "conv/kernel",
+        "context/kernel",
+        "context/image_pooling/convolution/kernel",
+        "context/pointwise/convolution/kernel",
+        "context/project/convolution/kernel",
+    }
+    kernels = [v for v in model.trainable_variables if v.path in decayed]
+    penalty = sum(0.125 * np.sum(np.square(v.numpy(), dtype="float64")) for v in kernels)
+    assert float(sum(model.losses)) == pytest.approx(penalty, rel=1e-5)
+
+
+def test_a_batch_without_labelled_pixels_moves_no_weight():
+    model = linear_model()
+    before = model.get_weights()
+    loss = model.train_on_batch(np.ones((2, 3, 3, 3)), np.full((2, 3, 3), 255, "uint8"))
+    assert float(np.ravel(loss)[0]) == 0
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_learning_rate_follows_the_poly_schedule_to_its_end():
+    schedule = linear_model(end_learning_rate=0.01).optimizer._learning_rate
+    assert float(schedule(0)) == pytest.approx(0.1)
+    assert float(schedule(5)) == pytest.approx(0.09 * 0.5**0.9 + 0.01)
+    assert float(schedule(10)) == pytest.approx(0.01)
+
+
+def test_the_momentum_of_batch_normalisation_reaches_every_layer():
+    images = keras.Input((9, 9, 3))
+    model = keras.Model(images, KSAC(4, dilation_rates=(1, 2))(images))
+    compile_model(model, **RECIPE)
+    norms = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert len(norms) == 5
+    assert {layer.momentum for layer in norms} == {0.8}
