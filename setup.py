@@ -1,5 +1,6 @@
 """Packaging of kseg. The dependency bounds and their reasons are explained in BUILD.md."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -30,12 +31,15 @@ EXTRAS = {
     "test": ["pytest", "ruff"],
 }
 
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "kseg" / "__init__.py").read_text())[1]
+
 setup(
     name="kseg",
-    version="0.1.0",
+    version=VERSION,
     description="Context modules for semantic segmentation in TensorFlow 2 / Keras 3: "
     "KSAC, LKSPP, Vortex pooling, GCN and DFP beside ASPP, under one recipe.",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
