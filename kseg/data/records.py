@@ -8,7 +8,6 @@ channel whose pixel values are class ids. A split is
     <split>.manifest.json             written last: without it a split is not finished
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from kseg import files
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 
@@ -224,7 +224,6 @@ def read_manifest(data_dir: str | os.PathLike, split: str) -> Manifest:
 
 def write_manifest(path: str | os.PathLike, manifest: Manifest) -> None:
     """Writes a manifest so that a reader sees either all of it or what was there before."""
-    path = Path(path)
     fields = dataclasses.asdict(manifest)
     classes = [
         {"id": label, "name": name, "colour": colour, "pixels": pixels}
@@ -239,16 +238,7 @@ def write_manifest(path: str | os.PathLike, manifest: Manifest) -> None:
     ]
     content = {"split": manifest.split, "num_examples": manifest.num_examples, "classes": classes}
     text = json.dumps({**content, **fields}, indent=1, ensure_ascii=False) + "\n"
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    files.write_text(path, text)
 
 
 def _manifest_from_json(content: dict) -> Manifest:

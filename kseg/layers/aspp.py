@@ -1,15 +1,13 @@
 """Atrous spatial pyramid pooling."""
 
 import keras
-from keras import ops
 
 from kseg.layers import arguments
-from kseg.layers.conv_norm_act import ConvNormAct
-from kseg.layers.image_pooling import pool_image, spread
+from kseg.layers.context_module import ContextModule
 
 
 @keras.saving.register_keras_serializable(package="kseg")
-class ASPP(keras.layers.Layer):
+class ASPP(ContextModule):
     """Atrous spatial pyramid pooling: the context module of DeepLabv3 and DeepLabv3+.
 
     Parallel branches see the same features at several scales: the image's mean, each pixel
@@ -63,54 +61,20 @@ class ASPP(keras.layers.Layer):
         image_pooling=True,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.filters = arguments.positive_integer("filters", filters)
+        super().__init__(filters, dropout_rate=dropout_rate, image_pooling=image_pooling, **kwargs)
         self.dilation_rates = arguments.dilation_rates(dilation_rates)
-        self.dropout_rate = arguments.dropout_rate(dropout_rate)
-        self.has_image_pooling = arguments.boolean("image_pooling", image_pooling)
-        self.image_pooling = self._brick("image_pooling") if self.has_image_pooling else None
-        self.pointwise = self._brick("pointwise")
         self.atrous = [
-            self._brick(f"atrous_{index}", kernel_size=3, dilation_rate=rate)
+            self.brick(f"atrous_{index}", kernel_size=3, dilation_rate=rate)
             for index, rate in enumerate(self.dilation_rates)
         ]
-        self.project = self._brick("project")
 
-    def _brick(self, name, **options):
-        return ConvNormAct(self.filters, dtype=self.dtype_policy, name=name, **options)
-
-    def build(self, input_shape):
-        batch, height, width, channels = input_shape
-        # Named, so that the variable path of its state is the same in every process, which
-        # that of a Dropout layer's is not.
-        self.seed_generator = keras.random.SeedGenerator(name="dropout")
-        if self.has_image_pooling:
-            self.image_pooling.build((batch, 1, 1, channels))
-        for branch in (self.pointwise, *self.atrous):
+    def build_branches(self, input_shape):
+        for branch in self.atrous:
             branch.build(input_shape)
-        branches = self.has_image_pooling + 1 + len(self.atrous)
-        self.project.build((batch, height, width, branches * self.filters))
+        return len(self.atrous)
 
-    def call(self, features, training=None):
-        branches = []
-        if self.has_image_pooling:
-            pooled = self.image_pooling(pool_image(features), training=training)
-            branches.append(spread(pooled, features))
-        for branch in (self.pointwise, *self.atrous):
-            branches.append(branch(features, training=training))
-        features = self.project(ops.concatenate(branches, axis=-1), training=training)
-        if training and self.dropout_rate:
-            features = keras.random.dropout(features, self.dropout_rate, seed=self.seed_generator)
-        return features
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.filters)
+    def branches(self, features, training):
+        return [branch(features, training=training) for branch in self.atrous]
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "dilation_rates": self.dilation_rates,
-            "dropout_rate": self.dropout_rate,
-            "image_pooling": self.has_image_pooling,
-        }
+        return {**super().get_config(), "dilation_rates": self.dilation_rates}

@@ -5,13 +5,12 @@ from keras import ops
 
 from kseg.layers import arguments
 from kseg.layers.batch_norm import BatchNorm
-from kseg.layers.conv_norm_act import ConvNormAct
-from kseg.layers.image_pooling import pool_image, spread
+from kseg.layers.context_module import ContextModule
 from kseg.layers.shared_atrous_conv import shared_atrous_conv
 
 
 @keras.saving.register_keras_serializable(package="kseg")
-class KSAC(keras.layers.Layer):
+class KSAC(ContextModule):
     """Kernel-sharing atrous convolution: ASPP whose rates share one 3x3 kernel.
 
     Parallel branches see the same features at several scales: the image's mean, each pixel
@@ -70,71 +69,39 @@ class KSAC(keras.layers.Layer):
         image_pooling=True,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.filters = arguments.positive_integer("filters", filters)
+        super().__init__(filters, dropout_rate=dropout_rate, image_pooling=image_pooling, **kwargs)
         self.dilation_rates = arguments.dilation_rates(dilation_rates)
         self.merge = arguments.one_of("merge", merge, self.MERGES)
-        self.dropout_rate = arguments.dropout_rate(dropout_rate)
-        self.has_image_pooling = arguments.boolean("image_pooling", image_pooling)
-        self.image_pooling = self._brick("image_pooling") if self.has_image_pooling else None
-        self.pointwise = self._brick("pointwise")
         self.norms = [
             BatchNorm(epsilon=1e-5, dtype=self.dtype_policy, name=f"norm_{index}")
             for index in range(len(self.dilation_rates))
         ]
-        self.project = self._brick("project")
 
-    def _brick(self, name):
-        return ConvNormAct(self.filters, dtype=self.dtype_policy, name=name)
-
-    def build(self, input_shape):
-        batch, height, width, channels = input_shape
-        # Named, so that the variable path of its state is the same in every process, which
-        # that of a Dropout layer's is not.
-        self.seed_generator = keras.random.SeedGenerator(name="dropout")
+    def build_branches(self, input_shape):
+        *size, channels = input_shape
         self.kernel = self.add_weight(
             name="kernel",
             shape=(3, 3, channels, self.filters),
             initializer="glorot_uniform",
         )
-        if self.has_image_pooling:
-            self.image_pooling.build((batch, 1, 1, channels))
-        self.pointwise.build(input_shape)
         for norm in self.norms:
-            norm.build((batch, height, width, self.filters))
-        merged = 1 if self.merge == "sum" else len(self.norms)
-        branches = self.has_image_pooling + 1 + merged
-        self.project.build((batch, height, width, branches * self.filters))
+            norm.build((*size, self.filters))
+        return 1 if self.merge == "sum" else len(self.norms)
 
-    def call(self, features, training=None):
-        branches = []
-        if self.has_image_pooling:
-            pooled = self.image_pooling(pool_image(features), training=training)
-            branches.append(spread(pooled, features))
-        branches.append(self.pointwise(features, training=training))
+    def branches(self, features, training):
         # The ReLU stands before the sum: each rate may only add evidence.
         maps = [
             ops.relu(norm(rate_map, training=training))
             for norm, rate_map in zip(self.norms, self._rate_maps(features), strict=True)
         ]
-        branches.extend([sum(maps)] if self.merge == "sum" else maps)
-        features = self.project(ops.concatenate(branches, axis=-1), training=training)
-        if training and self.dropout_rate:
-            features = keras.random.dropout(features, self.dropout_rate, seed=self.seed_generator)
-        return features
+        return [sum(maps)] if self.merge == "sum" else maps
 
     def _rate_maps(self, features):
         return shared_atrous_conv(features, self.kernel, self.dilation_rates)
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.filters)
-
     def get_config(self):
         return {
             **super().get_config(),
-            "filters": self.filters,
             "dilation_rates": self.dilation_rates,
             "merge": self.merge,
-            "dropout_rate": self.dropout_rate,
-            "image_pooling": self.has_image_pooling,
         }

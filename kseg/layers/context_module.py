@@ -1,0 +1,109 @@
+"""What all context modules share: image-level and pointwise branches, projection, dropout."""
+
+import keras
+from keras import ops
+
+from kseg.layers import arguments
+from kseg.layers.conv_norm_act import ConvNormAct
+
+
+class ContextModule(keras.layers.Layer):
+    """Parallel branches over the same features, concatenated and projected.
+
+    The image's mean (if `image_pooling`), each pixel alone, then the branches that make the module;
+    these a subclass creates, builds in `build_branches` and computes in `branches`. The names of
+    the sublayers are keys of checkpoints.
+
+    Args:
+        filters: Integer. Channels of each branch and of the output.
+        dropout_rate: Float in [0, 1). Share of outputs dropped in training.
+        image_pooling: Boolean. Whether there is a branch of the image's mean.
+
+    Raises:
+        ValueError: If an argument is not as described above; the message names it.
+    """
+
+    def __init__(self, filters, *, dropout_rate, image_pooling, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = arguments.positive_integer("filters", filters)
+        self.dropout_rate = arguments.dropout_rate(dropout_rate)
+        self.has_image_pooling = arguments.boolean("image_pooling", image_pooling)
+        self.image_pooling = self.brick("image_pooling") if self.has_image_pooling else None
+        self.pointwise = self.brick("pointwise")
+        self.project = self.brick("project")
+
+    def brick(self, name, **options):
+        """A convolution with normalisation and ReLU, of this module's width and dtype."""
+        return ConvNormAct(self.filters, dtype=self.dtype_policy, name=name, **options)
+
+    def build_branches(self, input_shape):
+        """Builds the subclass' branches; returns the number of maps that they give."""
+        raise NotImplementedError
+
+    def branches(self, features, training):
+        """The maps `(batch, height, width, filters)` of the subclass' branches, as a list."""
+        raise NotImplementedError
+
+    def build(self, input_shape):
+        batch, height, width, channels = input_shape
+        # Named, so that the variable path of its state is the same in every process, which
+        # that of a Dropout layer's is not.
+        self.seed_generator = keras.random.SeedGenerator(name="dropout")
+        if self.has_image_pooling:
+            self.image_pooling.build((batch, 1, 1, channels))
+        self.pointwise.build(input_shape)
+        maps = self.has_image_pooling + 1 + self.build_branches(input_shape)
+        self.project.build((batch, height, width, maps * self.filters))
+
+    def call(self, features, training=None):
+        maps = [self.pointwise(features, training=training)]
+        if self.has_image_pooling:
+            pooled = self.image_pooling(pool_image(features), training=training)
+            maps.insert(0, spread(pooled, features))
+        maps.extend(self.branches(features, training))
+        features = self.project(ops.concatenate(maps, axis=-1), training=training)
+        if training and self.dropout_rate:
+            features = keras.random.dropout(features, self.dropout_rate, seed=self.seed_generator)
+        return features
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "dropout_rate": self.dropout_rate,
+            "image_pooling": self.has_image_pooling,
+        }
+
+
+def pool_image(features):
+    """The mean of a map over height and width, as a map of one pixel.
+
+    In float32 whatever the dtype: a map of 65x65 has more pixels than bfloat16 can count.
+
+    Args:
+        features: Float tensor `(batch, height, width, channels)`.
+
+    Returns:
+        Tensor `(batch, 1, 1, channels)` of the same dtype.
+    """
+    mean = ops.mean(ops.cast(features, "float32"), axis=(1, 2), keepdims=True)
+    return ops.cast(mean, features.dtype)
+
+
+def spread(pooled, features):
+    """Repeats a map of one pixel over the height and width of `features`.
+
+    A bilinear resize of one pixel is that pixel everywhere, so no resize is needed.
+
+    Args:
+        pooled: Tensor `(batch, 1, 1, channels)`.
+        features: Tensor `(batch, height, width, any)`.
+
+    Returns:
+        Tensor `(batch, height, width, channels)`.
+    """
+    batch, height, width = ops.shape(features)[:3]
+    return ops.broadcast_to(pooled, (batch, height, width, pooled.shape[-1]))
