@@ -5,6 +5,7 @@ python -m kseg.evaluate --model_dir=runs/X --data_dir=DIR --split=val
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -98,6 +99,24 @@ def table(label_set: LabelSet, figures: Scores) -> str:
     return "\n".join(lines)
 
 
+def mean_over(label_set: LabelSet, figures: Scores, classes: Sequence[str]) -> float:
+    """Mean IoU of the named classes alone.
+
+    Raises:
+        UserError: A name is no class, or a class has no labelled pixels.
+    """
+    unknown = [name for name in classes if name not in label_set.names]
+    if unknown:
+        raise UserError(
+            f"`--classes` must be among {', '.join(label_set.names)}. Received: "
+            + ", ".join(unknown)
+        )
+    chosen = [float(figures.iou[label_set.names.index(name)]) for name in classes]
+    if math.isnan(sum(chosen)):
+        raise UserError("`--classes` must all have labelled pixels in the split")
+    return sum(chosen) / len(chosen)
+
+
 def report(label_set: LabelSet, figures: Scores) -> dict:
     """The figures as plain values for JSON; None for classes without pixels."""
     return {
@@ -116,6 +135,7 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", "", "Folder of the shards; empty: the run's own.")
     flags.DEFINE_string("split", "val", "Split to measure.")
     flags.DEFINE_string("checkpoint", "best", "best, newest, or a checkpoint file.")
+    flags.DEFINE_list("classes", [], "Names of classes whose mean IoU is given besides.")
     flags.DEFINE_string("output", "", "Where the figures go; empty: eval.json in the run's folder.")
 
 
@@ -125,6 +145,11 @@ def main(values: flags.FlagValues) -> None:
     data_dir = values.data_dir or run.experiment.data_dir
     figures = evaluate(run, data_dir, values.split, checkpoint=values.checkpoint)
     print(table(run.label_set, figures))
+    content = report(run.label_set, figures)
+    if values.classes:
+        mean = mean_over(run.label_set, figures, values.classes)
+        content["mean_over"] = {"classes": values.classes, "iou": mean}
+        print(f"mean IoU over {', '.join(values.classes)}: {mean:.4f}")
     protocol = {
         "split": values.split,
         "data_dir": data_dir,
@@ -132,7 +157,7 @@ def main(values: flags.FlagValues) -> None:
         "protocol": "single scale, whole images",
     }
     output = Path(values.output or run.eval_file)
-    files.write_text(output, json.dumps(protocol | report(run.label_set, figures), indent=1) + "\n")
+    files.write_text(output, json.dumps(protocol | content, indent=1) + "\n")
     print(f"written: {output}")
 
 

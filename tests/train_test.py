@@ -210,3 +210,13 @@ def test_the_table_and_the_report_show_absent_classes_as_not_applicable():
     report = json.loads(json.dumps(evaluation.report(labels, figures)))
     assert report["iou"]["moon"] is None
     assert report["pixels"] == {"sky": 8, "roof": 4, "moon": 0}
+
+
+def test_the_mean_over_named_classes_is_theirs_alone():
+    labels = LabelSet(("sky", "roof", "moon"), ((0, 0, 0),) * 3)
+    figures = scores([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
+    assert evaluation.mean_over(labels, figures, ["roof"]) == pytest.approx(0.5)
+    with pytest.raises(UserError, match="must be among sky, roof, moon. Received: sun"):
+        evaluation.mean_over(labels, figures, ["sky", "sun"])
+    with pytest.raises(UserError, match="must all have labelled pixels"):
+        evaluation.mean_over(labels, figures, ["moon"])
