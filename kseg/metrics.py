@@ -110,10 +110,6 @@ class ConfusionMatrix(keras.metrics.Metric):
             )
         return counts[:-1].reshape(self.num_classes, self.num_classes)
 
-    def reset_state(self):
-        self.low.assign(ops.zeros_like(self.low))
-        self.high.assign(ops.zeros_like(self.high))
-
     def get_config(self):
         return {
             **super().get_config(),
