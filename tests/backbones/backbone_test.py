@@ -8,6 +8,7 @@ import pytest
 
 from kseg.backbones import BACKBONES
 from kseg.layers import ImageNormalization
+from tests.layer_checks import to_numpy
 
 TAPS = ["stride_2", "stride_4", "stride_8", "stride_16", "stride_32"]
 REAL_WEIGHTS = "weights/mobilenet_v2_1.0_224_no_top_from_ptq.weights.h5"
@@ -26,7 +27,7 @@ def scramble(network, seed=0):
         if isinstance(layer, keras.layers.DepthwiseConv2D)
     }
     for variable in network.variables:
-        value = np.asarray(variable)
+        value = to_numpy(variable)
         if variable.name == "kernel":
             inputs = 9 if variable.path in depthwise else np.prod(value.shape[:3])
             value = random.normal(0, (2 / inputs) ** 0.5, value.shape)
@@ -43,7 +44,7 @@ def photograph(height, width, seed=1):
 
 def assert_close(actual, expected):
     """Equal within rounding, measured against how much the map varies from place to place."""
-    actual, expected = np.asarray(actual), np.asarray(expected)
+    actual, expected = to_numpy(actual), to_numpy(expected)
     variation = expected.std(axis=(1, 2)).mean()
     assert variation > 0.02 * np.abs(expected).max()
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3 * variation)
@@ -71,7 +72,7 @@ def test_output_stride_32_equals_keras_applications(application, undilated):
     _, reference, _ = application
     image = photograph(65, 97)
     actual, expected = undilated(image), reference(image)
-    assert list(actual) == TAPS
+    assert sorted(actual) == sorted(TAPS)
     for tap in TAPS:
         assert_close(actual[tap], expected[tap])
 
@@ -87,8 +88,8 @@ def test_the_dense_output_subsampled_is_the_output_at_stride_32(
     for tap in TAPS:
         step = max(1, int(tap.removeprefix("stride_")) // output_stride)
         real = min(int(tap.removeprefix("stride_")), output_stride)
-        assert dense[tap].shape[1:3] == (64 // real + 1, 96 // real + 1)
-        assert_close(np.asarray(dense[tap])[:, ::step, ::step], sparse[tap])
+        assert tuple(dense[tap].shape[1:3]) == (64 // real + 1, 96 // real + 1)
+        assert_close(to_numpy(dense[tap])[:, ::step, ::step], sparse[tap])
 
 
 def test_the_sampling_grid_does_not_depend_on_the_parity_of_the_size(undilated):
@@ -98,7 +99,7 @@ def test_the_sampling_grid_does_not_depend_on_the_parity_of_the_size(undilated):
     even, odd = first(image), first(grown)
     assert (even.shape[1], odd.shape[1]) == (16, 17)
     # Far enough from the right and bottom edge that the row added is not seen.
-    assert_close(np.asarray(odd)[:, :7, :7], np.asarray(even)[:, :7, :7])
+    assert_close(to_numpy(odd)[:, :7, :7], to_numpy(even)[:, :7, :7])
 
 
 def test_variable_paths_are_unique_and_the_same_in_every_build(undilated, application):
@@ -130,10 +131,10 @@ def test_a_real_weight_file_lands_in_the_variables_it_was_made_for(real_data):
     )
     reference.load_weights(path)
     backbone = BACKBONES["mobilenet_v2"](output_stride=8, weights=path)
-    expected = {variable.path: np.asarray(variable) for variable in reference.variables}
+    expected = {variable.path: to_numpy(variable) for variable in reference.variables}
     assert len(backbone.variables) == len(expected) - 5  # Conv_1 and its normalisation dropped
     for variable in backbone.variables:
-        np.testing.assert_array_equal(np.asarray(variable), expected[variable.path])
+        np.testing.assert_array_equal(to_numpy(variable), expected[variable.path])
 
 
 def test_a_missing_weight_file_is_named(tmp_path):
