@@ -35,7 +35,8 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     Reference:
         Ioffe and Szegedy, "Batch Normalization", 2015. The moving variance is that of the batch
-        (divided by n), as in Keras 3, and not the unbiased one that the kernel returns.
+        (divided by n), as in Keras 3, and not the unbiased one that the kernel returns. The kernel
+        takes no epsilon below 1.001e-5 (cuDNN's least): a smaller one counts as that.
     """
 
     def call(self, inputs, training=None, mask=None):
