@@ -28,7 +28,8 @@ EXTRAS = {
     "sbd": ["scipy"],
     "coco": ["pycocotools"],
     "geo": ["rasterio"],
-    "test": ["pytest", "ruff"],
+    "figures": ["matplotlib>=3.10"],
+    "test": ["pytest", "ruff", "matplotlib>=3.10"],
 }
 
 ROOT = Path(__file__).parent

@@ -1,20 +1,30 @@
 """One experiment: one frozen record, whose fields are flags and lines of `experiment.flags`."""
 
 import dataclasses
-import inspect
+import types
+import typing
 from pathlib import Path
 
 import keras
 from absl import flags
 
 from kseg.errors import UserError
-from kseg.models import BACKBONES, CONTEXTS, deeplab_v3_plus
+from kseg.models import BACKBONES, CONTEXTS, MODELS, defaults
 
 STRATEGIES = ("default", "mirrored")
 
 
 def _field(default, help: str):
     return dataclasses.field(default=default, metadata={"help": help})
+
+
+def _option(help: str):
+    """A field for an argument of the network or of its context module, of the same name.
+
+    None stands for the argument's own default, and for no such argument.
+    """
+    help = f"{help} Unset: the default of the network or module."
+    return dataclasses.field(default=None, metadata={"help": help, "option": True})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,15 +40,38 @@ class Experiment:
     train_split: str = _field("train", "Split to train on.")
     val_split: str = _field("val", "Split to measure after each epoch; empty: none.")
 
-    backbone: str = _field("mobilenet_v2", f"One of {', '.join(BACKBONES)}.")
+    model: str = _field("deeplab_v3_plus", f"Network, one of {', '.join(MODELS)}.")
+    backbone: str | None = _option(f"One of {', '.join(BACKBONES)}.")
     backbone_weights: str = _field(
         "none", "imagenet (downloads), none, or a weights file of keras.applications' model."
     )
-    context: str = _field("ksac", f"Context module, one of {', '.join(CONTEXTS)}.")
-    dilation_rates: tuple[int, ...] = _field((), "Rates of the context module; empty: its default.")
-    merge: str = _field("", "How KSAC merges its rates, sum or concat; empty: its default.")
-    output_stride: int = _field(16, "Input size over the size of the last feature map: 8, 16, 32.")
-    decoder: bool = _field(True, "DeepLabv3+'s decoder; without it the network is DeepLabv3.")
+    output_stride: int | None = _option("Input size over that of the last map: 8, 16 or 32.")
+    multi_grid: tuple[int, ...] | None = _option("Three factors on the last stage's dilations.")
+    context: str | None = _option(f"deeplab_v3_plus: module, one of {', '.join(CONTEXTS)}.")
+    decoder: bool | None = _option("deeplab_v3_plus: without its decoder it is DeepLabv3.")
+    decoder_convs: int | None = _option("deeplab_v3_plus: 3x3 convolutions of the decoder.")
+    decoder_separable: bool | None = _option("deeplab_v3_plus: whether they are separable.")
+    kernel: str | None = _option("gcn_fcn: kernel of the heads: gcn, conv, stack or 1x1.")
+    conv_stack_channels: int | None = _option("gcn_fcn, kernel stack: channels between.")
+    boundary_refinement: bool | None = _option("gcn_fcn: whether maps are refined.")
+    upsampling: str | None = _option("gcn_fcn: deconvolution or bilinear.")
+    depth: int | None = _option("dfp_fcn: down-samplings after the split, 0 to 5.")
+    scales: tuple[float, ...] | None = _option("dfp_fcn: scales of the pyramid.")
+
+    filters: int | None = _option("Context module: channels.")
+    dilation_rates: tuple[int, ...] | None = _option("aspp, ksac, vortex: dilation rates.")
+    image_pooling: bool | None = _option("Context module: whether it sees the image's mean.")
+    dropout_rate: float | None = _option("Context module: share of outputs dropped in training.")
+    first_kernel_size: int | None = _option("aspp: kernel of the branch without a rate.")
+    separable: bool | None = _option("aspp: whether its convolutions are depthwise-separable.")
+    merge: str | None = _option("ksac: how the rates are merged, sum or concat.")
+    kernel_sizes: tuple[int, ...] | None = _option("lkspp: kernel sizes.")
+    odd_kernels: bool | None = _option("lkspp: whether even kernels become odd.")
+    convolution: str | None = _option("lkspp: separable, dense or plain.")
+    module: str | None = _option("vortex: A or B.")
+    pool_size: int | None = _option("vortex, module A: size of the pooling.")
+    kernel_size: int | None = _option("gcn, gcn_fcn: size of the large kernel.")
+    bin_sizes: tuple[int, ...] | None = _option("ppm: bins along a side.")
 
     crop_size: tuple[int, ...] = _field(
         (513, 513), "Height and width of a training crop; one number makes a square."
@@ -70,16 +103,8 @@ class Experiment:
     keep_checkpoints: int = _field(2, "Newest checkpoints kept; the best is kept besides.")
 
     def __post_init__(self):
-        _known("backbone", self.backbone, BACKBONES)
-        _known("context", self.context, CONTEXTS)
+        _known("model", self.model, MODELS)
         _known("strategy", self.strategy, STRATEGIES)
-        if len(self.crop_size) == 1:
-            object.__setattr__(self, "crop_size", self.crop_size * 2)
-        if len(self.crop_size) != 2 or min(self.crop_size) < 2 * self.output_stride:
-            raise UserError(
-                "`--crop_size` must be height,width, each at least twice `--output_stride`. "
-                f"Received: {','.join(map(str, self.crop_size))}"
-            )
         if not 0 < self.min_scale <= self.max_scale:
             raise UserError(
                 "`--min_scale` must be above 0 and at most `--max_scale`. "
@@ -94,19 +119,33 @@ class Experiment:
         for name in ("momentum", "batch_norm_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"`--{name}` must be in [0, 1). Received: {getattr(self, name)}")
-        self._resolve_context_options()
+        self._resolve_options()
+        _known("backbone", self.backbone, BACKBONES)
+        if len(self.crop_size) == 1:
+            object.__setattr__(self, "crop_size", self.crop_size * 2)
+        if len(self.crop_size) != 2 or min(self.crop_size) < 2 * (self.output_stride or 32):
+            raise UserError(
+                "`--crop_size` must be height,width, each at least twice `--output_stride`. "
+                f"Received: {','.join(map(str, self.crop_size))}"
+            )
 
-    def _resolve_context_options(self) -> None:
-        """Fills options left empty with the module's own defaults, so that a run records them."""
-        taken = inspect.signature(CONTEXTS[self.context]).parameters
-        for name in ("dilation_rates", "merge"):
-            if name not in taken and getattr(self, name):
+    def _resolve_options(self) -> None:
+        """Fills options left unset with their defaults, so that a run records them."""
+        taken = defaults(MODELS[self.model])
+        where = f"--model={self.model}"
+        if "context" in taken:
+            context = taken["context"] if self.context is None else self.context
+            _known("context", context, CONTEXTS)
+            taken = defaults(CONTEXTS[context]) | taken
+            where = f"--context={context}"
+        for name in _options():
+            value = getattr(self, name)
+            if value is not None and name not in taken:
                 raise UserError(
-                    f"`--{name}` is not taken by `--context={self.context}`. "
-                    f"Received: {getattr(self, name)}"
+                    f"`--{name}` is not taken by `{where}`. Received: {_to_text(value)}"
                 )
-            if name in taken and not getattr(self, name):
-                object.__setattr__(self, name, taken[name].default)
+            if value is None and name in taken:
+                object.__setattr__(self, name, taken[name])
 
     def build_model(self, num_classes: int, *, with_backbone_weights: bool = True) -> keras.Model:
         """Builds the network of this experiment.
@@ -116,16 +155,12 @@ class Experiment:
             with_backbone_weights: False when a checkpoint is about to fill the network.
         """
         weights = self.backbone_weights if with_backbone_weights else "none"
-        options = {name: getattr(self, name) for name in ("dilation_rates", "merge")}
+        options = {name: getattr(self, name) for name in _options()}
         try:
-            return deeplab_v3_plus(
+            return MODELS[self.model](
                 num_classes,
-                backbone=self.backbone,
-                context=self.context,
-                output_stride=self.output_stride,
-                decoder=self.decoder,
                 backbone_weights=None if weights in ("", "none") else weights,
-                **{name: value for name, value in options.items() if value},
+                **{name: value for name, value in options.items() if value is not None},
             )
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -136,7 +171,10 @@ class Experiment:
 
     def to_flagfile(self) -> str:
         """The text of a flagfile that gives this experiment back."""
-        lines = [f"--{field.name}={_to_text(getattr(self, field.name))}" for field in _fields()]
+        values = {field.name: getattr(self, field.name) for field in _fields()}
+        lines = [
+            f"--{name}={_to_text(value)}" for name, value in values.items() if value is not None
+        ]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -164,12 +202,13 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,
         str: flags.DEFINE_string,
-        tuple[int, ...]: flags.DEFINE_list,
     }
     for field in _fields():
+        kind, is_list = _kind(field)
         default = _to_text(field.default) if isinstance(field.default, tuple) else field.default
         help = field.metadata["help"]
-        define[field.type](field.name, default, help, flag_values=values)
+        defines = flags.DEFINE_list if is_list else define[kind]
+        defines(field.name, default, help, flag_values=values)
 
 
 def from_flags(values: flags.FlagValues) -> Experiment:
@@ -177,15 +216,18 @@ def from_flags(values: flags.FlagValues) -> Experiment:
     fields = {}
     for field in _fields():
         value = values[field.name].value
-        if field.type == tuple[int, ...]:
+        kind, is_list = _kind(field)
+        if is_list and value is not None:
             try:
-                value = tuple(int(item) for item in value)
+                value = tuple(kind(item) for item in value)
             except ValueError as error:
+                noun = "integers" if kind is int else "numbers"
                 raise UserError(
-                    f"`--{field.name}` must be integers joined by commas. "
-                    f"Received: {','.join(value)}"
+                    f"`--{field.name}` must be {noun} joined by commas. Received: {','.join(value)}"
                 ) from error
-        fields[field.name] = value
+        # An empty option is an unset one.
+        is_option = field.metadata.get("option", False)
+        fields[field.name] = None if is_option and value in ("", ()) else value
     return Experiment(**fields)
 
 
@@ -202,6 +244,19 @@ def differences(old: Experiment, new: Experiment) -> list[str]:
 
 def _fields() -> tuple[dataclasses.Field, ...]:
     return dataclasses.fields(Experiment)
+
+
+def _options() -> list[str]:
+    return [field.name for field in _fields() if field.metadata.get("option")]
+
+
+def _kind(field: dataclasses.Field) -> tuple[type, bool]:
+    """The type of a field's value or items, and whether it is a list of them."""
+    kind = field.type
+    if isinstance(kind, types.UnionType):
+        kind = next(each for each in typing.get_args(kind) if each is not types.NoneType)
+    is_list = typing.get_origin(kind) is tuple
+    return (typing.get_args(kind)[0] if is_list else kind), is_list
 
 
 def _to_text(value) -> str:

@@ -204,8 +204,9 @@ def _epoch_dataset(experiment: Experiment, position: Position) -> tf.data.Datase
 def _announce(experiment: Experiment, model, steps: int, strategy, position: Position) -> None:
     trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     replicas = strategy.num_replicas_in_sync
+    name = experiment.context or experiment.model
     print(
-        f"{experiment.context} on {experiment.backbone}, {trainable:,} trainable parameters; "
+        f"{name} on {experiment.backbone}, {trainable:,} trainable parameters; "
         f"{experiment.epochs} epochs of {steps} steps, batch {experiment.batch_size}"
         + (f" over {replicas} replicas" if replicas > 1 else "")
     )

@@ -23,13 +23,33 @@ def parsed(*arguments):
 def test_every_field_is_a_flag_and_survives_the_flagfile(tmp_path):
     experiment = Experiment(
         data_dir="some where/data", model_dir="runs/x", context="ksac", merge="concat",
-        dilation_rates=(1, 3), crop_size=(129, 161), flip=False, learning_rate=0.0123,
+        dilation_rates=(1, 3), image_pooling=False, dropout_rate=0.2, crop_size=(129, 161),
+        flip=False, learning_rate=0.0123,
     )  # fmt: skip
     path = tmp_path / "experiment.flags"
     path.write_text(experiment.to_flagfile())
     assert Experiment.from_flagfile(path) == experiment
     names = {line[2:].split("=")[0] for line in path.read_text().splitlines()}
-    assert names == {field.name for field in dataclasses.fields(Experiment)}
+    fields = {field.name for field in dataclasses.fields(Experiment)}
+    assert names == {name for name in fields if getattr(experiment, name) is not None}
+    assert fields - names >= {"kernel_sizes", "depth"}, "what the network does not take"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"context": "lkspp", "kernel_sizes": (1, 5), "odd_kernels": True},
+        {"context": "vortex", "module": "A", "pool_size": 9},
+        {"model": "gcn_fcn", "kernel": "stack", "boundary_refinement": False},
+        {"model": "dfp_fcn", "depth": 3, "scales": (1.0, 0.5)},
+    ],
+)
+def test_options_of_networks_and_modules_survive_the_flagfile(options, tmp_path):
+    experiment = Experiment(**options)
+    path = tmp_path / "experiment.flags"
+    path.write_text(experiment.to_flagfile())
+    assert Experiment.from_flagfile(path) == experiment
+    assert {name: getattr(experiment, name) for name in options} == options
 
 
 def test_a_flag_after_the_flagfile_wins(tmp_path):
@@ -46,14 +66,20 @@ def test_one_crop_size_makes_a_square():
 def test_options_left_empty_are_resolved_to_the_defaults_of_the_module():
     experiment = Experiment(context="ksac")
     assert (experiment.dilation_rates, experiment.merge) == ((6, 12, 18), "sum")
-    assert Experiment(context="aspp").merge == ""
+    assert Experiment(context="aspp").merge is None
+    assert parsed("--merge=", "--dilation_rates=").merge == "sum"
+    assert Experiment(model="dfp_fcn").context is None
+    assert (Experiment().backbone, Experiment(model="gcn_fcn").backbone) == (
+        "mobilenet_v2",
+        "resnet50",
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--context=pspnet"], r"`--context` must be one of aspp, ksac. Received: 'pspnet'"),
-        (["--backbone=vgg"], r"`--backbone` must be one of mobilenet_v2, resnet50"),
+        (["--context=pspnet"], r"`--context` must be one of none, aspp, .* Received: 'pspnet'"),
+        (["--backbone=vgg"], r"`--backbone` must be one of mobilenet_v2, .*resnet50"),
         (["--strategy=many"], r"`--strategy` must be one of default, mirrored"),
         (["--crop_size=1,2,3"], r"`--crop_size` must be height,width"),
         (["--crop_size=big"], r"`--crop_size` must be integers joined by commas. Received: big"),
@@ -63,6 +89,12 @@ def test_options_left_empty_are_resolved_to_the_defaults_of_the_module():
         (["--learning_rate=-1"], r"`--learning_rate` must not be negative. Received: -1.0"),
         (["--momentum=1"], r"`--momentum` must be in \[0, 1\). Received: 1.0"),
         (["--context=aspp", "--merge=sum"], r"`--merge` is not taken by `--context=aspp`"),
+        (["--model=unet"], r"`--model` must be one of deeplab_v3_plus, gcn_fcn, dfp_fcn"),
+        (
+            ["--model=gcn_fcn", "--context=aspp"],
+            r"`--context` is not taken by `--model=gcn_fcn`. Received: aspp",
+        ),
+        (["--model=dfp_fcn", "--scales=1,x"], r"`--scales` must be numbers joined by commas"),
     ],
 )
 def test_bad_values_are_refused_by_name(arguments, message):

@@ -16,6 +16,7 @@ from kseg.errors import UserError
 from kseg.evaluate import Evaluator
 from kseg.experiment import Experiment
 from kseg.metrics import scores
+from kseg.models import CONTEXTS
 from kseg.run_folder import RunFolder
 from kseg.training.callbacks import StepLog
 from tests.tfrecords_tools import folders
@@ -220,3 +221,36 @@ def test_the_mean_over_named_classes_is_theirs_alone():
         evaluation.mean_over(labels, figures, ["sky", "sun"])
     with pytest.raises(UserError, match="must all have labelled pixels"):
         evaluation.mean_over(labels, figures, ["moon"])
+
+
+@pytest.fixture(scope="module")
+def photographs(real_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    build_voc.build(real_data / "VOCdevkit" / "VOC2012", folder, splits=["train"])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"context": name, "decoder": False} for name in CONTEXTS),
+        {"context": "vortex", "module": "A", "decoder": False},
+        {"model": "gcn_fcn", "backbone": "mobilenet_v2"},
+        {"model": "dfp_fcn", "backbone": "mobilenet_v2"},
+        {"backbone": "resnet50", "multi_grid": (1, 2, 4), "decoder_separable": True},
+        {"backbone": "resnet50_gcn"},
+    ],
+    ids=lambda options: " ".join(f"{key}={value}" for key, value in options.items()),
+)
+def test_every_network_trains_on_photographs(options, photographs, tmp_path):
+    experiment = Experiment(
+        data_dir=str(photographs), model_dir=str(tmp_path / "run"), crop_size=(65, 65),
+        batch_size=8, epochs=1, val_split="", learning_rate=0.01, log_every=1, seed=3, **options,
+    )  # fmt: skip
+    assert training.train(experiment) == 0
+    run = RunFolder(tmp_path / "run")
+    (row,) = rows(run)
+    assert row["step"] == "5" and np.isfinite(float(row["loss"]))
+    assert run.experiment == experiment
+    run.load_model()

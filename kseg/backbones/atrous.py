@@ -18,7 +18,7 @@ def check_output_stride(output_stride):
         )
 
 
-def at_output_stride(application, output_stride):
+def at_output_stride(application, output_stride, multi_grid=None):
     """Returns a copy of a convolutional network that stops subsampling at `output_stride`.
 
     A layer whose input lies at stride `s` of the original network, now held at
@@ -37,20 +37,29 @@ def at_output_stride(application, output_stride):
             max pooling of values >= 0 (its padding is zeros), zero padding and pointwise layers.
             It is left as it is.
         output_stride: int, 8, 16 or 32. The coarsest stride of the copy.
+        multi_grid: dict, name of a layer -> int >= 1 by which its dilation is multiplied. Default
+            None, no layer. With a factor above 1 the copy is another function: the identity holds
+            without only.
 
     Returns:
         `keras.Model` with the same layer names (zero paddings aside) and the same weights.
 
     Raises:
-        ValueError: for another `output_stride`; for a layer that cannot be dilated.
+        ValueError: for another `output_stride`; for a layer that cannot be dilated; for a layer of
+            `multi_grid` that the network does not have.
     """
     check_output_stride(output_stride)
     input_strides = _input_strides(application)
+    multi_grid = multi_grid or {}
+    for name in multi_grid:
+        if name not in input_strides:
+            raise ValueError(f"`multi_grid` must name layers of the network. Received: {name!r}")
 
     def clone(layer):
         config = layer.get_config()
         if isinstance(layer, _WINDOWED):
-            config.update(_window(layer, input_strides[layer.name], output_stride))
+            factor = multi_grid.get(layer.name, 1)
+            config.update(_window(layer, input_strides[layer.name], output_stride, factor))
         # The same layer with a faster kernel, see its docstring.
         is_norm = type(layer) is layers.BatchNormalization
         return (BatchNorm if is_norm else type(layer)).from_config(config)
@@ -83,6 +92,12 @@ def _input_strides(application):
         if isinstance(layer, layers.InputLayer):
             continue
         sources = layer.input if isinstance(layer.input, list) else [layer.input]
+        unknown = [source.name for source in sources if id(source) not in strides]
+        if unknown:
+            raise ValueError(
+                f"Layer {layer.name!r} takes the output of an operation that is no layer "
+                f"({', '.join(unknown)}), so its stride is not known"
+            )
         found = {strides[id(source)] for source in sources}
         if len(found) != 1:
             raise ValueError(f"Layer {layer.name!r} joins feature maps of strides {sorted(found)}")
@@ -108,11 +123,11 @@ def _window_size(layer):
     return layer.pool_size if isinstance(layer, layers.MaxPooling2D) else layer.kernel_size
 
 
-def _window(layer, stride, output_stride):
+def _window(layer, stride, output_stride, factor):
     """The changed part of a windowed layer's config, its input at `stride` of the original."""
     held = min(stride, output_stride)
     own = min(stride * _own_stride(layer), output_stride) // held
-    rate = stride // held
+    rate = stride // held * factor
     if isinstance(layer, layers.MaxPooling2D):
         if rate != 1 or own != _own_stride(layer):
             raise ValueError(f"Pooling layer {layer.name!r} cannot be dilated")

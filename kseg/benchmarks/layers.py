@@ -1,84 +1,58 @@
-"""Layers against their plain form: time, and how far the results are apart.
+"""Layers against their plain form: time, memory, and how far the results are apart."""
 
-The plain forms stand here and not in `kseg.layers`, since nothing but a comparison needs them;
-the tests take them as the truth.
-"""
-
-import csv
 import dataclasses
-import time
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
+from kseg import counting
+from kseg.benchmarks import plain, timing
 from kseg.errors import UserError
-from kseg.layers import KSAC
+from kseg.layers import KSAC, LKSPP, VortexPooling
+from kseg.layers.average_pool import average_pool
 from kseg.layers.shared_atrous_conv import shared_atrous_conv
-
-
-def plain_shared_atrous_conv(features, kernel, dilation_rates):
-    """What `shared_atrous_conv` computes, as one convolution of Keras for each rate."""
-    return [
-        ops.conv(features, kernel, padding="same", dilation_rate=rate) for rate in dilation_rates
-    ]
-
-
-def native_shared_atrous_conv(features, kernel, dilation_rates):
-    """The same by the dilated convolution of TensorFlow's CPU library.
-
-    Keras does not reach it: it asks for `tf.nn.convolution`, which cuts the map into as many
-    small ones as the rate squared. The fast form has to beat this one.
-    """
-    # Not at the top: the plain forms serve the tests on every backend.
-    import tensorflow as tf
-
-    return [tf.nn.conv2d(features, kernel, 1, "SAME", dilations=rate) for rate in dilation_rates]
-
-
-class PlainKSAC(KSAC):
-    """`KSAC` with one convolution for each rate; weights and results are the same.
-
-    Args:
-        filters: As in `KSAC`.
-        convolve: Function of (features, kernel, dilation_rates), one of the two above.
-        **options: As in `KSAC`.
-    """
-
-    def __init__(self, filters=256, *, convolve=plain_shared_atrous_conv, **options):
-        super().__init__(filters, **options)
-        self._convolve = convolve
-
-    def _rate_maps(self, features):
-        kernel = ops.convert_to_tensor(self.kernel)
-        return self._convolve(features, kernel, self.dilation_rates)
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One size at which the forms are compared; maps are square."""
+    """A module at one size.
 
-    batch: int
-    size: int
-    channels: int
-    dilation_rates: tuple[int, ...]
+    Attributes:
+        module: A name of `MODULES`.
+        shape: (batch, height, width, channels) of the features.
+        dilation_rates: Of KSAC; the other modules are measured as their papers have them.
+        filters: Channels out.
+    """
+
+    module: str
+    shape: tuple[int, int, int, int]
+    dilation_rates: tuple[int, ...] = ()
     filters: int = 256
 
     def __str__(self) -> str:
-        return (
-            f"{self.size}x{self.size}x{self.channels} -> {self.filters}, batch {self.batch}, "
-            f"rates {self.dilation_rates}"
-        )
+        batch, height, width, channels = self.shape
+        rates = f", rates {self.dilation_rates}" if self.dilation_rates else ""
+        return f"{self.module}: {height}x{width}x{channels} -> {self.filters}, batch {batch}{rates}"
 
 
-# Features of Xception or ResNet at output stride 16 of a 513 crop with the paper's best rates;
-# those of MobileNetV2 of a 225 crop with rates for it, and of a 513 crop with the paper's.
-CASES = (
-    Case(1, 33, 2048, (1, 6, 12, 18, 24)),
-    Case(16, 15, 320, (3, 6, 9)),
-    Case(8, 33, 320, (6, 12, 18)),
-)
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What is measured of a module, in its forms.
+
+    Attributes:
+        name: Of the part; "module" is the whole.
+        calls: Form -> function of `training` that returns a list of tensors.
+        tensors: Form -> what the backward pass differentiates for.
+        comparable: Whether all forms compute the same.
+    """
+
+    name: str
+    calls: dict[str, Callable]
+    tensors: dict[str, list]
+    comparable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,179 +60,256 @@ class Row:
     """One line of the table.
 
     Attributes:
-        case: The size, as text.
-        part: `"shared conv"`, `"module"`, or `"one rate"`, where the plain side has but a single
-            3x3 convolution at rate 1.
-        passes: `"forward"` or `"forward+backward"`.
-        times: Form -> quartiles (lower, median, upper) of the milliseconds that it took.
-        difference: Largest |fast - plain| over largest |plain|, of the outputs and the gradients
-            of features and kernel, whichever has most; `None` where they do not compare.
+        case, part, passes, form: What was measured; passes "forward" or "forward+backward".
+        ms: Quartiles (lower, median, upper) of the milliseconds.
+        ratio: The median over that of the fast form.
+        difference: Largest |fast - form| over largest |form|, of outputs and gradients; in the
+            module of the outputs alone, since a gradient jumps where a ReLU is at its kink.
+            None where there is nothing to compare.
+        multiply_adds: Of one forward pass.
+        parameters: Trainable ones of the module; None for a part.
+        memory_mib: Peak of a process of its own over two training steps of the module, else None.
     """
 
     case: str
     part: str
     passes: str
-    times: dict[str, tuple[float, float, float]]
+    form: str
+    ms: tuple[float, float, float]
+    ratio: float
     difference: float | None
+    multiply_adds: int
+    parameters: int | None
+    memory_mib: float | None
 
-    def ratio(self, form: str) -> float:
-        """How many times faster than this form the fast one is."""
-        return self.times[form][1] / self.times["fast"][1]
 
-
-FORMS = {
-    "plain": native_shared_atrous_conv,
-    "keras": plain_shared_atrous_conv,
-    "fast": shared_atrous_conv,
-}
-_LEGEND = """KSAC against one convolution for each rate.
-plain       tf.nn.conv2d, the fastest convolution that TensorFlow has
-keras       the convolution of Keras layers, by tf.nn.convolution
+# Features of Xception or ResNet at output stride 16 of a 513 crop with KSAC's best rates; those
+# of MobileNetV2 of a 225 and of a 513 crop, with three rates and with five.
+CASES = (
+    Case("ksac", (1, 33, 33, 2048), (1, 6, 12, 18, 24)),
+    Case("ksac", (16, 15, 15, 320), (3, 6, 9)),
+    Case("ksac", (16, 15, 15, 320), (1, 3, 6, 9, 12)),
+    Case("ksac", (8, 33, 33, 320), (6, 12, 18)),
+    Case("ksac", (8, 33, 33, 320), (1, 6, 12, 18, 24)),
+    Case("vortex", (1, 33, 33, 2048)),
+    Case("vortex", (1, 65, 65, 2048)),
+    Case("lkspp", (1, 33, 33, 2048)),
+)
+_LEGEND = """plain       what a textbook would write, by the fastest operation that TensorFlow has
+keras       KSAC by the convolution of Keras layers
 fast        what kseg.layers has
-times       median (lower..upper quartile) in ms, the forms taking turns
-ratio       plain over fast
-difference  largest |fast - plain| over largest |plain|: outputs and both gradients; in the
-            module the outputs alone, since a gradient jumps where a ReLU is at its kink
-one rate    plain and keras have a single 3x3 convolution at rate 1, fast all rates"""
+ms          median (lower..upper quartile), the forms taking turns
+ratio       over the fast form
+difference  largest |fast - form| over largest |form|: outputs and gradients, in the module outputs
+one rate    plain and keras have a single 3x3 convolution at rate 1, fast all rates
+three rates plain is KSAC itself at the rates 6, 12, 18, fast is KSAC at all rates"""
 
 
-def run(repetitions: int = 9, csv_path: str = "", cases: Iterable[Case] = CASES) -> list[Row]:
-    """Compares KSAC with its plain forms, prints a table and returns its rows.
+def run(
+    repetitions: int = 9,
+    output: str = "",
+    only: tuple[str, ...] = (),
+    shape: tuple[int, ...] = (),
+    cases: Iterable[Case] = CASES,
+) -> list[Row]:
+    """Compares modules with their plain forms, prints a table and returns its rows.
 
     Args:
-        repetitions: Times that each call is measured, after two that are not.
-        csv_path: File to write the rows to as well; none if empty.
-        cases: Sizes to compare at.
+        repetitions: Times that each call is measured, after one that is not.
+        output: `.csv` or `.json` file to write the rows to as well; none if empty.
+        only: Names of `MODULES` to measure; all if empty.
+        shape: (batch, height, width, channels) to measure at, instead of the sizes of the cases.
+        cases: What to compare.
 
     Raises:
-        UserError: If Keras does not run on TensorFlow, which the times are for.
+        UserError: Keras does not run on TensorFlow, which the times are for; a name is not known.
     """
     if keras.config.backend() != "tensorflow":
         raise UserError(
             "`--what=layers` measures under KERAS_BACKEND=tensorflow. "
             f"Received: {keras.config.backend()!r}"
         )
+    timing.check_output(output)
+    for name in only:
+        if name not in MODULES:
+            raise UserError(f"`--only` must hold names of {', '.join(MODULES)}. Received: {name!r}")
+    if shape and len(shape) != 4:
+        raise UserError(f"`--shape` must be batch,height,width,channels. Received: {shape!r}")
+    cases = [case for case in cases if not only or case.module in only]
+    if shape:
+        cases = dict.fromkeys(dataclasses.replace(case, shape=shape) for case in cases)
     print(_LEGEND)
     rows = []
     for case in cases:
         print(f"\n{case}")
-        heads = "".join(f"{form:>24}" for form in FORMS)
-        print(f"{'part':<13}{'passes':<18}{heads}{'ratio':>8}{'difference':>12}", flush=True)
+        print(
+            f"{'part':<13}{'passes':<18}{'form':<7}{'ms':>24}{'ratio':>8}{'difference':>12}"
+            f"{'multiply-adds':>15}{'parameters':>12}{'MiB':>7}",
+            flush=True,
+        )
         for row in _compare(case, repetitions):
-            times = "".join(f"{_spread(row.times[form]):>24}" for form in FORMS)
-            difference = "-" if row.difference is None else f"{row.difference:.1e}"
-            print(
-                f"{row.part:<13}{row.passes:<18}{times}{row.ratio('plain'):>8.2f}{difference:>12}",
-                flush=True,
-            )
+            print(_line(row), flush=True)
             rows.append(row)
-    if csv_path:
-        _write_csv(csv_path, rows)
+    if output:
+        timing.write(output, rows)
     return rows
 
 
-def _compare(case: Case, repetitions: int) -> Iterator[Row]:
-    random = np.random.default_rng(0)
-    features = random.normal(size=(case.batch, case.size, case.size, case.channels))
-    features = ops.convert_to_tensor(features, "float32")
-    for part, calls in _parts(case, features).items():
-        for backward in (False, True):
-            compiled = {
-                form: _compiled(call, features, kernel, backward)
-                for form, (call, kernel) in calls.items()
-            }
-            results = {form: call() for form, call in compiled.items()}
-            if part == "one rate":
-                difference = None
-            else:
-                compared = slice(1) if part == "module" else slice(None)
-                difference = _difference(results["plain"][compared], results["fast"][compared])
-            passes = "forward+backward" if backward else "forward"
-            yield Row(str(case), part, passes, _times(compiled, repetitions), difference)
-
-
-def _parts(case: Case, features) -> dict[str, dict[str, tuple[Callable, keras.Variable]]]:
-    """Part -> form -> the call to measure, of `training`, and the kernel it convolves with."""
-    options = {"dilation_rates": case.dilation_rates, "dropout_rate": 0.0}
-    modules = {
-        "plain": PlainKSAC(case.filters, convolve=native_shared_atrous_conv, **options),
-        "keras": PlainKSAC(case.filters, **options),
-        "fast": KSAC(case.filters, **options),
-    }
-    for module in modules.values():
-        module.build(features.shape)
-        module.set_weights(modules["plain"].get_weights())
-    kernel = modules["fast"].kernel
-
-    def convolution(form, rates):
-        return lambda training: FORMS[form](features, ops.convert_to_tensor(kernel), rates)
-
-    def module_call(form):
-        return lambda training: [modules[form](features, training=training)]
-
-    rates = case.dilation_rates
-    return {
-        "shared conv": {form: (convolution(form, rates), kernel) for form in FORMS},
-        "one rate": {
-            form: (convolution(form, rates if form == "fast" else (1,)), kernel) for form in FORMS
-        },
-        "module": {form: (module_call(form), modules[form].kernel) for form in FORMS},
-    }
-
-
-def _compiled(call: Callable, features, kernel: keras.Variable, backward: bool) -> Callable:
-    """The call as one graph, with the gradients of features and kernel if asked for."""
-    import tensorflow as tf
-
-    def forward():
-        return call(training=False)
-
-    def forward_and_backward():
-        with tf.GradientTape() as tape:
-            tape.watch(features)
-            outputs = call(training=True)
-        # An upstream gradient that differs from place to place, as that of a loss does.
-        upstream = [tf.sin(output) for output in outputs]
-        return outputs + tape.gradient(outputs, [features, kernel.value], upstream)
-
-    return tf.function(forward_and_backward if backward else forward, autograph=False)
-
-
-def _difference(plain, fast) -> float:
-    return max(
-        float(ops.max(ops.abs(ours - truth)) / ops.max(ops.abs(truth)))
-        for truth, ours in zip(plain, fast, strict=True)
+def _line(row: Row) -> str:
+    difference = "-" if row.difference is None else f"{row.difference:.1e}"
+    parameters = "-" if row.parameters is None else f"{row.parameters:,}"
+    memory = "-" if row.memory_mib is None else f"{row.memory_mib:.0f}"
+    return (
+        f"{row.part:<13}{row.passes:<18}{row.form:<7}{timing.spread(row.ms):>24}{row.ratio:>8.2f}"
+        f"{difference:>12}{row.multiply_adds / 1e6:>13,.0f} M{parameters:>12}{memory:>7}"
     )
 
 
-def _times(calls: dict[str, Callable], repetitions: int) -> dict[str, tuple]:
-    """Quartiles of each call's milliseconds.
+def _compare(case: Case, repetitions: int) -> Iterator[Row]:
+    parts, modules = MODULES[case.module](case)
+    for part in [*parts, _whole(case, modules)]:
+        whole = part.name == "module"
+        for backward in (False, True):
+            compiled = {
+                form: timing.compiled(call, part.tensors[form], backward)
+                for form, call in part.calls.items()
+            }
+            results = {form: call() for form, call in compiled.items()}
+            times = timing.interleaved_ms(compiled, repetitions)
+            compared = slice(1) if whole else slice(None)
+            for form, call in part.calls.items():
+                measured = backward and whole
+                yield Row(
+                    case=str(case),
+                    part=part.name,
+                    passes="forward+backward" if backward else "forward",
+                    form=form,
+                    ms=times[form],
+                    ratio=times[form][1] / times["fast"][1],
+                    difference=timing.difference(results[form][compared], results["fast"][compared])
+                    if part.comparable and form != "fast"
+                    else None,
+                    multiply_adds=counting.cost(functools.partial(call, False)).multiply_adds,
+                    parameters=counting.parameters(modules[form]) if whole else None,
+                    memory_mib=_memory(case, form) if measured else None,
+                )
 
-    The calls take turns, so that a slow moment of the machine meets all of them.
-    """
-    for call in calls.values():
-        call()
-    times = {form: [] for form in calls}
-    for _ in range(repetitions):
-        for form, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[form].append(1000 * (time.perf_counter() - start))
-    return {form: tuple(np.percentile(taken, (25, 50, 75))) for form, taken in times.items()}
+
+def _memory(case: Case, form: str) -> float:
+    return timing.peak_memory(__name__, case=dataclasses.asdict(case), form=form)[0]
 
 
-def _spread(quartiles: tuple[float, float, float]) -> str:
-    lower, median, upper = quartiles
-    return f"{median:.1f} ({lower:.1f}..{upper:.1f})"
+def step(case: dict, form: str) -> Callable:
+    """What `timing.peak_memory` measures: forward and backward of the module in one form."""
+    case = Case(**{key: tuple(v) if isinstance(v, list) else v for key, v in case.items()})
+    _, modules = MODULES[case.module](case)
+    part = _whole(case, {form: modules[form]})
+    return timing.compiled(part.calls[form], part.tensors[form], backward=True)
 
 
-def _write_csv(path: str, rows: list[Row]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        times = [f"{form}_{quartile}_ms" for form in FORMS for quartile in ("q25", "q50", "q75")]
-        writer.writerow(["case", "part", "passes", *times, "ratio", "difference"])
-        for row in rows:
-            times = [f"{value:.3f}" for form in FORMS for value in row.times[form]]
-            difference = "" if row.difference is None else f"{row.difference:.3e}"
-            ratio = f"{row.ratio('plain'):.3f}"
-            writer.writerow([row.case, row.part, row.passes, *times, ratio, difference])
+def _features(case: Case):
+    random = np.random.default_rng(0)
+    return ops.convert_to_tensor(random.normal(size=case.shape), "float32")
+
+
+def _built(case: Case, modules: dict) -> dict:
+    """The forms of a module, built and with the same weights."""
+    first = next(iter(modules.values()))
+    for module in modules.values():
+        module.build(case.shape)
+        module.set_weights(first.get_weights())
+    return modules
+
+
+def _whole(case: Case, modules: dict) -> Part:
+    features = _features(case)
+    return Part(
+        "module",
+        {
+            form: lambda training, module=module: [module(features, training=training)]
+            for form, module in modules.items()
+        },
+        {
+            form: [features, *(variable.value for variable in module.trainable_variables)]
+            for form, module in modules.items()
+        },
+    )
+
+
+def _ksac(case: Case) -> tuple[list[Part], dict]:
+    forms = {
+        "plain": plain.native_shared_atrous_conv,
+        "keras": plain.plain_shared_atrous_conv,
+        "fast": shared_atrous_conv,
+    }
+    options = {"dilation_rates": case.dilation_rates, "dropout_rate": 0.0}
+    modules = {
+        "plain": plain.PlainKSAC(case.filters, convolve=forms["plain"], **options),
+        "keras": plain.PlainKSAC(case.filters, **options),
+        "fast": KSAC(case.filters, **options),
+    }
+    _built(case, modules)
+    features, kernel = _features(case), modules["fast"].kernel
+
+    def convolution(convolve, rates):
+        return lambda training: convolve(features, ops.convert_to_tensor(kernel), rates)
+
+    def part(name, rates_of, comparable=False, forms=forms):
+        calls = {form: convolution(forms[form], rates_of(form)) for form in forms}
+        tensors = dict.fromkeys(calls, [features, kernel.value])
+        return Part(name, calls, tensors, comparable)
+
+    rates = case.dilation_rates
+    parts = [
+        part("shared conv", lambda form: rates, comparable=True),
+        part("one rate", lambda form: rates if form == "fast" else (1,)),
+    ]
+    if len(rates) > 3:
+        same = {"plain": shared_atrous_conv, "fast": shared_atrous_conv}
+        three = tuple(sorted(rates)[1:4])
+        parts.append(part("three rates", lambda f: rates if f == "fast" else three, forms=same))
+    return parts, modules
+
+
+def _vortex(case: Case) -> tuple[list[Part], dict]:
+    modules = {
+        "plain": plain.PlainVortexPooling(case.filters, dropout_rate=0.0),
+        "fast": VortexPooling(case.filters, dropout_rate=0.0),
+    }
+    _built(case, modules)
+    features = _features(case)
+    forms = {"plain": plain.plain_average_pool, "fast": average_pool}
+    sizes = [rate for rate in modules["fast"].dilation_rates if rate > 1]
+    pools = {
+        form: lambda training, pool=pool: [pool(features, size) for size in sizes]
+        for form, pool in forms.items()
+    }
+    return [Part("poolings", pools, dict.fromkeys(pools, [features]))], modules
+
+
+def _lkspp(case: Case) -> tuple[list[Part], dict]:
+    modules = {
+        "plain": plain.PlainLKSPP(case.filters, dropout_rate=0.0),
+        "fast": LKSPP(case.filters, dropout_rate=0.0),
+    }
+    _built(case, modules)
+    features = _features(case)
+    largest = len(modules["fast"].large_kernels) - 1
+    fast, textbook = modules["fast"].large_kernels[largest], modules["plain"]
+    calls = {
+        "plain": lambda training: [textbook.branch(largest, features, training)],
+        "fast": lambda training: [fast(features, training=training)],
+    }
+    tensors = {
+        "plain": [
+            features,
+            *(v.value for v in textbook.large_kernels[largest].trainable_variables),
+        ],
+        "fast": [features, *(v.value for v in fast.trainable_variables)],
+    }
+    # Its gradients jump at the ReLU too: outputs are compared in the module.
+    return [Part("largest k", calls, tensors, comparable=False)], modules
+
+
+# Module -> function of a case that gives its parts, and the whole module in its forms.
+MODULES = {"ksac": _ksac, "vortex": _vortex, "lkspp": _lkspp}

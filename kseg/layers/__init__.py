@@ -2,9 +2,40 @@
 
 from kseg.layers.aspp import ASPP
 from kseg.layers.batch_norm import BatchNorm
+from kseg.layers.boundary_refinement import BoundaryRefinement
 from kseg.layers.conv_norm_act import ConvNormAct
+from kseg.layers.conv_stack import ConvStack
+from kseg.layers.deconvolution import Deconvolution
+from kseg.layers.gcn import GCN
+from kseg.layers.gcn_context import GCNContext
 from kseg.layers.image_normalization import ImageNormalization
 from kseg.layers.ksac import KSAC
+from kseg.layers.large_kernel_conv import LargeKernelConv
+from kseg.layers.lkspp import LKSPP
+from kseg.layers.no_context import NoContext
+from kseg.layers.pyramid_pooling import PyramidPooling
+from kseg.layers.rescale import Rescale
 from kseg.layers.resize import Resize
+from kseg.layers.separable_conv_norm_act import SeparableConvNormAct
+from kseg.layers.vortex_pooling import VortexPooling
 
-__all__ = ["ASPP", "BatchNorm", "ConvNormAct", "ImageNormalization", "KSAC", "Resize"]
+__all__ = [
+    "ASPP",
+    "GCN",
+    "KSAC",
+    "LKSPP",
+    "BatchNorm",
+    "BoundaryRefinement",
+    "ConvNormAct",
+    "ConvStack",
+    "Deconvolution",
+    "GCNContext",
+    "ImageNormalization",
+    "LargeKernelConv",
+    "NoContext",
+    "PyramidPooling",
+    "Rescale",
+    "Resize",
+    "SeparableConvNormAct",
+    "VortexPooling",
+]

@@ -4,6 +4,7 @@ import keras
 
 from kseg.layers import arguments
 from kseg.layers.context_module import ContextModule
+from kseg.layers.separable_conv_norm_act import SeparableConvNormAct
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -15,11 +16,18 @@ class ASPP(ContextModule):
     outputs are concatenated in this order and projected. Every convolution has no bias and is
     followed by batch normalisation and ReLU.
 
+    The weights do not depend on the rates, only on their number: a module trained at some rates
+    may be evaluated at as many others.
+
     Args:
         filters: Integer. Channels of each branch and of the output. Defaults to 256 (paper).
         dilation_rates: Tuple of integers >= 1, one branch each. Defaults to `(6, 12, 18)`, the
             paper's for output stride 16; use `(12, 24, 36)` at 8 and `(3, 6, 9)` at 32. A rate
-            beyond the map is allowed: its outer taps see only zeros.
+            beyond the map is allowed, with a warning: its outer taps see only zeros.
+        first_kernel_size: Odd integer. Kernel size of the branch that has no rate. Defaults to 1
+            (paper); 3 gives the ASPP+ of "Vortex Pooling".
+        separable: Boolean. Whether the convolutions above 1x1 are depthwise-separable, as in the
+            official DeepLabv3+ code. Defaults to False, as KSAC's Table 1 counts them.
         dropout_rate: Float in [0, 1). Share of outputs dropped in training. Defaults to 0.1
             (reference code: keeps 0.9).
         image_pooling: Boolean. Whether there is a branch of the image's mean. Defaults to True.
@@ -48,7 +56,8 @@ class ASPP(ContextModule):
     Reference:
         Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
         Segmentation", 2018, section 3.1. Departures: the 3x3 convolutions are plain, as in the
-        parameter counts of KSAC's Table 1, where the reference code separates them by default;
+        parameter counts of KSAC's Table 1, where the reference code separates them by default
+        (`separable=True`);
         the mean is spread by repetition, which equals its bilinear resize.
     """
 
@@ -57,24 +66,43 @@ class ASPP(ContextModule):
         filters=256,
         *,
         dilation_rates=(6, 12, 18),
+        first_kernel_size=1,
+        separable=False,
         dropout_rate=0.1,
         image_pooling=True,
         **kwargs,
     ):
         super().__init__(filters, dropout_rate=dropout_rate, image_pooling=image_pooling, **kwargs)
         self.dilation_rates = arguments.dilation_rates(dilation_rates)
+        self.first_kernel_size = arguments.odd_integer("first_kernel_size", first_kernel_size)
+        self.separable = arguments.boolean("separable", separable)
+        if self.first_kernel_size == 1:
+            self.first = self.brick("pointwise")
+        else:
+            self.first = self._spatial("first", kernel_size=self.first_kernel_size)
         self.atrous = [
-            self.brick(f"atrous_{index}", kernel_size=3, dilation_rate=rate)
+            self._spatial(f"atrous_{index}", kernel_size=3, dilation_rate=rate)
             for index, rate in enumerate(self.dilation_rates)
         ]
 
+    def _spatial(self, name, **options):
+        if not self.separable:
+            return self.brick(name, **options)
+        return SeparableConvNormAct(self.filters, dtype=self.dtype_policy, name=name, **options)
+
     def build_branches(self, input_shape):
-        for branch in self.atrous:
+        arguments.warn_of_wide_rates(self, self.dilation_rates, input_shape)
+        for branch in (self.first, *self.atrous):
             branch.build(input_shape)
-        return len(self.atrous)
+        return 1 + len(self.atrous)
 
     def branches(self, features, training):
-        return [branch(features, training=training) for branch in self.atrous]
+        return [branch(features, training=training) for branch in (self.first, *self.atrous)]
 
     def get_config(self):
-        return {**super().get_config(), "dilation_rates": self.dilation_rates}
+        return {
+            **super().get_config(),
+            "dilation_rates": self.dilation_rates,
+            "first_kernel_size": self.first_kernel_size,
+            "separable": self.separable,
+        }

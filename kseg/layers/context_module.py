@@ -10,9 +10,9 @@ from kseg.layers.conv_norm_act import ConvNormAct
 class ContextModule(keras.layers.Layer):
     """Parallel branches over the same features, concatenated and projected.
 
-    The image's mean (if `image_pooling`), each pixel alone, then the branches that make the module;
-    these a subclass creates, builds in `build_branches` and computes in `branches`. The names of
-    the sublayers are keys of checkpoints.
+    The image's mean (if `image_pooling`), then the branches that make the module; these a subclass
+    creates, builds in `build_branches` and computes in `branches`. The names of the sublayers are
+    keys of checkpoints.
 
     Args:
         filters: Integer. Channels of each branch and of the output.
@@ -29,7 +29,6 @@ class ContextModule(keras.layers.Layer):
         self.dropout_rate = arguments.dropout_rate(dropout_rate)
         self.has_image_pooling = arguments.boolean("image_pooling", image_pooling)
         self.image_pooling = self.brick("image_pooling") if self.has_image_pooling else None
-        self.pointwise = self.brick("pointwise")
         self.project = self.brick("project")
 
     def brick(self, name, **options):
@@ -51,16 +50,14 @@ class ContextModule(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(name="dropout")
         if self.has_image_pooling:
             self.image_pooling.build((batch, 1, 1, channels))
-        self.pointwise.build(input_shape)
-        maps = self.has_image_pooling + 1 + self.build_branches(input_shape)
+        maps = self.has_image_pooling + self.build_branches(input_shape)
         self.project.build((batch, height, width, maps * self.filters))
 
     def call(self, features, training=None):
-        maps = [self.pointwise(features, training=training)]
+        maps = self.branches(features, training)
         if self.has_image_pooling:
             pooled = self.image_pooling(pool_image(features), training=training)
             maps.insert(0, spread(pooled, features))
-        maps.extend(self.branches(features, training))
         features = self.project(ops.concatenate(maps, axis=-1), training=training)
         if training and self.dropout_rate:
             features = keras.random.dropout(features, self.dropout_rate, seed=self.seed_generator)

@@ -21,8 +21,8 @@ class KSAC(ContextModule):
     Args:
         filters: Integer. Channels of each branch and of the output. Defaults to 256 (paper).
         dilation_rates: Tuple of integers >= 1. Defaults to `(6, 12, 18)` (paper, output stride
-            16); its best is `(1, 6, 12, 18, 24)`. A rate beyond the map is allowed: its outer
-            taps see only zeros.
+            16); its best is `(1, 6, 12, 18, 24)`. A rate beyond the map is allowed, with a
+            warning: its outer taps see only zeros.
         merge: `"sum"` adds the rates' outputs; `"concat"` hands each to the projection, which
             grows with the rates. Defaults to `"sum"` (paper, Algorithm 1).
         dropout_rate: Float in [0, 1). Share of outputs dropped in training. Defaults to 0.1, as
@@ -72,6 +72,7 @@ class KSAC(ContextModule):
         super().__init__(filters, dropout_rate=dropout_rate, image_pooling=image_pooling, **kwargs)
         self.dilation_rates = arguments.dilation_rates(dilation_rates)
         self.merge = arguments.one_of("merge", merge, self.MERGES)
+        self.pointwise = self.brick("pointwise")
         self.norms = [
             BatchNorm(epsilon=1e-5, dtype=self.dtype_policy, name=f"norm_{index}")
             for index in range(len(self.dilation_rates))
@@ -79,6 +80,8 @@ class KSAC(ContextModule):
 
     def build_branches(self, input_shape):
         *size, channels = input_shape
+        arguments.warn_of_wide_rates(self, self.dilation_rates, input_shape)
+        self.pointwise.build(input_shape)
         self.kernel = self.add_weight(
             name="kernel",
             shape=(3, 3, channels, self.filters),
@@ -86,7 +89,7 @@ class KSAC(ContextModule):
         )
         for norm in self.norms:
             norm.build((*size, self.filters))
-        return 1 if self.merge == "sum" else len(self.norms)
+        return 2 if self.merge == "sum" else 1 + len(self.norms)
 
     def branches(self, features, training):
         # The ReLU stands before the sum: each rate may only add evidence.
@@ -94,7 +97,8 @@ class KSAC(ContextModule):
             ops.relu(norm(rate_map, training=training))
             for norm, rate_map in zip(self.norms, self._rate_maps(features), strict=True)
         ]
-        return [sum(maps)] if self.merge == "sum" else maps
+        pointwise = self.pointwise(features, training=training)
+        return [pointwise, sum(maps)] if self.merge == "sum" else [pointwise, *maps]
 
     def _rate_maps(self, features):
         return shared_atrous_conv(features, self.kernel, self.dilation_rates)

@@ -74,7 +74,7 @@ class Resize(keras.layers.Layer):
         self.align_corners = arguments.boolean("align_corners", align_corners)
 
     def build(self, input_shape):
-        _check_pair(input_shape)
+        arguments.shape_pair("Resize", input_shape)
 
     def call(self, inputs):
         features, reference = inputs
@@ -100,19 +100,8 @@ class Resize(keras.layers.Layer):
         return ops.einsum("bw,nawc->nabc", ops.convert_to_tensor(columns), features)
 
     def compute_output_shape(self, input_shape):
-        features, reference = _check_pair(input_shape)
+        features, reference = arguments.shape_pair("Resize", input_shape)
         return (features[0], reference[1], reference[2], features[3])
 
     def get_config(self):
         return {**super().get_config(), "align_corners": self.align_corners}
-
-
-def _check_pair(input_shape):
-    """Returns the two shapes, or raises."""
-    pair = isinstance(input_shape, (list, tuple)) and len(input_shape) == 2
-    if not pair or not all(isinstance(shape, (list, tuple)) for shape in input_shape):
-        raise ValueError(
-            "Resize must be called on a pair [features, reference]. "
-            f"Received inputs of shape: {input_shape}"
-        )
-    return input_shape

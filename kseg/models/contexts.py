@@ -1,5 +1,33 @@
-"""The context modules by the name that a flag takes."""
+"""The context modules by the name that a flag takes, and the arguments that each takes."""
 
-from kseg.layers import ASPP, KSAC
+import inspect
 
-CONTEXTS = {"aspp": ASPP, "ksac": KSAC}
+from kseg.layers import (
+    ASPP,
+    KSAC,
+    LKSPP,
+    GCNContext,
+    NoContext,
+    PyramidPooling,
+    VortexPooling,
+)
+
+CONTEXTS = {
+    "none": NoContext,
+    "aspp": ASPP,
+    "ksac": KSAC,
+    "lkspp": LKSPP,
+    "vortex": VortexPooling,
+    "gcn": GCNContext,
+    "ppm": PyramidPooling,
+}
+
+
+def defaults(builder) -> dict:
+    """Maps each argument that a layer class or a network builder takes to its default."""
+    target = builder.__init__ if inspect.isclass(builder) else builder
+    return {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(target).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name != "self"
+    }

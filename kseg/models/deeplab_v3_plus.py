@@ -1,13 +1,12 @@
 """DeepLabv3+ around any backbone and any context module."""
 
-import inspect
-
 import keras
 from keras import layers
 
 from kseg.backbones import BACKBONES
-from kseg.layers import ConvNormAct, ImageNormalization, Resize
-from kseg.models.contexts import CONTEXTS
+from kseg.layers import ConvNormAct, ImageNormalization, Resize, SeparableConvNormAct
+from kseg.models import checks
+from kseg.models.contexts import CONTEXTS, defaults
 
 LOW_LEVEL_FILTERS = 48
 DECODER_FILTERS = 256
@@ -21,12 +20,15 @@ def deeplab_v3_plus(
     output_stride=16,
     decoder=True,
     decoder_convs=2,
+    decoder_separable=False,
+    multi_grid=None,
     backbone_weights=None,
+    image_size=None,
     **context_options,
 ):
     """DeepLabv3+: RGB image in, class logits at the size of the image out.
 
-    Normalisation, atrous backbone, context module (ASPP in the paper, KSAC or another here), a
+    Normalisation, atrous backbone, context module (ASPP in the paper; any other here), a
     decoder that joins the features of stride 4, a 1x1 classifier, and a bilinear resize with
     align_corners to the size of the input. The network is fully convolutional: any height and
     width, changing from call to call; the sampling grids meet exactly at sizes k * 16 + 1.
@@ -42,8 +44,13 @@ def deeplab_v3_plus(
             MobileNetV2 rows of KSAC, Table 1.
         decoder_convs: int >= 1, number of 3x3 convolutions in the decoder. Default 2, as in
             DeepLabv3+; the counts of KSAC's Xception rows come out with 1.
+        decoder_separable: bool. Whether these are depthwise-separable, as in the official code.
+            Default False: the counts of KSAC's Table 1 prove plain ones.
+        multi_grid: None or tuple of three ints >= 1: factors on the dilation of the last stage's
+            units, such as (1, 2, 4) in DeepLabv3 and Vortex. Default None, all 1.
         backbone_weights: None or "none", "imagenet", or the path of a weight file; see
             `kseg.backbones.Backbone`.
+        image_size: None or (height, width): the size the network is fixed to. Default None, any.
         **context_options: arguments of the context module, such as `dilation_rates` or `merge`.
 
     Call arguments:
@@ -74,24 +81,28 @@ def deeplab_v3_plus(
     Reference:
         Chen et al., "Encoder-Decoder with Atrous Separable Convolution", 2018 (DeepLabv3+);
         Huang et al., "See More Than Once: Kernel-Sharing Atrous Convolution", 2019 (KSAC).
-        Departures: plain 3x3 convolutions in the decoder, not separable ones (the counts of KSAC's
-        Table 1 prove plain); centred padding at even sizes, see `kseg.backbones.atrous`; the
+        Departures: plain 3x3 convolutions in the decoder by default; centred padding at even
+        sizes, see `kseg.backbones.atrous`; the
         stride-4 tap of ResNet50, see `kseg.backbones.resnet50`.
     """
-    _check_count("num_classes", num_classes, 2)
-    _check_count("decoder_convs", decoder_convs, 1)
-    backbone_builder = _known("backbone", backbone, BACKBONES)
-    context_class = _known("context", context, CONTEXTS)
+    checks.count("num_classes", num_classes, 2)
+    checks.count("decoder_convs", decoder_convs, 1)
+    backbone_builder = checks.known("backbone", backbone, BACKBONES)
+    context_class = checks.known("context", context, CONTEXTS)
     _check_context_options(context, context_class, context_options)
 
-    images = keras.Input((None, None, 3), name="images")
+    images = keras.Input((*checks.image_size(image_size), 3), name="images")
     normalized = ImageNormalization(backbone_builder.normalization, name="image_normalization")(
         images
     )
-    features = backbone_builder(output_stride=output_stride, weights=backbone_weights)(normalized)
+    features = backbone_builder(
+        output_stride=output_stride, weights=backbone_weights, multi_grid=multi_grid
+    )(normalized)
+    if "output_stride" in defaults(context_class):
+        context_options["output_stride"] = output_stride
     x = context_class(name="context", **context_options)(features["stride_32"])
     if decoder:
-        x = _decode(x, features["stride_4"], decoder_convs)
+        x = _decode(x, features["stride_4"], decoder_convs, decoder_separable)
     logits = layers.Conv2D(
         num_classes,
         1,
@@ -103,31 +114,20 @@ def deeplab_v3_plus(
     return keras.Model(images, logits, name="deeplab_v3_plus")
 
 
-def _decode(x, low_level, convs):
+def _decode(x, low_level, convs, separable):
     """Joins the context features with those of stride 4 (DeepLabv3+, section 3.1)."""
     low_level = ConvNormAct(LOW_LEVEL_FILTERS, name="decoder_low_level")(low_level)
     x = Resize(align_corners=True, name="decoder_resize")([x, low_level])
     x = layers.Concatenate(name="decoder_concat")([x, low_level])
+    brick = SeparableConvNormAct if separable else ConvNormAct
     for number in range(1, convs + 1):
-        x = ConvNormAct(DECODER_FILTERS, kernel_size=3, name=f"decoder_conv_{number}")(x)
+        x = brick(DECODER_FILTERS, kernel_size=3, name=f"decoder_conv_{number}")(x)
     return x
-
-
-def _check_count(argument, value, least):
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"`{argument}` must be an integer >= {least}. Received: {value!r}")
-
-
-def _known(argument, name, registry):
-    if name not in registry:
-        raise ValueError(f"`{argument}` must be one of {sorted(registry)}. Received: {name!r}")
-    return registry[name]
 
 
 def _check_context_options(context, context_class, options):
     """Refuses arguments that the context module does not take, by name."""
-    parameters = inspect.signature(context_class.__init__).parameters.values()
-    taken = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+    taken = defaults(context_class)
     for option in options:
         if option not in taken:
             raise ValueError(

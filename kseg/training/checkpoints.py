@@ -8,6 +8,7 @@ and the running metrics, and the position: step, epoch, step within the epoch. K
 import dataclasses
 import json
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -22,6 +23,12 @@ from kseg.files import atomic_path
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError)
 _SHOWN = 5  # differences named in a message
+# Variables of one dilation rate of a context module; see `kseg.layers.ASPP` and `KSAC`.
+_OF_A_RATE = re.compile(r"^context/(atrous|norm)_\d+/")
+_RATES_REASON = (
+    ". Every dilation rate has weights of its own (ASPP a kernel, KSAC a batch normalisation): "
+    "other rates fit a checkpoint, another number of rates does not"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,9 +192,11 @@ def _assign(group: str, arrays: dict, variables: dict[str, keras.Variable], path
         if key in stored and stored[key].shape != tuple(variable.shape)
     ]
     if faults:
+        reason = _RATES_REASON if any(_OF_A_RATE.search(fault) for fault in faults) else ""
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise UserError(
             f"{path} is a checkpoint of another model ({group}): {'; '.join(faults[:_SHOWN])}{more}"
+            f"{reason}"
         )
     for key, variable in variables.items():
         variable.assign(stored[key])

@@ -2,7 +2,7 @@
 
 import keras
 
-from kseg.layers import KSAC
+from kseg.layers import KSAC, Deconvolution
 
 
 def compile_model(
@@ -69,5 +69,5 @@ def add_weight_decay(model: keras.Model, weight_decay: float) -> None:
         return
     for layer in model._flatten_layers():
         # DepthwiseConv2D is no subclass of Conv2D.
-        if isinstance(layer, (keras.layers.Conv2D, KSAC)):
+        if isinstance(layer, (keras.layers.Conv2D, KSAC, Deconvolution)):
             layer.kernel.regularizer = keras.regularizers.L2(weight_decay / 2)

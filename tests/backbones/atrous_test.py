@@ -40,6 +40,38 @@ def test_a_convolution_that_loses_its_stride_keeps_the_old_rate(output_stride, e
     assert windows(at_output_stride(network, output_stride)) == expected
 
 
+def test_a_multi_grid_multiplies_the_dilation_of_the_layers_it_names():
+    strides = (2, 2, 2, 2, 1, 2, 1)
+    network = small_network(*(strided(number, stride) for number, stride in enumerate(strides)))
+    grid = {"conv_4": 3, "conv_6": 4}
+    expected = [(2, 1), (2, 1), (2, 1), (2, 1), (1, 3), (1, 1), (1, 8)]
+    assert windows(at_output_stride(network, 16, grid)) == expected
+
+
+def test_a_multi_grid_of_an_unknown_layer_is_refused():
+    with pytest.raises(ValueError, match="`multi_grid` must name layers of the network.*'conv_9'"):
+        at_output_stride(small_network(strided(0, 2)), 16, {"conv_9": 2})
+
+
+def test_windows_of_unequal_sides_are_centred():
+    """A row kernel that passes its middle column, at an even size: pixels 0, 2, 4."""
+    row = layers.Conv2D(1, (1, 5), strides=2, padding="same", use_bias=False, name="conv_0")
+    network = small_network(row)
+    kernel = np.zeros((1, 5, 3, 1), "float32")
+    kernel[0, 2, 0, 0] = 1
+    row.set_weights([kernel])
+    image = np.arange(6 * 8 * 3, dtype="float32").reshape(1, 6, 8, 3)
+    output = to_numpy(at_output_stride(network, 32)(image))
+    np.testing.assert_array_equal(output[..., 0], image[:, ::2, ::2, 0])
+
+
+def test_an_operation_that_is_no_layer_is_refused():
+    images = keras.Input((None, None, 3))
+    outputs = strided(0, 2)(keras.ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]]))
+    with pytest.raises(ValueError, match="Layer 'conv_0' takes the output of an operation that is"):
+        at_output_stride(keras.Model(images, outputs), 16)
+
+
 def test_the_original_is_left_as_it_is():
     network = small_network(*(strided(number, 2) for number in range(7)))
     at_output_stride(network, 8)

@@ -8,49 +8,16 @@ import pytest
 
 from kseg.backbones import BACKBONES
 from kseg.layers import ImageNormalization
+from tests.backbones.networks import assert_close, photograph, scramble
 from tests.layer_checks import to_numpy
 
 TAPS = ["stride_2", "stride_4", "stride_8", "stride_16", "stride_32"]
+# The others have tests of their own; ResNet101 and ResNet152 are ResNet50 with more blocks.
+CHECKED_WHOLE = ["mobilenet_v2", "resnet50"]
 REAL_WEIGHTS = "weights/mobilenet_v2_1.0_224_no_top_from_ptq.weights.h5"
 
 
-def scramble(network, seed=0):
-    """Gives every variable a value of its own, the statistics of batch normalisation included.
-
-    Kernels are large enough to carry the picture through to the last tap: in a network whose maps
-    are flat, a wrong dilation changes nothing.
-    """
-    random = np.random.default_rng(seed)
-    depthwise = {
-        layer.kernel.path
-        for layer in network.layers
-        if isinstance(layer, keras.layers.DepthwiseConv2D)
-    }
-    for variable in network.variables:
-        value = to_numpy(variable)
-        if variable.name == "kernel":
-            inputs = 9 if variable.path in depthwise else np.prod(value.shape[:3])
-            value = random.normal(0, (2 / inputs) ** 0.5, value.shape)
-        elif variable.name in ("gamma", "moving_variance"):
-            value = random.uniform(0.5, 1.5, value.shape)
-        else:
-            value = random.normal(0, 0.2, value.shape)
-        variable.assign(value.astype("float32"))
-
-
-def photograph(height, width, seed=1):
-    return np.random.default_rng(seed).normal(0, 1, (1, height, width, 3)).astype("float32")
-
-
-def assert_close(actual, expected):
-    """Equal within rounding, measured against how much the map varies from place to place."""
-    actual, expected = to_numpy(actual), to_numpy(expected)
-    variation = expected.std(axis=(1, 2)).mean()
-    assert variation > 0.02 * np.abs(expected).max()
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3 * variation)
-
-
-@pytest.fixture(scope="module", params=sorted(BACKBONES))
+@pytest.fixture(scope="module", params=CHECKED_WHOLE)
 def application(request, tmp_path_factory):
     """The network of `keras.applications` at 65 x 97 with scrambled weights, and their file."""
     backbone = BACKBONES[request.param]
@@ -109,10 +76,16 @@ def test_variable_paths_are_unique_and_the_same_in_every_build(undilated, applic
     assert [variable.path for variable in again.variables] == paths
 
 
-def test_the_pad_colour_normalises_to_exactly_zero(application):
-    backbone = application[0]
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_pad_colour_normalises_to_exactly_zero(name):
+    backbone = BACKBONES[name]
     border = np.broadcast_to(np.array(backbone.pad_rgb, "float32"), (1, 2, 2, 3))
     np.testing.assert_array_equal(ImageNormalization(backbone.normalization)(border), 0)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_builder_has_the_name_that_a_flag_takes(name):
+    assert BACKBONES[name].name == name
 
 
 @pytest.mark.parametrize(
@@ -135,6 +108,32 @@ def test_a_real_weight_file_lands_in_the_variables_it_was_made_for(real_data):
     assert len(backbone.variables) == len(expected) - 5  # Conv_1 and its normalisation dropped
     for variable in backbone.variables:
         np.testing.assert_array_equal(to_numpy(variable), expected[variable.path])
+
+
+@pytest.mark.parametrize("multi_grid", [(1, 2), (1, 2, 0), (1, 2, 4.0), (1, True, 1), 2, "124"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_multi_grid_of_anything_but_three_integers_is_refused(name, multi_grid):
+    with pytest.raises(ValueError, match="`multi_grid` must be None or 3 integers >= 1. Received"):
+        BACKBONES[name](multi_grid=multi_grid)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50_gcn"])
+def test_a_backbone_without_multi_grid_refuses_it_by_name(name):
+    message = rf"must be None or \(1, 1, 1\) for '{name}', which has .* Received: \(1, 2, 4\)"
+    with pytest.raises(ValueError, match=message):
+        BACKBONES[name](multi_grid=(1, 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("xception_65", "keras has none for .* `python -m kseg.import_checkpoint` makes"),
+        ("resnet50_gcn", "no weights of its res-4 and res-5 were ever published"),
+    ],
+)
+def test_imagenet_weights_that_do_not_exist_are_refused_with_the_reason(name, reason):
+    with pytest.raises(ValueError, match=f"cannot be had for '{name}': {reason}"):
+        BACKBONES[name](weights="imagenet")
 
 
 def test_a_missing_weight_file_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """The comparison of layers, at a tiny size; times are measured and not judged."""
 
 import csv
+import json
 
 import keras
 import pytest
@@ -8,25 +9,81 @@ import pytest
 from kseg import errors
 from kseg.benchmarks import layers
 
-TINY = [layers.Case(2, 5, 8, (1, 2), filters=4)]
+TINY = [
+    layers.Case("ksac", (2, 5, 5, 8), (1, 2, 3, 4), filters=4),
+    layers.Case("vortex", (2, 5, 5, 8), filters=4),
+    layers.Case("lkspp", (2, 5, 5, 8), filters=4),
+]
+PARTS = {
+    "ksac": ("shared conv", "one rate", "three rates", "module"),
+    "vortex": ("poolings", "module"),
+    "lkspp": ("largest k", "module"),
+}
+needs_tensorflow = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="the times are for the TensorFlow backend"
+)
 
 
-def test_compares_every_part_forward_and_backward(tmp_path, capsys):
-    if keras.config.backend() != "tensorflow":
-        with pytest.raises(errors.UserError, match="KERAS_BACKEND=tensorflow"):
-            layers.run(1, cases=TINY)
-        return
+@needs_tensorflow
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.module)
+def test_compares_every_part_forward_and_backward(case, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(layers.timing, "peak_memory", lambda *args, **options: (123.0, 4.0))
     path = tmp_path / "rows.csv"
-    rows = layers.run(1, str(path), TINY)
-    assert [(row.part, row.passes) for row in rows] == [
-        (part, passes)
-        for part in ("shared conv", "one rate", "module")
-        for passes in ("forward", "forward+backward")
-    ]
+    rows = layers.run(1, str(path), cases=[case])
+    assert list(dict.fromkeys(row.part for row in rows)) == list(PARTS[case.module])
     for row in rows:
-        assert set(row.times) == set(layers.FORMS)
-        assert (row.difference is None) == (row.part == "one rate")
+        assert row.ratio > 0
+        # TensorFlow's pooling adds and divides: it multiplies nothing.
+        assert (row.multiply_adds > 0) == (row.part != "poolings" or row.form == "fast")
         assert row.difference is None or row.difference < 1e-4
+        assert (row.parameters is None) == (row.part != "module")
+        assert (row.memory_mib == 123.0) == (
+            row.part == "module" and row.passes == "forward+backward"
+        )
+    compared = [row for row in rows if row.part == "module" and row.form == "plain"]
+    assert len(compared) == 2
+    assert all(row.difference is not None for row in compared)
     with path.open(newline="") as file:
         assert [line["part"] for line in csv.DictReader(file)] == [row.part for row in rows]
-    assert "5x5x8 -> 4, batch 2, rates (1, 2)" in capsys.readouterr().out
+    assert f"{case.module}: 5x5x8 -> 4, batch 2" in capsys.readouterr().out
+
+
+@needs_tensorflow
+def test_chosen_modules_and_shapes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(layers.timing, "peak_memory", lambda *args, **options: (1.0, 1.0))
+    path = tmp_path / "rows.json"
+    rows = layers.run(1, str(path), only=("vortex",), shape=(1, 6, 6, 4))
+    assert {row.case for row in rows} == {"vortex: 6x6x4 -> 256, batch 1"}
+    assert len(json.loads(path.read_text())) == len(rows)
+
+
+@needs_tensorflow
+def test_the_memory_of_a_module_is_taken_in_a_process_of_its_own():
+    peak, added = layers.timing.peak_memory(
+        "kseg.benchmarks.layers",
+        case={"module": "vortex", "shape": (1, 5, 5, 8), "dilation_rates": (), "filters": 4},
+        form="fast",
+    )
+    assert peak > 100
+    assert 0 <= added < peak
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"only": ("aspp",)}, "`--only` must hold names of ksac, vortex, lkspp. Received: 'aspp'"),
+        ({"shape": (1, 2, 3)}, "`--shape` must be batch,height,width,channels"),
+        ({"output": "rows.txt", "cases": []}, "`--output` must end in .csv or .json"),
+    ],
+)
+@needs_tensorflow
+def test_refuses_by_name(arguments, message):
+    with pytest.raises(errors.UserError, match=message):
+        layers.run(1, **arguments)
+
+
+def test_other_backends_are_refused():
+    if keras.config.backend() == "tensorflow":
+        pytest.skip("TensorFlow is the one that is measured")
+    with pytest.raises(errors.UserError, match="KERAS_BACKEND=tensorflow"):
+        layers.run(1, cases=TINY)

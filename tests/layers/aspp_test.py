@@ -15,14 +15,45 @@ def trainable_count(layer):
     return sum(int(np.prod(variable.shape)) for variable in layer.trainable_variables)
 
 
-@pytest.mark.parametrize("image_pooling", [True, False])
-def test_keeps_the_contract(image_pooling, tmp_path):
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"image_pooling": False}, {"first_kernel_size": 3}, {"separable": True}],
+    ids=str,
+)
+def test_keeps_the_contract(variant, tmp_path):
     layer_checks.check_layer(
-        lambda **options: ASPP(4, dilation_rates=(1, 2, 9), image_pooling=image_pooling, **options),
+        lambda **options: ASPP(4, dilation_rates=(1, 2, 9), **variant, **options),
         [(4, 6, 5, 3)],
         (4, 6, 5, 4),
         tmp_path,
     )
+
+
+def test_a_first_kernel_of_three_sees_its_neighbours():
+    plain, plus = (ASPP(4, dilation_rates=(2,), first_kernel_size=size) for size in (1, 3))
+    for layer in (plain, plus):
+        layer.build((None, None, None, 5))
+    assert trainable_count(plus) - trainable_count(plain) == 8 * 5 * 4
+
+
+def test_separable_branches_cost_nine_weights_a_channel():
+    plain, separable = (ASPP(4, dilation_rates=(2, 3), separable=s) for s in (False, True))
+    for layer in (plain, separable):
+        layer.build((None, None, None, 5))
+    kernels = 2 * (9 * 5 * 4 - 9 * 5 - 5 * 4)
+    norms = 2 * (2 * 5)
+    assert trainable_count(plain) - trainable_count(separable) == kernels - norms
+
+
+def test_other_rates_fit_the_weights_but_not_another_number_of_rates():
+    trained, other = (ASPP(4, dilation_rates=rates) for rates in ((1, 2), (2, 3)))
+    for layer in (trained, other):
+        layer.build((None, None, None, 5))
+    other.set_weights(trained.get_weights())
+    fewer = ASPP(4, dilation_rates=(1,))
+    fewer.build((None, None, None, 5))
+    with pytest.raises(ValueError, match="weight"):
+        fewer.set_weights(trained.get_weights())
 
 
 def test_example_runs():
@@ -42,7 +73,7 @@ def test_is_its_branches_concatenated_in_order_and_projected():
     (features,) = layer_checks.random_inputs([(2, 7, 6, 5)])
     outputs = layer_checks.to_numpy(layer(features))
     pooled = layer.image_pooling(ops.mean(features, axis=(1, 2), keepdims=True))
-    branches = [ops.tile(pooled, (1, 7, 6, 1)), layer.pointwise(features)]
+    branches = [ops.tile(pooled, (1, 7, 6, 1)), layer.first(features)]
     for rate, branch in zip((2, 3), layer.atrous, strict=True):
         plain = ops.conv(
             features, branch.convolution.kernel.value, padding="same", dilation_rate=rate
@@ -83,8 +114,10 @@ def test_drops_only_in_training():
             "`dilation_rates` must hold at least one integer >= 1. Received: []",
         ),
         ({"dilation_rates": (3, True)}, "Received: (3, True)"),
-        ({"dilation_rates": (3, 3)}, "must not hold a rate twice. Received: (3, 3)"),
+        ({"dilation_rates": (3, 3)}, "must not hold a number twice. Received: (3, 3)"),
         ({"dropout_rate": -0.1}, "`dropout_rate` must be a number in [0, 1). Received: -0.1"),
+        ({"first_kernel_size": 2}, "`first_kernel_size` must be odd. Received: 2"),
+        ({"separable": "no"}, "`separable` must be True or False. Received: 'no'"),
         ({"image_pooling": 1}, "`image_pooling` must be True or False. Received: 1"),
     ],
 )

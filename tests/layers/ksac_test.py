@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kseg.benchmarks.layers import PlainKSAC
+from kseg.benchmarks.plain import PlainKSAC
 from kseg.layers import ASPP, KSAC
 from tests import layer_checks
 
@@ -58,7 +58,8 @@ def test_concatenated_rates_equal_an_aspp_with_one_kernel_everywhere():
 
 def copy_weights(ksac, aspp):
     """Gives the ASPP what the KSAC has, at every rate the shared kernel."""
-    for name in ("image_pooling", "pointwise", "project"):
+    aspp.first.set_weights(ksac.pointwise.get_weights())
+    for name in ("image_pooling", "project"):
         getattr(aspp, name).set_weights(getattr(ksac, name).get_weights())
     for norm, branch in zip(ksac.norms, aspp.atrous, strict=True):
         branch.set_weights([layer_checks.to_numpy(ksac.kernel), *norm.get_weights()])
@@ -131,7 +132,7 @@ def test_drops_only_in_training():
         ),
         ({"dilation_rates": (6, 0)}, "Received: (6, 0)"),
         ({"dilation_rates": (6, 1.5)}, "Received: (6, 1.5)"),
-        ({"dilation_rates": (6, 6)}, "must not hold a rate twice. Received: (6, 6)"),
+        ({"dilation_rates": (6, 6)}, "must not hold a number twice. Received: (6, 6)"),
         ({"merge": "mean"}, "`merge` must be one of ('sum', 'concat'). Received: 'mean'"),
         ({"dropout_rate": 1.0}, "`dropout_rate` must be a number in [0, 1). Received: 1.0"),
         ({"image_pooling": "yes"}, "`image_pooling` must be True or False. Received: 'yes'"),

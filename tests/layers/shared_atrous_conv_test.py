@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kseg.benchmarks.layers import plain_shared_atrous_conv
+from kseg.benchmarks.plain import plain_shared_atrous_conv
 from kseg.layers import shared_atrous_conv as module
 from kseg.layers.shared_atrous_conv import shared_atrous_conv
 from tests import layer_checks

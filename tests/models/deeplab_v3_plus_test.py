@@ -113,10 +113,10 @@ def test_logits_are_float32_under_mixed_precision():
 
 def test_names_and_counts_are_refused_with_what_is_known():
     refusals = {
-        r"`backbone` must be one of \['mobilenet_v2', 'resnet50'\]\. Received: 'vgg'": {
+        r"`backbone` must be one of \['mobilenet_v2', 'resnet101', .*\]\. Received: 'vgg'": {
             "backbone": "vgg"
         },
-        r"`context` must be one of \['aspp', 'ksac'\]\. Received: 'psp'": {"context": "psp"},
+        r"`context` must be one of \['aspp', 'gcn', .*\]\. Received: 'psp'": {"context": "psp"},
         r"`output_stride` must be one of \(8, 16, 32\)\. Received: 4": {"output_stride": 4},
         "`num_classes` must be an integer >= 2. Received: 1": {"num_classes": 1},
         "`decoder_convs` must be an integer >= 1. Received: 0": {"decoder_convs": 0},
@@ -131,9 +131,36 @@ def test_names_and_counts_are_refused_with_what_is_known():
             deeplab_v3_plus(**arguments)
 
 
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_every_context_module_answers_at_the_size_of_the_image(context):
+    model = deeplab_v3_plus(3, context=context, filters=8, decoder=False, output_stride=32)
+    assert tuple(model(photograph(33, 50)).shape) == (2, 33, 50, 3)
+
+
+def test_the_decoder_can_be_separable():
+    plain = trainable(deeplab_v3_plus(5, decoder_convs=1, **SMALL))
+    separable = trainable(deeplab_v3_plus(5, decoder_convs=1, decoder_separable=True, **SMALL))
+    depthwise = 9 * (8 + 48) + 2 * (8 + 48)
+    assert plain - separable == 8 * (8 + 48) * 256 - depthwise
+
+
+def test_module_a_of_vortex_takes_the_rates_of_the_output_stride():
+    options = {"context": "vortex", "module": "A", "filters": 8, "decoder": False}
+    for output_stride, rates in ((8, (12, 24, 36)), (16, (6, 12, 18))):
+        model = deeplab_v3_plus(3, output_stride=output_stride, **options)
+        assert model.get_layer("context").dilation_rates == rates
+
+
+def test_a_fixed_size_is_the_models_and_warns_once_of_rates_beyond_the_map():
+    with pytest.warns(UserWarning, match=r"reach beyond the feature map of 5x5") as warned:
+        model = deeplab_v3_plus(3, decoder=False, filters=8, image_size=(65, 65))
+    assert model.input.shape == (None, 65, 65, 3)
+    assert len([each for each in warned if "reach beyond" in str(each.message)]) == 1
+
+
 def test_registries_name_what_can_be_built():
-    assert set(CONTEXTS) == {"aspp", "ksac"}
-    assert MODELS == {"deeplab_v3_plus": deeplab_v3_plus}
+    assert set(CONTEXTS) == {"none", "aspp", "ksac", "lkspp", "vortex", "gcn", "ppm"}
+    assert set(MODELS) == {"deeplab_v3_plus", "gcn_fcn", "dfp_fcn"}
 
 
 def test_the_docstring_example_runs():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kseg.errors import UserError
-from kseg.layers import ASPP
+from kseg.layers import ASPP, KSAC
 from kseg.training.checkpoints import Checkpoints, Position, metric_variables
 
 
@@ -124,3 +124,24 @@ def test_a_folder_without_checkpoints_gives_a_fresh_position_or_a_message(tmp_pa
         checkpoints.load_weights(model_of())
     with pytest.raises(UserError, match="no checkpoint at lost.npz"):
         checkpoints.load_weights(model_of(), "lost.npz")
+
+
+def module_of(layer_class, rates):
+    images = keras.Input((9, 9, 3))
+    model = keras.Model(images, layer_class(4, dilation_rates=rates, name="context")(images))
+    model.compile(keras.optimizers.SGD(0.1, name="sgd"), "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+@pytest.mark.parametrize("layer_class", [ASPP, KSAC])
+def test_other_rates_take_a_checkpoint_whole_another_number_is_refused(layer_class, tmp_path):
+    checkpoints, trained = Checkpoints(tmp_path), module_of(layer_class, (1, 2))
+    checkpoints.save(trained, Position(step=1))
+    other = module_of(layer_class, (2, 4))
+    checkpoints.load_weights(other, "newest")
+    for one, same in zip(trained.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+    for rates in ((1,), (1, 2, 4)):
+        with pytest.raises(UserError, match="another model.*another number of rates does not"):
+            checkpoints.load_weights(module_of(layer_class, rates), "newest")

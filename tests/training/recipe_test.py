@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from kseg.layers import KSAC
+from kseg.layers import KSAC, Deconvolution
+from kseg.models import CONTEXTS
 from kseg.training.recipe import compile_model
 
 RECIPE = {
@@ -75,6 +76,21 @@ def test_l2_is_on_convolution_kernels_and_the_shared_kernel_only():
     kernels = [v for v in model.trainable_variables if v.path in decayed]
     penalty = sum(0.125 * np.sum(np.square(v.numpy(), dtype="float64")) for v in kernels)
     assert float(sum(model.losses)) == pytest.approx(penalty, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", [*CONTEXTS, "upsampling"])
+def test_l2_reaches_the_kernels_of_every_module_but_no_depthwise_one(name):
+    images = keras.Input((9, 9, 8))
+    if name == "upsampling":
+        outputs = Deconvolution(name="upsampling")([images, keras.layers.UpSampling2D()(images)])
+    else:
+        outputs = CONTEXTS[name](4, name="context")(images)
+    model = keras.Model(images, outputs)
+    compile_model(model, **RECIPE | {"weight_decay": 0.25})
+    decayed = {v.path for v in model.trainable_variables if v.regularizer is not None}
+    kernels = {v.path for v in model.trainable_variables if len(v.shape) == 4}
+    assert decayed == {path for path in kernels if "depthwise" not in path}
+    assert decayed
 
 
 def test_a_batch_without_labelled_pixels_moves_no_weight():

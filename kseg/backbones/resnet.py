@@ -1,0 +1,30 @@
+"""ResNet50, ResNet101 and ResNet152 v1 of `keras.applications` (stride in a block's first 1x1)."""
+
+import keras
+
+from kseg.backbones.backbone import Backbone
+
+
+# Each tap is the output of the last block at its stride, as FCNs take res2..res5. The decoder of
+# the official DeepLabv3+ takes its stride 4 one block earlier and before the addition
+# (block1/unit_2/conv3, 256 channels too), out of the "beta" ResNet whose stem is three 3x3
+# convolutions, which `keras.applications` does not have.
+def _resnet(application, blocks_at_8, blocks_at_16):
+    return Backbone(
+        name=application.__name__.lower(),
+        application=application,
+        taps={
+            "stride_2": "conv1_relu",
+            "stride_4": "conv2_block3_out",
+            "stride_8": f"conv3_block{blocks_at_8}_out",
+            "stride_16": f"conv4_block{blocks_at_16}_out",
+            "stride_32": "conv5_block3_out",
+        },
+        normalization="caffe",
+        multi_grid_layers=tuple(f"conv5_block{unit}_2_conv" for unit in (1, 2, 3)),
+    )
+
+
+resnet50 = _resnet(keras.applications.ResNet50, 4, 6)
+resnet101 = _resnet(keras.applications.ResNet101, 4, 23)
+resnet152 = _resnet(keras.applications.ResNet152, 8, 36)

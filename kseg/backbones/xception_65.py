@@ -1,0 +1,147 @@
+"""Xception-65, the aligned Xception of DeepLabv3+."""
+
+import functools
+
+import keras
+from keras import layers
+
+from kseg.backbones.backbone import Backbone
+
+MODULE = "{flow}_flow_block{block}_unit_{unit}_xception_module"
+
+
+def xception_65_network(
+    *, include_top=False, weights=None, input_shape=(None, None, 3), middle_units=16
+):
+    """Builds the aligned Xception at stride 32, without its classifier.
+
+    A module is three separable 3x3 convolutions, the last of which subsamples; there is no pooling.
+    Batch normalisation follows each depthwise and each pointwise convolution. Before each separable
+    convolution stands a ReLU and none after, except in the last block, where a ReLU follows each of
+    its convolutions and none stands before. The shortcut is a strided 1x1 convolution (entry flow
+    and the exit flow's first block), the input itself (middle flow), or none (the last block);
+    nothing follows the addition.
+
+    A strided 3x3 convolution is padded by one pixel on each side, whatever the size of its input.
+
+    Layers are called as the variables of the official checkpoints, with "_" for "/", so that
+    `kseg.import_checkpoint` finds them.
+
+    Args:
+        include_top: bool, must be False. Default False.
+        weights: must be None. Default None.
+        input_shape: tuple (height, width, 3); height and width may be None, as by default.
+        middle_units: int, modules of the middle flow. Default 16, Xception-65; 8 is Xception-41.
+
+    Returns:
+        `keras.Model`, of the stride-32 feature map with 2048 channels.
+
+    Raises:
+        ValueError: for `include_top` or `weights`, of which there are none.
+
+    Reference:
+        Chen et al., "Encoder-Decoder with Atrous Separable Convolution", 2018, Figure 4, and
+        `deeplab/core/xception.py` of tensorflow/models. Departure: ReLU alone, not the bounded
+        activations that the code offers for quantisation.
+    """
+    if include_top or weights is not None:
+        raise ValueError(
+            "`include_top` must be False and `weights` None. "
+            f"Received: {include_top!r}, {weights!r}"
+        )
+    images = keras.Input(input_shape)
+    x = _conv_norm(images, 32, 3, 2, "entry_flow_conv1_1")
+    x = _conv_norm(_relu(x, "entry_flow_conv1_1"), 64, 3, 1, "entry_flow_conv1_2")
+    x = _relu(x, "entry_flow_conv1_2")
+    for block, depth in ((1, 128), (2, 256), (3, 728)):
+        x = _module(x, MODULE.format(flow="entry", block=block, unit=1), (depth,) * 3, stride=2)
+    for unit in range(1, middle_units + 1):
+        x = _module(x, MODULE.format(flow="middle", block=1, unit=unit), (728,) * 3)
+    x = _module(x, MODULE.format(flow="exit", block=1, unit=1), (728, 1024, 1024), stride=2)
+    x = _last_block(x, MODULE.format(flow="exit", block=2, unit=1), (1536, 1536, 2048))
+    return keras.Model(images, x, name="xception_65")
+
+
+def _module(x, name, depths, stride=1):
+    shortcut = x
+    if stride > 1:
+        shortcut = _conv_norm(x, depths[-1], 1, stride, f"{name}_shortcut")
+    for number, depth in enumerate(depths, start=1):
+        conv = f"{name}_separable_conv{number}"
+        x = layers.Activation("relu", name=f"{conv}_preceding_relu")(x)
+        x = _depthwise_norm(x, stride if number == len(depths) else 1, f"{conv}_depthwise")
+        x = _conv_norm(x, depth, 1, 1, f"{conv}_pointwise")
+    return layers.Add(name=f"{name}_add")([x, shortcut])
+
+
+def _last_block(x, name, depths):
+    for number, depth in enumerate(depths, start=1):
+        conv = f"{name}_separable_conv{number}"
+        x = _relu(_depthwise_norm(x, 1, f"{conv}_depthwise"), f"{conv}_depthwise")
+        x = _relu(_conv_norm(x, depth, 1, 1, f"{conv}_pointwise"), f"{conv}_pointwise")
+    return x
+
+
+def _relu(x, name):
+    return layers.Activation("relu", name=f"{name}_relu")(x)
+
+
+def _conv_norm(x, filters, kernel_size, stride, name):
+    conv = functools.partial(
+        layers.Conv2D, filters, kernel_size, kernel_initializer=_initializer(), name=name
+    )
+    return _norm(_centred(conv, x, kernel_size, stride), name)
+
+
+def _depthwise_norm(x, stride, name):
+    conv = functools.partial(
+        layers.DepthwiseConv2D, 3, depthwise_initializer=_initializer(), name=name
+    )
+    return _norm(_centred(conv, x, 3, stride), name)
+
+
+def _centred(conv, x, kernel_size, stride):
+    """Applies a convolution whose windows are centred at even sizes too."""
+    if stride > 1 and kernel_size > 1:
+        padding = layers.ZeroPadding2D((kernel_size - 1) // 2, name=f"{conv.keywords['name']}_pad")
+        return conv(strides=stride, padding="valid", use_bias=False)(padding(x))
+    return conv(strides=stride, padding="same", use_bias=False)(x)
+
+
+def _norm(x, name):
+    return layers.BatchNormalization(epsilon=1e-3, name=f"{name}_BatchNorm")(x)
+
+
+def _initializer():
+    # A new one for each layer: one initializer gives every layer of a shape the same values.
+    return keras.initializers.TruncatedNormal(stddev=0.09)  # As the official code.
+
+
+_LAST_BLOCK = MODULE.format(flow="exit", block=2, unit=1)
+
+
+def _second_of(flow, block):
+    """The second separable convolution of a block: the last map before the block subsamples."""
+    module = MODULE.format(flow=flow, block=block, unit=1)
+    return f"{module}_separable_conv2_pointwise_BatchNorm"
+
+
+# "stride_4" (256 channels, no ReLU) is the tap of the official DeepLabv3+ decoder; the taps of the
+# other strides stand at the same place of their blocks.
+xception_65 = Backbone(
+    name="xception_65",
+    application=xception_65_network,
+    taps={
+        "stride_2": _second_of("entry", 1),
+        "stride_4": _second_of("entry", 2),
+        "stride_8": _second_of("entry", 3),
+        "stride_16": _second_of("exit", 1),
+        "stride_32": f"{_LAST_BLOCK}_separable_conv3_pointwise_relu",
+    },
+    normalization="tf",
+    multi_grid_layers=tuple(
+        f"{_LAST_BLOCK}_separable_conv{number}_depthwise" for number in (1, 2, 3)
+    ),
+    no_imagenet="keras has none for DeepLab's Xception-65. `python -m kseg.import_checkpoint` "
+    "makes a weight file of an official checkpoint; give its path",
+)

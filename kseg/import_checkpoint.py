@@ -1,0 +1,202 @@
+"""Reads an official TF1 checkpoint of DeepLab or slim into the weight file of a backbone:
+
+python -m kseg.import_checkpoint --checkpoint=deeplabv3/model.ckpt --backbone=xception_65
+    --output=x65.weights.h5
+
+`--backbone_weights=x65.weights.h5` then trains from it. Prints what became of every variable; with
+any missing or of another shape it writes nothing, unless `--allow_missing` insists.
+
+Xception-65 goes in whole. So do MobileNetV2 and slim's ResNets, and compute the same at sizes
+k * 16 + 1; at others slim shifts its windows by a pixel, which the backbones here never do. The
+stride in the last unit of a ResNet block there is the one in the first unit of the next block
+here. A ResNet's stem is turned from RGB to BGR; the means that DeepLab subtracts differ from ours
+by less than one of 255 levels. The "beta" ResNets begin with three convolutions that have no
+counterpart here: all but these and the convolutions behind them can be taken.
+"""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+from kseg import program
+from kseg.backbones import BACKBONES
+from kseg.errors import UserError
+from kseg.files import atomic_path
+from kseg.importing.official_names import SCOPES, kind_of, official_name, root_scope
+
+
+@dataclasses.dataclass
+class Report:
+    """What became of every variable; each line names one.
+
+    Attributes:
+        taken: From the checkpoint into the network.
+        zeroed: Biases of the network that the checkpoint does without: zero is what it computes.
+        dropped: Of the network behind its last feature map and not in the checkpoint; not needed.
+        missing: Of the network and not in the checkpoint.
+        mismatched: In both, in different shapes.
+        left: Of the checkpoint and not of the network, by what the checkpoint keeps them for.
+    """
+
+    taken: list[str] = dataclasses.field(default_factory=list)
+    zeroed: list[str] = dataclasses.field(default_factory=list)
+    dropped: list[str] = dataclasses.field(default_factory=list)
+    missing: list[str] = dataclasses.field(default_factory=list)
+    mismatched: list[str] = dataclasses.field(default_factory=list)
+    left: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the network got all that it computes with."""
+        return not (self.missing or self.mismatched)
+
+    def text(self) -> str:
+        """Returns the report with a headline for each group and a line for each variable."""
+        groups = [
+            ("taken", self.taken),
+            ("zeroed (biases that the checkpoint does without)", self.zeroed),
+            ("dropped (behind the last feature map)", self.dropped),
+            *((f"left ({kind})", names) for kind, names in sorted(self.left.items())),
+            ("missing in the checkpoint", self.missing),
+            ("of another shape", self.mismatched),
+        ]
+        lines = []
+        for headline, names in groups:
+            lines.append(f"{headline}: {len(names)}")
+            lines.extend(f"  {name}" for name in names)
+        return "\n".join(lines)
+
+
+def open_checkpoint(checkpoint: str | os.PathLike) -> Any:
+    """Opens a TF1 checkpoint.
+
+    Args:
+        checkpoint: Its prefix (`model.ckpt`), one of its files, or the folder of the newest.
+
+    Returns:
+        What `tf.train.load_checkpoint` gives, a class without a public name.
+
+    Raises:
+        UserError: If there is none, or it cannot be read.
+    """
+    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", os.fspath(checkpoint))
+    try:
+        return tf.train.load_checkpoint(prefix)
+    except (ValueError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            "`--checkpoint` must be the prefix of a TF1 checkpoint, such as model.ckpt beside "
+            f"model.ckpt.index. Received: {checkpoint}: {reason}"
+        ) from error
+
+
+def import_checkpoint(checkpoint: str | os.PathLike, backbone: str) -> tuple[keras.Model, Report]:
+    """Fills the network of a backbone from an official checkpoint.
+
+    Args:
+        checkpoint: See `open_checkpoint`.
+        backbone: Name of the backbone; one of `SCOPES`.
+
+    Returns:
+        The network as `Backbone.application` builds it, whose weight file `Backbone` loads, and
+        what became of every variable. What is missing keeps its random value.
+
+    Raises:
+        UserError: If the backbone is in no official checkpoint, the checkpoint cannot be read, or
+            holds nothing of the backbone.
+    """
+    if backbone not in SCOPES:
+        raise UserError(f"`--backbone` must be one of {sorted(SCOPES)}. Received: {backbone!r}")
+    reader = open_checkpoint(checkpoint)
+    shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    root = root_scope(backbone)
+    if not any(name.startswith(root) for name in shapes):
+        scopes = sorted({name.split("/")[0] for name in shapes})
+        raise UserError(
+            f"{checkpoint} holds nothing of {backbone!r}, whose variables are called {root}... "
+            f"It holds: {', '.join(scopes[:8])}"
+        )
+    record = BACKBONES[backbone]
+    network = record.application(include_top=False, weights=None, input_shape=(None, None, 3))
+    needed = {layer.name for layer in keras.Model(network.input, record.tapped(network)).layers}
+    report, met = Report(), set()
+    for layer in network.layers:
+        for variable in layer.weights:
+            name = official_name(backbone, layer, variable)
+            shape = tuple(variable.shape)
+            ours = f"{layer.name}/{variable.name} {shape}"
+            if shapes.get(name) == shape:
+                value = _read(reader, name, checkpoint)
+                if record.normalization == "caffe" and name == f"{root}conv1/weights":
+                    value = value[:, :, ::-1].copy()  # slim shows its ResNets RGB, Keras BGR.
+                variable.assign(value)
+                report.taken.append(f"{name} -> {ours}")
+            elif name in shapes:
+                report.mismatched.append(f"{name} {shapes[name]} -> {ours}")
+            elif variable.name == "bias":
+                variable.assign(np.zeros(shape, "float32"))
+                report.zeroed.append(ours)
+            else:
+                group = report.missing if layer.name in needed else report.dropped
+                group.append(f"{name} -> {ours}")
+            met.add(name)
+    for name in sorted(set(shapes) - met):
+        report.left.setdefault(kind_of(name), []).append(f"{name} {shapes[name]}")
+    return network, report
+
+
+def _read(reader: Any, name: str, checkpoint: str | os.PathLike) -> np.ndarray:
+    try:
+        return reader.get_tensor(name)
+    except (tf.errors.OpError, IndexError) as error:  # IndexError where the file is cut short
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{checkpoint} is damaged: {name} cannot be read: {reason}") from error
+
+
+def write_weights(network: keras.Model, output: str | os.PathLike) -> None:
+    """Writes a weight file, whole or not at all; makes its folder."""
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(output) as partial:
+        network.save_weights(partial)
+
+
+def define_flags() -> None:
+    """Defines the flags of this program."""
+    flags.DEFINE_string("checkpoint", "", "Prefix of the checkpoint: model.ckpt of *.ckpt.index.")
+    flags.DEFINE_string("backbone", "", f"One of {', '.join(sorted(SCOPES))}.")
+    flags.DEFINE_string("output", "", "File to write; its name ends in .weights.h5.")
+    flags.DEFINE_bool(
+        "allow_missing",
+        False,
+        "Write the file though variables are missing or of another shape; they stay random.",
+    )
+
+
+def main(values: flags.FlagValues) -> int:
+    """Imports one checkpoint; returns 1, and writes nothing, if the backbone would not be whole."""
+    program.require(values, "checkpoint", "backbone", "output")
+    if not values.output.endswith(".weights.h5"):
+        raise UserError(f"`--output` must end in .weights.h5. Received: {values.output}")
+    network, report = import_checkpoint(values.checkpoint, values.backbone)
+    print(report.text())
+    lost = len(report.missing) + len(report.mismatched)
+    if lost and not values.allow_missing:
+        print(
+            f"nothing written: {lost} variables of {values.backbone} would stay random; "
+            "--allow_missing writes the file all the same"
+        )
+        return 1
+    write_weights(network, values.output)
+    print(f"weights written: {values.output}; train with --backbone_weights={values.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    program.run(main, define_flags)

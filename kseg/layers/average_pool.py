@@ -1,0 +1,41 @@
+"""Average pooling at stride 1 that leaves the padding out, at a price that hardly grows with k.
+
+The mean over a k x k window is the mean over k rows of the means over k columns, also where the
+border cuts the window: what is left of it is still a rectangle. Each of the two is one product
+with a small band matrix, whose rows hold 1 over the number of pixels that the window keeps. A
+pooling kernel reads k x k values for each pixel instead, and its gradient writes as many.
+"""
+
+from keras import ops
+
+
+def average_pool(features, pool_size):
+    """The mean of the window around each pixel, counting only pixels inside the map.
+
+    Equal to `tf.nn.avg_pool2d(features, pool_size, 1, "SAME")` up to rounding, in value and in
+    gradient.
+
+    Args:
+        features: Float tensor `(batch, height, width, channels)`; in TensorFlow graphs the first
+            three may be unknown.
+        pool_size: Odd integer >= 1, height and width of the window. It may exceed the map.
+
+    Returns:
+        Tensor `(batch, height, width, channels)` of the same dtype.
+    """
+    if pool_size == 1:
+        return features
+    batch, height, width, channels = ops.shape(features)
+    rows = _window_means(height, pool_size, features.dtype)
+    columns = _window_means(width, pool_size, features.dtype)
+    lines = ops.reshape(features, (batch, height, width * channels))
+    features = ops.reshape(ops.matmul(rows, lines), (batch, height, width, channels))
+    return ops.matmul(columns, features)
+
+
+def _window_means(length, pool_size, dtype):
+    """Matrix `(length, length)` that takes a line to the means of the windows around its pixels."""
+    positions = ops.arange(length, dtype="int32")
+    distances = ops.abs(positions[:, None] - positions[None, :])
+    window = ops.cast(distances <= pool_size // 2, "float32")
+    return ops.cast(window / ops.sum(window, axis=1, keepdims=True), dtype)

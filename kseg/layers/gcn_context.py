@@ -1,0 +1,66 @@
+"""GCN as a context module of DeepLab networks."""
+
+import keras
+from keras import ops
+
+from kseg.layers.batch_norm import BatchNorm
+from kseg.layers.gcn import GCN
+
+
+@keras.saving.register_keras_serializable(package="kseg")
+class GCNContext(keras.layers.Layer):
+    """`GCN`, batch normalisation, ReLU: a large window where ASPP has several rates.
+
+    Args:
+        filters: Integer. Channels of the output. Defaults to 256, as the other context modules.
+        kernel_size: Odd integer. Side of the window. Defaults to 7, as in `GCN`.
+
+    Call arguments:
+        features: Float tensor `(batch, height, width, channels)`; height and width may be
+            unknown.
+        training: Boolean. Whether the normalisation uses the batch's statistics.
+
+    Input shape:
+        `(batch, height, width, channels)`
+
+    Output shape:
+        `(batch, height, width, filters)`
+
+    Raises:
+        ValueError: If an argument is not as described above; the message names it.
+
+    Example:
+        >>> import numpy as np
+        >>> from kseg.layers import GCNContext
+        >>> features = np.zeros((2, 9, 9, 16), "float32")
+        >>> tuple(GCNContext(8, kernel_size=5)(features).shape)
+        (2, 9, 9, 8)
+
+    Reference:
+        Peng et al., "Large Kernel Matters - Improve Semantic Segmentation by Global Convolutional
+        Network", 2017. Departure: there the block gives class scores, with nothing after it (see
+        `kseg.models.gcn_fcn`); here it gives features, normalised and rectified as those of the
+        modules that it is compared with.
+    """
+
+    def __init__(self, filters=256, *, kernel_size=7, **kwargs):
+        super().__init__(**kwargs)
+        self.gcn = GCN(filters, kernel_size=kernel_size, dtype=self.dtype_policy, name="gcn")
+        self.norm = BatchNorm(epsilon=1e-5, dtype=self.dtype_policy, name="norm")
+
+    def build(self, input_shape):
+        self.gcn.build(input_shape)
+        self.norm.build(self.compute_output_shape(input_shape))
+
+    def call(self, features, training=None):
+        return ops.relu(self.norm(self.gcn(features), training=training))
+
+    def compute_output_shape(self, input_shape):
+        return self.gcn.compute_output_shape(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.gcn.filters,
+            "kernel_size": self.gcn.kernel_size,
+        }

@@ -1,0 +1,252 @@
+"""The papers' numbers beside ours: `python -m kseg.papers`.
+
+Every number of ours is counted on built layers and traced networks. A count agrees when it is
+less than one unit of the last printed digit away.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from tqdm import tqdm
+
+from kseg import counting, program
+from kseg.backbones import BACKBONES
+from kseg.errors import UserError
+from kseg.files import atomic_path
+from kseg.layers import ASPP, GCN, KSAC, LKSPP, ConvStack, LargeKernelConv, VortexPooling
+from kseg.models import deeplab_v3_plus, dfp_fcn
+
+CLASSES = 21  # Pascal VOC with its background, in every row
+LKSPP_SIZES = (1, 4, 8, 16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One number of a paper and ours.
+
+    Attributes:
+        paper: Short name of the paper.
+        where: Table, section or equation.
+        what: What is counted, and by which option it is met where there is one.
+        printed: The paper's number as it stands there.
+        ours: Ours in the same unit.
+        agrees: Whether ours is within the tolerance of this row.
+    """
+
+    paper: str
+    where: str
+    what: str
+    printed: str
+    ours: str
+    agrees: bool
+
+
+def _row(paper, where, what, printed, ours, unit="", *, within=None) -> Row:
+    """A row whose tolerance is one unit of the last printed digit, or a share of the number.
+
+    Args:
+        printed: String, the number as printed, without its unit.
+        ours: The count, in the same unit.
+        unit: String that follows both.
+        within: Share of the number that ours may be off, instead.
+    """
+    decimals = len(printed.partition(".")[2])
+    tolerance = 10**-decimals if within is None else within * float(printed)
+    shown = f"{ours:,.{decimals + 2}f}" if isinstance(ours, float) else f"{ours:,}"
+    agrees = abs(ours - float(printed)) < tolerance
+    return Row(paper, where, what, printed + unit, shown + unit, agrees)
+
+
+def ksac() -> Iterator[Row]:
+    """KSAC: Table 1, sections 3.2 and 5.3."""
+    modules = {
+        "ASPP": {"context": "aspp"},
+        "KSAC, --merge=sum": {"context": "ksac", "merge": "sum"},
+        "KSAC, --merge=concat": {"context": "ksac", "merge": "concat"},
+    }
+    for module, options in modules.items():
+        network = deeplab_v3_plus(CLASSES, backbone="mobilenet_v2", decoder=False, **options)
+        millions = counting.parameters(network) / 1e6
+        printed = "4.5" if module == "ASPP" else "3.0"
+        what = f"MobileNetV2, no decoder, {module}: trainable parameters"
+        yield _row("KSAC", "Table 1", what, printed, millions, " M")
+    for module, options in modules.items():
+        network = deeplab_v3_plus(CLASSES, backbone="xception_65", decoder_convs=1, **options)
+        millions = counting.parameters(network, trainable=False) / 1e6
+        printed = "54.3" if module == "ASPP" else "44.8"
+        what = f"Xception-65, --decoder_convs=1, {module}: all variables"
+        yield _row("KSAC", "Table 1", what, printed, millions, " M")
+    aspp, three = _built(ASPP(), 2048), _built(KSAC(), 2048)
+    saved = 100 * (1 - _kernels(three, 2048) / _kernels(aspp, 2048))
+    yield _row("KSAC", "3.2", "kernel weights saved before the projection", "62", saved, " %")
+    five = _built(KSAC(dilation_rates=(1, 6, 12, 18, 24)), 2048)
+    more = _kernels(five) - _kernels(three)
+    yield _row("KSAC", "5.3", "kernel weights that rates 1 and 24 add", "0", more)
+
+
+def gcn() -> Iterator[Row]:
+    """Large Kernel Matters: Tables 2, 4 and 11."""
+    tables = {
+        "GCN": (GCN, ("260", "434", "608", "782")),
+        "k x k convolution": (LargeKernelConv, ("387", "1075", "2107", "3484")),
+    }
+    for name, (layer, numbers) in tables.items():
+        for size, printed in zip((3, 5, 7, 9), numbers, strict=True):
+            thousands = counting.parameters(_built(layer(CLASSES, kernel_size=size), 2048)) / 1e3
+            what = f"{name}, k = {size}, 2048 -> {CLASSES}: parameters"
+            yield _row("GCN", "Table 2", what, printed, thousands, " K")
+    for channels, printed in ((2048, "75885"), (1024, "28505"), (210, "4307")):
+        stack = _built(ConvStack(CLASSES, kernel_size=7, channels=channels), 2048)
+        what = f"stack of 3x3, k = 7, m = {channels}: parameters"
+        yield _row("GCN", "Table 4", what, printed, counting.parameters(stack) / 1e3, " K")
+    for name in ("resnet50", "resnet50_gcn"):
+        network = BACKBONES[name](output_stride=32)
+        millions = counting.cost(network, (1, 224, 224, 3)).multiply_adds / 1e6
+        what = f"{name} at 224x224: multiply-adds (within 5 %)"
+        yield _row("GCN", "Table 11", what, "3700", millions, " M", within=0.05)
+
+
+def vortex() -> Iterator[Row]:
+    """Vortex pooling: Equation 1, the share of a 65x65 map that one output sees."""
+    plain = {"image_pooling": False, "dropout_rate": 0.0}
+    atrous = {"dilation_rates": (12, 24, 36), **plain}
+    # On 65x65 the outer taps of rate 36 fall outside; Module B covers that map and a bit more.
+    rows = (
+        ("ASPP", ASPP(1, **atrous), 129, "0.0059"),
+        ("Module A, 5x5", VortexPooling(1, module="A", pool_size=5, **atrous), 129, "0.148"),
+        ("Module A, 9x9", VortexPooling(1, module="A", pool_size=9, **atrous), 129, "0.479"),
+        ("Module B", VortexPooling(1, module="B", **plain), 65, "1"),
+    )
+    for name, layer, size, printed in rows:
+        share = _seen(_built(layer, 1), size) / 65**2
+        what = f"{name}: share of 65x65 seen, on a map of {size}x{size}"
+        yield _row("Vortex", "Eq. 1", what, printed, share)
+
+
+def lkspp() -> Iterator[Row]:
+    """LKSPP: Equations 1 to 4 at C = D = 256."""
+    width = 256
+    equations = {
+        "plain": ("Eq. 1", "K*K*C*D", lambda k: k * k * width * width),
+        "dense": ("Eq. 2", "4*K*C*D", lambda k: 4 * k * width * width),
+        "separable": ("Eq. 3", "4(K*C + C*D)", lambda k: 4 * (k * width + width * width)),
+    }
+    for convolution, (where, formula, printed) in equations.items():
+        for size in LKSPP_SIZES:
+            what = f"--convolution={convolution}, K = {size}: {formula}"
+            yield _row("LKSPP", where, what, str(printed(size)), lkspp_count(convolution, size))
+    total = sum(equations["separable"][2](size) for size in LKSPP_SIZES)
+    module = _built(LKSPP(width, image_pooling=False), width)
+    ours = _kernels(module) - _kernels(module.project)
+    yield _row("LKSPP", "Eq. 4", f"the module, K = {LKSPP_SIZES}", str(total), ours)
+
+
+def lkspp_count(convolution: str, size: int, width: int = 256) -> int:
+    """Kernel weights of one kernel size of LKSPP, counted on the built layer."""
+    layer = LKSPP(width, kernel_sizes=(size,), convolution=convolution, image_pooling=False)
+    layer = _built(layer, width)
+    return _kernels(layer) - _kernels(layer.project)
+
+
+def dfp() -> Iterator[Row]:
+    """DFP: Table 1, the cost against the depth, by arithmetic and never by a clock."""
+    costs = [counting.cost(dfp_fcn(CLASSES, depth=d), (1, 512, 512, 3)) for d in range(6)]
+    for name in ("multiply_adds", "activation_bytes"):
+        values = [getattr(cost, name) for cost in costs]
+        falls = sum(after < before for before, after in zip(values, values[1:], strict=False))
+        shown = " ".join(f"{value / 1e9:.2f}" for value in values)
+        what = f"{name.replace('_', ' ')} (10^9) at 512x512, depth 0 to 5: {shown}; times it falls"
+        yield _row("DFP", "Table 1", what, "0", falls)
+    share = costs[2].multiply_adds / costs[5].multiply_adds
+    yield _row("DFP", "Table 1", "multiply-adds of depth 2 over depth 5", "0.80", share)
+
+
+PAPERS: dict[str, Callable[[], Iterator[Row]]] = {
+    "KSAC": ksac,
+    "GCN": gcn,
+    "Vortex": vortex,
+    "LKSPP": lkspp,
+    "DFP": dfp,
+}
+
+
+def _built(layer, channels: int):
+    layer.build((None, None, None, channels))
+    return layer
+
+
+def _kernels(layer, channels: int | None = None) -> int:
+    """Weights of the convolution kernels in a layer; only those that read so many channels."""
+    kernels = [v for v in layer.trainable_variables if len(v.shape) == 4]
+    return sum(int(np.prod(v.shape)) for v in kernels if channels in (None, v.shape[2]))
+
+
+def _seen(layer, size: int) -> int:
+    """How many pixels of a map the output at its centre depends on."""
+    for variable in layer.trainable_variables:
+        if len(variable.shape) == 4:
+            variable.assign(tf.ones(variable.shape))  # so that nothing cancels or is rectified
+    features = tf.ones((1, size, size, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        centre = layer(features)[:, size // 2, size // 2]
+    return int(np.count_nonzero(tape.gradient(centre, features)))
+
+
+def rows() -> Iterator[Row]:
+    """All rows, as they are counted."""
+    for paper in PAPERS.values():
+        yield from paper()
+
+
+def draw_lkspp_figure(path: str) -> None:
+    """Draws Figure 3 of LKSPP: weights of one kernel size against K, three forms, C = D = 256.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("`--figure` needs matplotlib: pip install 'kseg[figures]'") from error
+    sizes = range(1, 17)
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for convolution, label in (
+        ("plain", "plain K x K (Eq. 1)"),
+        ("dense", "large kernel (Eq. 2)"),
+        ("separable", "separable large kernel (Eq. 3)"),
+    ):
+        counts = [lkspp_count(convolution, size) / 1e6 for size in sizes]
+        axes.plot(sizes, counts, marker="o", label=label)
+    axes.set(xlabel="kernel size K", ylabel="weights (millions)", title="LKSPP, Figure 3")
+    axes.legend()
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("figure", "lkspp_figure_3.png", "File of LKSPP's Figure 3; empty: none.")
+
+
+def main(values: flags.FlagValues) -> int:
+    found = list(tqdm(rows(), desc="count", unit="row", leave=False))
+    widths = [max(len(getattr(row, name)) for row in found) for name in ("paper", "where", "what")]
+    for row in found:
+        texts = (row.paper, row.where, row.what)
+        head = "  ".join(f"{text:<{width}}" for text, width in zip(texts, widths, strict=True))
+        verdict = "agrees" if row.agrees else "DISAGREES"
+        print(f"{head}  {row.printed:>10}  {row.ours:>14}  {verdict}")
+    failed = sum(not row.agrees for row in found)
+    print(f"{len(found) - failed} of {len(found)} rows agree")
+    if values.figure:
+        draw_lkspp_figure(values.figure)
+        print(f"LKSPP, Figure 3: {values.figure}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    program.run(main, define_flags)

@@ -1,0 +1,51 @@
+"""What the tests of networks share: random weights that carry a picture through, and comparison."""
+
+import keras
+import numpy as np
+
+from tests.layer_checks import to_numpy
+
+
+def scramble(network, seed=0):
+    """Gives every variable a value of its own, the statistics of batch normalisation included.
+
+    Kernels are large enough to carry the picture through to the last tap: in a network whose maps
+    are flat, a wrong dilation changes nothing.
+    """
+    random = np.random.default_rng(seed)
+    depthwise = {
+        layer.kernel.path
+        for layer in network.layers
+        if isinstance(layer, keras.layers.DepthwiseConv2D)
+    }
+    for variable in network.variables:
+        shape = tuple(variable.shape)
+        if variable.name == "kernel":
+            inputs = np.prod(shape[:2]) * (1 if variable.path in depthwise else shape[2])
+            value = random.standard_normal(shape, "float32") * (2 / inputs) ** 0.5
+        elif variable.name in ("gamma", "moving_variance"):
+            value = random.uniform(0.5, 1.5, shape)
+        else:
+            value = random.normal(0, 0.2, shape)
+        variable.assign(value.astype("float32"))
+
+
+def photograph(height, width, seed=1):
+    return np.random.default_rng(seed).normal(0, 1, (1, height, width, 3)).astype("float32")
+
+
+def assert_close(actual, expected):
+    """Equal within rounding, measured against how much the map varies from place to place."""
+    actual, expected = to_numpy(actual), to_numpy(expected)
+    variation = expected.std(axis=(1, 2)).mean()
+    assert variation > 0.02 * np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3 * variation)
+
+
+def multiply_adds(network):
+    """Multiply-adds of the convolutions of a network of known input size, from its layers."""
+    total = 0
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            total += int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:3]))
+    return total

@@ -1,0 +1,103 @@
+"""ResNet50-GCN against the table of its paper, and the atrous identity."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from kseg.backbones import BACKBONES
+from kseg.backbones.resnet50_gcn import resnet50_gcn_network
+from tests.backbones.networks import assert_close, multiply_adds, photograph, scramble
+from tests.layer_checks import call, to_numpy
+
+GCN = BACKBONES["resnet50_gcn"]
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The undilated network with scrambled weights."""
+    network = resnet50_gcn_network()
+    scramble(network)
+    return network
+
+
+def test_multiply_adds_are_those_of_resnet50():
+    """Table 11 prints 3700 M for both, at 224 x 224; within 5 %."""
+    plain = keras.applications.ResNet50(include_top=False, weights=None, input_shape=(224, 224, 3))
+    ours = resnet50_gcn_network(input_shape=(224, 224, 3))
+    assert multiply_adds(plain) == 3_855_925_248
+    assert multiply_adds(ours) == 3_589_458_544
+    assert all(abs(multiply_adds(each) / 3.7e9 - 1) < 0.05 for each in (plain, ours))
+
+
+def test_kernels_are_those_of_the_table(network):
+    for stage, blocks, k, filters, width in ((4, 6, 5, 85, 1024), (5, 3, 7, 128, 2048)):
+        for block in range(1, blocks + 1):
+            name = f"conv{stage}_block{block}"
+            kernels = {
+                layer.name.removeprefix(f"{name}_"): tuple(layer.kernel.shape)
+                for layer in network.layers
+                if isinstance(layer, keras.layers.Conv2D) and layer.name.startswith(f"{name}_")
+            }
+            channels = width if block > 1 else width // 2
+            expected = {
+                "row_column_1_conv": (1, k, channels, filters),
+                "row_column_2_conv": (k, 1, filters, filters),
+                "column_row_1_conv": (k, 1, channels, filters),
+                "column_row_2_conv": (1, k, filters, filters),
+                "project_conv": (1, 1, filters, width),
+            }
+            if block == 1:
+                expected["shortcut_conv"] = (1, 1, channels, width)
+            assert kernels == expected
+
+
+def test_stem_res_2_and_res_3_take_the_weights_of_resnet50_by_name(network):
+    plain = keras.applications.ResNet50(include_top=False, weights=None)
+    ours = {layer.name: [w.shape for w in layer.weights] for layer in network.layers}
+    shared = [layer for layer in plain.layers if layer.name in ours and layer.weights]
+    for layer in shared:
+        assert [w.shape for w in layer.weights] == ours[layer.name]
+    # The stem and 7 blocks of three convolutions, two of them with a shortcut's, each with its
+    # normalisation; of the later stages nothing.
+    assert len(shared) == 2 * (1 + 7 * 3 + 2)
+    assert not any(layer.name.startswith(("conv4", "conv5")) for layer in shared)
+
+
+@pytest.mark.parametrize("output_stride", [16, 8])
+def test_the_dense_output_subsampled_is_the_output_at_stride_32(network, output_stride):
+    backbone = dataclasses.replace(GCN, application=lambda **_: network)
+    image = photograph(65, 97)
+    dense = call(backbone(output_stride=output_stride), image)
+    sparse = call(keras.Model(network.input, GCN.tapped(network)), image)
+    for tap in GCN.taps:
+        stride = int(tap.removeprefix("stride_"))
+        step = max(1, stride // output_stride)
+        assert tuple(dense[tap].shape[1:3]) == tuple(
+            size // min(stride, output_stride) + 1 for size in (64, 96)
+        )
+        assert_close(to_numpy(dense[tap])[:, ::step, ::step], sparse[tap])
+
+
+def test_channels_of_the_taps(network):
+    channels = [output.shape[-1] for output in GCN.tapped(network).values()]
+    assert channels == [64, 256, 512, 1024, 2048]
+
+
+def test_a_block_sees_k_by_k(network):
+    """Every pixel of a k x k neighbourhood reaches the sum of the two paths, and no other."""
+    names = ("conv5_block1_out", "conv5_block2_paths_add")
+    below, above = (network.get_layer(name).output for name in names)
+    paths = keras.Model(below, above)
+    features = np.zeros((1, 15, 15, 2048), "float32")
+    features[0, 7, 7] = np.random.default_rng(0).normal(size=2048)
+    reached = np.any(to_numpy(call(paths, features)) != 0, axis=(0, 3))
+    expected = np.zeros((15, 15), bool)
+    expected[4:11, 4:11] = True
+    np.testing.assert_array_equal(reached, expected)
+
+
+def test_there_is_no_classifier():
+    with pytest.raises(ValueError, match="`include_top` must be False and `weights` None"):
+        resnet50_gcn_network(include_top=True)

@@ -1,0 +1,114 @@
+"""Xception-65: the official counts and rates, and the atrous identity.
+
+What it computes is compared with the official network in `tests/import_checkpoint_test.py`.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from kseg.backbones import BACKBONES
+from kseg.backbones.xception_65 import xception_65_network
+from tests.backbones.networks import assert_close, photograph, scramble
+from tests.layer_checks import call, to_numpy
+
+XCEPTION = BACKBONES["xception_65"]
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The undilated network with scrambled weights, two units of the middle flow for sixteen."""
+    network = xception_65_network(middle_units=2)
+    scramble(network)
+    return network
+
+
+@pytest.fixture(scope="module")
+def backbone(network):
+    return dataclasses.replace(XCEPTION, application=lambda **_: network)
+
+
+def depthwise_windows(network):
+    """(stride, dilation) of the three depthwise convolutions of each module, by module."""
+    found = {}
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            module = layer.name.partition("_xception_module")[0]
+            found.setdefault(module, []).append((layer.strides[0], layer.dilation_rate[0]))
+    return found
+
+
+def test_counts_are_those_of_the_official_network():
+    network = xception_65_network()
+    sizes = {variable.path: int(np.prod(variable.shape)) for variable in network.variables}
+    kernels = [size for path, size in sizes.items() if path.endswith("kernel")]
+    assert sum(kernels) == 37_682_112
+    assert sum(sizes.values()) == 38_052_512  # 38.05 M, moving statistics included
+    assert len(kernels) == 2 + 2 * 3 * 21 + 4  # stem, 21 modules of separable ones, shortcuts
+
+
+@pytest.mark.parametrize("output_stride", [16, 8])
+def test_the_dense_output_subsampled_is_the_output_at_stride_32(network, backbone, output_stride):
+    image = photograph(65, 97)
+    dense = call(backbone(output_stride=output_stride, multi_grid=(1, 1, 1)), image)
+    sparse = call(keras.Model(network.input, XCEPTION.tapped(network)), image)
+    for tap in XCEPTION.taps:
+        stride = int(tap.removeprefix("stride_"))
+        step = max(1, stride // output_stride)
+        assert tuple(dense[tap].shape[1:3]) == tuple(
+            size // min(stride, output_stride) + 1 for size in (64, 96)
+        )
+        assert_close(to_numpy(dense[tap])[:, ::step, ::step], sparse[tap])
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "third", "middle", "exit_1", "exit_2"),
+    [
+        (32, (2, 1), 1, [(1, 1), (1, 1), (2, 1)], [1, 2, 4]),
+        (16, (2, 1), 1, [(1, 1), (1, 1), (1, 1)], [2, 4, 8]),
+        (8, (1, 1), 2, [(1, 2), (1, 2), (1, 2)], [4, 8, 16]),
+    ],
+)
+def test_strides_and_rates_are_those_of_the_official_network(
+    backbone, output_stride, third, middle, exit_1, exit_2
+):
+    windows = depthwise_windows(backbone(output_stride=output_stride, multi_grid=(1, 2, 4)))
+    assert windows["entry_flow_block1_unit_1"] == [(1, 1), (1, 1), (2, 1)]
+    assert windows["entry_flow_block2_unit_1"] == [(1, 1), (1, 1), (2, 1)]
+    assert windows["entry_flow_block3_unit_1"] == [(1, 1), (1, 1), third]
+    assert windows["middle_flow_block1_unit_2"] == [(1, middle)] * 3
+    assert windows["exit_flow_block1_unit_1"] == exit_1
+    assert windows["exit_flow_block2_unit_1"] == [(1, rate) for rate in exit_2]
+
+
+def test_channels_of_the_taps_and_the_low_level_map_is_not_rectified(network, backbone):
+    outputs = XCEPTION.tapped(network)
+    assert [output.shape[-1] for output in outputs.values()] == [128, 256, 728, 1024, 2048]
+    features = call(keras.Model(network.input, outputs), photograph(33, 33))
+    assert to_numpy(features["stride_4"]).min() < 0
+    assert to_numpy(features["stride_32"]).min() == 0
+
+
+def test_variable_paths_are_unique_and_the_same_in_every_build(network, backbone):
+    paths = [variable.path for variable in network.variables]
+    assert len(set(paths)) == len(paths)
+    assert [variable.path for variable in backbone(output_stride=16).variables] == paths
+
+
+def test_a_file_of_another_network_is_refused_by_name(network, tmp_path):
+    path = tmp_path / "other.weights.h5"
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
+
+    def xception_65_network(**_):
+        return network
+
+    backbone = dataclasses.replace(XCEPTION, application=xception_65_network)
+    with pytest.raises(ValueError, match=r"does not fit xception_65_network\(include_top=False\)"):
+        backbone(weights=path)
+
+
+def test_there_is_no_classifier():
+    with pytest.raises(ValueError, match="`include_top` must be False and `weights` None"):
+        xception_65_network(weights="imagenet")

@@ -1,0 +1,58 @@
+"""BoundaryRefinement: contract, example, laws."""
+
+import numpy as np
+
+from kseg.layers.boundary_refinement import BoundaryRefinement
+from tests import layer_checks
+
+
+def built(channels):
+    layer = BoundaryRefinement()
+    layer.build((None, None, None, channels))
+    return layer
+
+
+def test_keeps_the_contract(tmp_path):
+    layer_checks.check_layer(BoundaryRefinement, [(4, 6, 5, 3)], (4, 6, 5, 3), tmp_path)
+
+
+def test_example_runs():
+    layer_checks.run_docstring_example(BoundaryRefinement)
+
+
+def test_without_a_correction_the_scores_pass():
+    layer = built(3)
+    kernel, bias = layer.second.get_weights()
+    layer.second.set_weights([0 * kernel, bias])
+    (scores,) = layer_checks.random_inputs([(2, 6, 5, 3)])
+    np.testing.assert_array_equal(layer_checks.to_numpy(layer(scores)), scores)
+
+
+def test_with_a_kernel_that_negates_and_one_that_passes_it_is_a_relu():
+    """`x + relu(-x) = relu(x)`: one ReLU, between the convolutions, and none after the sum."""
+    layer = built(3)
+    passing = np.zeros((3, 3, 3, 3), "float32")
+    passing[1, 1] = np.eye(3)
+    bias = np.zeros(3, "float32")
+    layer.first.set_weights([-passing, bias])
+    layer.second.set_weights([passing, bias])
+    (scores,) = layer_checks.random_inputs([(2, 6, 5, 3)])
+    scores = layer_checks.to_numpy(scores)
+    outputs = layer_checks.to_numpy(layer(scores))
+    np.testing.assert_allclose(outputs, np.maximum(scores, 0), atol=1e-6)
+    layer.second.set_weights([-passing, bias])
+    outputs = layer_checks.to_numpy(layer(scores))
+    np.testing.assert_allclose(outputs, scores - np.maximum(-scores, 0), atol=1e-6)
+
+
+def test_corrects_from_two_pixels_around():
+    layer = built(2)
+    scores = np.zeros((1, 9, 9, 2), "float32")
+    changed = scores.copy()
+    changed[0, 4, 4] = (5.0, -5.0)
+    difference = layer_checks.to_numpy(layer(changed)) - layer_checks.to_numpy(layer(scores))
+    window = np.zeros((9, 9), bool)
+    window[2:7, 2:7] = True
+    reached = difference[0].any(axis=-1)
+    assert not reached[~window].any()
+    assert reached[2:7, 2:7].any(axis=0).all() and reached[2:7, 2:7].any(axis=1).all()

@@ -1,0 +1,81 @@
+"""GCN: contract, example, laws, the paper's counts, refusals."""
+
+import re
+
+import numpy as np
+import pytest
+
+from kseg.layers.gcn import GCN
+from kseg.layers.large_kernel_conv import LargeKernelConv
+from tests import layer_checks
+
+
+def trainable_count(layer):
+    return sum(int(np.prod(variable.shape)) for variable in layer.trainable_variables)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 5])
+def test_keeps_the_contract(kernel_size, tmp_path):
+    layer_checks.check_layer(
+        lambda **options: GCN(4, kernel_size=kernel_size, **options),
+        [(4, 6, 5, 3)],
+        (4, 6, 5, 4),
+        tmp_path,
+    )
+
+
+def test_example_runs():
+    layer_checks.run_docstring_example(GCN)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 7])
+def test_sees_exactly_its_window(kernel_size):
+    features = np.zeros((1, 11, 13, 2), "float32")
+    features[0, 5, 6] = 1.0
+    reached = layer_checks.to_numpy(GCN(3, kernel_size=kernel_size)(features))[0].any(axis=-1)
+    half = kernel_size // 2
+    window = np.zeros((11, 13), bool)
+    window[5 - half : 6 + half, 6 - half : 7 + half] = True
+    np.testing.assert_array_equal(reached, window)
+
+
+def test_is_the_large_convolution_whose_kernel_is_the_product_of_its_own():
+    gcn, plain = GCN(4, kernel_size=5), LargeKernelConv(4, kernel_size=5)
+    for layer in (gcn, plain):
+        layer.build((None, None, None, 3))
+    left_column, left_row = (layer_checks.to_numpy(each.kernel) for each in gcn.column_then_row)
+    right_row, right_column = (layer_checks.to_numpy(each.kernel) for each in gcn.row_then_column)
+    left = np.einsum("ycm,xmf->yxcf", left_column[:, 0], left_row[0])
+    right = np.einsum("xcm,ymf->yxcf", right_row[0], right_column[:, 0])
+    plain.set_weights([left + right])
+    (features,) = layer_checks.random_inputs([(2, 7, 4, 3)])
+    # Everywhere, the border included: around the map there are zeros after the first as well.
+    np.testing.assert_allclose(
+        layer_checks.to_numpy(gcn(features)), layer_checks.to_numpy(plain(features)), atol=1e-5
+    )
+
+
+# GCN Table 2, after res-5: 260K, 434K, 608K, 782K, cut off and not rounded.
+@pytest.mark.parametrize(
+    ("kernel_size", "printed", "count"),
+    [(3, 260, 260_694), (5, 434, 434_490), (7, 608, 608_286), (9, 782, 782_082)],
+)
+def test_parameters_are_those_of_the_paper(kernel_size, printed, count):
+    layer = GCN(21, kernel_size=kernel_size)
+    layer.build((None, None, None, 2048))
+    assert trainable_count(layer) == count
+    assert count // 1000 == printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filters": 0}, "`filters` must be an integer >= 1. Received: 0"),
+        ({"filters": 4, "kernel_size": 4}, "`kernel_size` must be odd. Received: 4"),
+        ({"filters": 4, "kernel_size": 0}, "`kernel_size` must be an integer >= 1. Received: 0"),
+        ({"filters": 4, "kernel_size": (3, 3)}, "Received: (3, 3)"),
+    ],
+)
+def test_refuses_by_name(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        GCN(**options)

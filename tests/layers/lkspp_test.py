@@ -1,0 +1,261 @@
+"""LKSPP: contract, example, laws, the paper's counts, the plain chain of Keras, refusals."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kseg.layers import LKSPP
+from tests import layer_checks
+
+
+def built(layer, channels=5):
+    layer.build((None, None, None, channels))
+    return layer
+
+
+def kernel_weights(layer):
+    """Weights of the convolutions in the branches that make the module."""
+    kernels = [
+        variable
+        for branch in layer.large_kernels
+        for variable in branch.trainable_variables
+        if len(variable.shape) == 4
+    ]
+    return sum(int(np.prod(kernel.shape)) for kernel in kernels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_sizes": (1, 4, 9)},
+        {"convolution": "dense", "kernel_sizes": (2,), "image_pooling": False},
+        {"convolution": "plain", "kernel_sizes": (2, 3), "odd_kernels": False},
+    ],
+)
+def test_keeps_the_contract(options, tmp_path):
+    layer_checks.check_layer(
+        lambda **more: LKSPP(4, **options, **more), [(4, 6, 5, 3)], (4, 6, 5, 4), tmp_path
+    )
+
+
+def test_example_runs():
+    layer_checks.run_docstring_example(LKSPP)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "weights"),
+    [
+        ("separable", lambda k, c, d: 4 * (k * c + c * d)),
+        ("dense", lambda k, c, d: 4 * k * c * d),
+        ("plain", lambda k, c, d: k * k * c * d),
+    ],
+)
+@pytest.mark.parametrize("kernel_sizes", [(16,), (1, 4, 8, 16)])
+def test_weights_are_those_of_the_equations(convolution, weights, kernel_sizes):
+    layer = built(LKSPP(64, kernel_sizes=kernel_sizes, convolution=convolution), 64)
+    assert kernel_weights(layer) == sum(weights(size, 64, 64) for size in kernel_sizes)
+
+
+def test_features_of_2048_channels_take_4_85_million_weights():
+    assert kernel_weights(built(LKSPP(), 2048)) == 4_852_224
+
+
+@pytest.mark.parametrize("convolution", LKSPP.CONVOLUTIONS)
+def test_has_no_bias(convolution):
+    layer = built(LKSPP(4, convolution=convolution))
+    names = {variable.name for variable in layer.trainable_variables}
+    assert names == {"kernel", "gamma", "beta"}
+
+
+class PlainBranch:
+    """One branch as layers of Keras, with the weights of ours."""
+
+    def __init__(self, branch, features):
+        self.paths = []
+        for lines in (branch.column_first, branch.row_first):
+            path, outputs = [], features
+            for line in lines:
+                kernel = line.depthwise.kernel
+                convolution = keras.layers.SeparableConv2D(
+                    line.pointwise.filters, kernel.shape[:2], padding="same", use_bias=False
+                )
+                norm = keras.layers.BatchNormalization(epsilon=1e-5)
+                outputs = norm(convolution(outputs))
+                convolution.set_weights(line.depthwise.get_weights() + kernels(line.pointwise))
+                norm.set_weights(line.pointwise.norm.get_weights())
+                path += [convolution, norm]
+            self.paths.append(path)
+
+    def __call__(self, features):
+        total = 0
+        for first, first_norm, second, second_norm in self.paths:
+            total = total + second_norm(second(first_norm(first(features))))
+        return ops.relu(total)
+
+
+def kernels(brick):
+    return brick.convolution.get_weights()
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 16])
+def test_branch_equals_the_plain_chain_in_value_and_gradients(size):
+    layer = built(LKSPP(4, kernel_sizes=(size,)))
+    (branch,) = layer.large_kernels
+    features = layer_checks.to_numpy(layer_checks.random_inputs([(2, 7, 6, 5)])[0])
+    plain = PlainBranch(branch, features)
+    found = branch_value_and_gradients(branch, features, ours(branch))
+    expected = branch_value_and_gradients(plain, features, theirs(plain))
+    assert len(found) == len(expected) == 1 + 1 + 2 * 2 * 2
+    for value, truth in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, truth, rtol=1e-4, atol=1e-4)
+
+
+def ours(branch):
+    return [
+        kernel
+        for line in (*branch.column_first, *branch.row_first)
+        for kernel in (line.depthwise.kernel, line.pointwise.convolution.kernel)
+    ]
+
+
+def theirs(plain):
+    return [
+        kernel
+        for first, _, second, _ in plain.paths
+        for convolution in (first, second)
+        for kernel in (convolution.depthwise_kernel, convolution.pointwise_kernel)
+    ]
+
+
+def branch_value_and_gradients(branch, features, variables):
+    """The output, and the gradients of `sum(sin(output))` for features and variables."""
+
+    def loss(outputs):
+        return ops.sum(ops.sin(outputs))
+
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            features = tf.constant(features)
+            tape.watch(features)
+            outputs = branch(features)
+            total = loss(outputs)
+        gradients = tape.gradient(total, [features, *(each.value for each in variables)])
+    elif keras.config.backend() == "jax":
+        import jax
+
+        @jax.jit
+        def run(features, values):
+            with keras.StatelessScope(list(zip(variables, values, strict=True))):
+                return branch(features)
+
+        values = [each.value for each in variables]
+        outputs = run(features, values)
+        gradients = jax.grad(lambda *given: loss(run(*given)), (0, 1))(features, values)
+        gradients = [gradients[0], *gradients[1]]
+    else:
+        features = ops.convert_to_tensor(features).detach().requires_grad_()
+        outputs = branch(features)
+        loss(outputs).backward()
+        gradients = [features.grad, *(each.value.grad for each in variables)]
+    return [
+        layer_checks.to_numpy(each.detach() if hasattr(each, "detach") else each)
+        for each in (outputs, *gradients)
+    ]
+
+
+def test_is_its_branches_concatenated_in_order_and_projected():
+    layer = LKSPP(4, kernel_sizes=(1, 4))
+    (features,) = layer_checks.random_inputs([(2, 7, 6, 5)])
+    outputs = layer_checks.to_numpy(layer(features))
+    pooled = layer.image_pooling(ops.mean(features, axis=(1, 2), keepdims=True))
+    maps = [ops.tile(pooled, (1, 7, 6, 1)), *(branch(features) for branch in layer.large_kernels)]
+    expected = layer.project(ops.concatenate(maps, axis=-1))
+    np.testing.assert_allclose(outputs, layer_checks.to_numpy(expected), atol=1e-5)
+
+
+# (first, last) pixel that the centre sees, from itself. Each of the two lines along an axis acts
+# once, so that a window of k pixels stays one of k.
+@pytest.mark.parametrize("convolution", LKSPP.CONVOLUTIONS)
+@pytest.mark.parametrize(
+    ("size", "odd_kernels", "first", "last"),
+    [(1, False, 0, 0), (4, False, -1, 2), (5, False, -2, 2), (4, True, -2, 2), (1, True, 0, 0)],
+)
+def test_sees_the_whole_window_and_no_more(convolution, size, odd_kernels, first, last):
+    options = {"convolution": convolution, "odd_kernels": odd_kernels}
+    (branch,) = built(LKSPP(2, kernel_sizes=(size,), **options), 1).large_kernels
+    for variable in branch.trainable_variables:
+        if variable.name == "kernel":
+            # Positive, so that no product cancels another and the ReLU lets all pass.
+            variable.assign(ops.full(variable.shape, 0.1))
+    features = np.ones((1, 15, 13, 1), "float32")
+    _, (gradient,) = layer_checks.value_and_gradients(
+        lambda tensor: [branch(tensor)[:, 7, 6]], features
+    )
+    expected = np.zeros((15, 13), bool)
+    expected[7 + first : 7 + last + 1, 6 + first : 6 + last + 1] = True
+    np.testing.assert_array_equal(gradient[0, :, :, 0] != 0, expected)
+
+
+def test_two_mirrored_paths_treat_rows_and_columns_alike():
+    layer = built(LKSPP(4, kernel_sizes=(4,)))
+    (branch,) = layer.large_kernels
+    for ours, mirrored in zip(branch.column_first, branch.row_first, strict=True):
+        kernel = layer_checks.to_numpy(ours.depthwise.kernel)
+        mirrored.depthwise.kernel.assign(np.swapaxes(kernel, 0, 1))
+        mirrored.pointwise.set_weights(ours.pointwise.get_weights())
+    (features,) = layer_checks.random_inputs([(2, 7, 7, 5)])
+    outputs = layer_checks.to_numpy(branch(features))
+    turned = layer_checks.to_numpy(branch(ops.transpose(features, (0, 2, 1, 3))))
+    np.testing.assert_allclose(np.swapaxes(turned, 1, 2), outputs, atol=1e-5)
+
+
+def test_rectifies_after_the_sum_of_the_paths_alone():
+    (branch,) = built(LKSPP(4, kernel_sizes=(3,), image_pooling=False)).large_kernels
+    (features,) = layer_checks.random_inputs([(2, 7, 7, 5)])
+    (first, second), (third, fourth) = branch.column_first, branch.row_first
+    total = layer_checks.to_numpy(second(first(features)) + fourth(third(features)))
+    assert np.min(total) < 0 < np.max(total)
+    np.testing.assert_allclose(
+        layer_checks.to_numpy(branch(features)), np.maximum(total, 0), atol=1e-6
+    )
+
+
+def test_odd_kernels_grow_by_one_where_even():
+    layer = built(LKSPP(4, odd_kernels=True))
+    sizes = [branch.column_first[0].depthwise.kernel.shape[0] for branch in layer.large_kernels]
+    assert sizes == [1, 5, 9, 17]
+    assert layer.kernel_sizes == (1, 4, 8, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filters": 0}, "`filters` must be an integer >= 1. Received: 0"),
+        (
+            {"kernel_sizes": ()},
+            "`kernel_sizes` must hold at least one integer >= 1. Received: ()",
+        ),
+        ({"kernel_sizes": (4, 0)}, "Received: (4, 0)"),
+        ({"kernel_sizes": (4, 4)}, "`kernel_sizes` must not hold a number twice. Received: (4, 4)"),
+        (
+            {"kernel_sizes": (4, 5), "odd_kernels": True},
+            "`kernel_sizes` must not hold a number twice once `odd_kernels` has made all odd. "
+            "Received: (4, 5)",
+        ),
+        ({"odd_kernels": 1}, "`odd_kernels` must be True or False. Received: 1"),
+        (
+            {"convolution": "atrous"},
+            "`convolution` must be one of ('separable', 'dense', 'plain'). Received: 'atrous'",
+        ),
+        ({"dropout_rate": 1.0}, "`dropout_rate` must be a number in [0, 1). Received: 1.0"),
+        ({"image_pooling": 0}, "`image_pooling` must be True or False. Received: 0"),
+    ],
+)
+def test_refuses_by_name(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LKSPP(**options)

@@ -1,0 +1,36 @@
+"""NoContext: contract, example, laws, refusals."""
+
+import numpy as np
+import pytest
+
+from kseg.layers import NoContext
+from tests import layer_checks
+
+
+@pytest.mark.parametrize("image_pooling", [True, False])
+def test_keeps_the_contract(image_pooling, tmp_path):
+    layer_checks.check_layer(
+        lambda **options: NoContext(4, image_pooling=image_pooling, **options),
+        [(4, 6, 5, 3)],
+        (4, 6, 5, 4),
+        tmp_path,
+    )
+
+
+def test_example_runs():
+    layer_checks.run_docstring_example(NoContext)
+
+
+def test_without_the_image_branch_a_pixel_sees_itself_alone():
+    features = np.ones((1, 5, 5, 3), "float32")
+    elsewhere = features.copy()
+    elsewhere[0, 4, 4] = 9.0
+    for image_pooling in (True, False):
+        layer = NoContext(8, image_pooling=image_pooling)
+        before, after = (layer_checks.to_numpy(layer(x))[0, 0, 0] for x in (features, elsewhere))
+        assert np.any(before != after) == image_pooling
+
+
+def test_refuses_by_name():
+    with pytest.raises(ValueError, match="`filters` must be an integer >= 1. Received: 0"):
+        NoContext(0)

@@ -1,0 +1,40 @@
+"""The program that sets the papers' numbers beside ours."""
+
+import pytest
+from absl import flags
+
+from kseg import papers
+from kseg.papers import Row
+
+
+def parsed(*arguments):
+    values = flags.FlagValues()
+    flags.DEFINE_string("figure", "", "", flag_values=values)
+    values(["papers", *arguments])
+    return values
+
+
+def test_every_number_of_the_papers_agrees(tmp_path, capsys):
+    path = tmp_path / "figure.png"
+    status = papers.main(parsed(f"--figure={path}"))
+    printed = capsys.readouterr().out
+    assert status == 0, printed
+    assert "DISAGREES" not in printed
+    assert path.read_bytes().startswith(b"\x89PNG")
+    for paper in papers.PAPERS:
+        assert sum(line.startswith(paper) for line in printed.splitlines()) >= 3, paper
+
+
+def test_a_row_that_disagrees_fails_the_program(monkeypatch, capsys):
+    wrong = Row("KSAC", "Table 1", "a count", "3.0 M", "4.0 M", agrees=False)
+    monkeypatch.setattr(papers, "rows", lambda: iter([wrong]))
+    assert papers.main(parsed()) == 1
+    assert "DISAGREES" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("printed", "ours", "agrees"),
+    [("4.5", 4.5235, True), ("4.5", 4.61, False), ("260", 260.694, True), ("260", 261.0, False)],
+)
+def test_a_count_agrees_within_one_unit_of_its_last_digit(printed, ours, agrees):
+    assert papers._row("P", "T", "w", printed, ours).agrees is agrees
