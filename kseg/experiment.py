@@ -10,8 +10,11 @@ from absl import flags
 
 from kseg.errors import UserError
 from kseg.models import BACKBONES, CONTEXTS, MODELS, defaults
+from kseg.training.losses import LOSSES
+from kseg.training.schedules import SCHEDULES
 
 STRATEGIES = ("default", "mirrored")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def _field(default, help: str):
@@ -84,9 +87,16 @@ class Experiment:
 
     batch_size: int = _field(16, "Images of a step, over all replicas.")
     epochs: int = _field(50, "Passes over the training split.")
-    learning_rate: float = _field(0.007, "Base learning rate of the poly schedule.")
+    learning_rate: float = _field(0.007, "Base learning rate of the schedule.")
+    schedule: str = _field("poly", f"How it falls, one of {', '.join(SCHEDULES)}.")
     learning_rate_power: float = _field(0.9, "Exponent of the poly schedule.")
     end_learning_rate: float = _field(0.0, "Learning rate at the last step.")
+    halve_every: int = _field(0, "Steps between two halvings of the halving schedule.")
+    warm_up_steps: int = _field(0, "Steps of a linear rise of the learning rate at the start.")
+    clip_norm: float = _field(0.0, "Largest norm of the whole gradient; 0: not clipped.")
+    losses: tuple[str, ...] = _field(("cross_entropy",), f"What is summed, of {', '.join(LOSSES)}.")
+    class_weights: tuple[float, ...] = _field((), "Cross-entropy: one a class; empty: all 1.")
+    hard_pixels: float = _field(1.0, "Cross-entropy: share of the pixels, the hardest, that count.")
     momentum: float = _field(0.9, "Momentum of SGD.")
     nesterov: bool = _field(True, "Nesterov's form of the momentum.")
     weight_decay: float = _field(
@@ -98,6 +108,7 @@ class Experiment:
         "before the statistics mean anything; .99 needs about 500.",
     )
     seed: int = _field(0, "Fixes initial weights, dropout, order and augmentation.")
+    precision: str = _field("float32", f"Of the training, one of {', '.join(PRECISIONS)}.")
     strategy: str = _field("default", "default (one device) or mirrored (all visible GPUs).")
     log_every: int = _field(20, "Steps between two points in TensorBoard.")
     keep_checkpoints: int = _field(2, "Newest checkpoints kept; the best is kept besides.")
@@ -105,6 +116,21 @@ class Experiment:
     def __post_init__(self):
         _known("model", self.model, MODELS)
         _known("strategy", self.strategy, STRATEGIES)
+        _known("precision", self.precision, PRECISIONS)
+        _known("schedule", self.schedule, SCHEDULES)
+        if not self.losses or len(set(self.losses)) < len(self.losses):
+            raise UserError(
+                f"`--losses` must hold names, none twice. Received: {_to_text(self.losses)}"
+            )
+        for name in self.losses:
+            _known("losses", name, LOSSES)
+        if self.schedule == "halving" and self.halve_every < 1:
+            raise UserError(
+                "`--schedule=halving` needs `--halve_every` of at least 1. "
+                f"Received: {self.halve_every}"
+            )
+        if not 0 < self.hard_pixels <= 1:
+            raise UserError(f"`--hard_pixels` must be in (0, 1]. Received: {self.hard_pixels}")
         if not 0 < self.min_scale <= self.max_scale:
             raise UserError(
                 "`--min_scale` must be above 0 and at most `--max_scale`. "
@@ -113,7 +139,8 @@ class Experiment:
         for name in ("batch_size", "epochs", "shuffle_buffer", "log_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"`--{name}` must be at least 1. Received: {getattr(self, name)}")
-        for name in ("scale_step", "learning_rate", "end_learning_rate", "weight_decay"):
+        not_negative = ("scale_step", "learning_rate", "end_learning_rate", "weight_decay")
+        for name in (*not_negative, "clip_norm", "warm_up_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"`--{name}` must not be negative. Received: {getattr(self, name)}")
         for name in ("momentum", "batch_norm_momentum"):

@@ -3,6 +3,7 @@
 python -m kseg.train --flagfile=experiments/X.flags --data_dir=DIR --model_dir=runs/X
 """
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -23,9 +24,10 @@ from kseg.experiment import Experiment
 from kseg.models import BACKBONES
 from kseg.predict import classifier
 from kseg.run_folder import RunFolder
-from kseg.training.callbacks import RestoreMetrics, StepLog, StopOnSignal
+from kseg.training.callbacks import RestoreMetrics, StepLog, StopOnBadLoss, StopOnSignal
 from kseg.training.checkpoints import Position
 from kseg.training.distribution import make_strategy
+from kseg.training.losses import pixel_weights
 from kseg.training.recipe import compile_model
 from kseg.training.run_log import RunLog
 
@@ -34,12 +36,19 @@ STOPPED = 128  # added to the signal's number in the exit status, as shells do
 # Arguments of `compile_model` and `train_dataset` that are fields of an experiment.
 RECIPE_FIELDS = (
     "learning_rate",
+    "schedule",
     "learning_rate_power",
     "end_learning_rate",
+    "halve_every",
+    "warm_up_steps",
     "momentum",
     "nesterov",
+    "clip_norm",
     "weight_decay",
     "batch_norm_momentum",
+    "losses",
+    "class_weights",
+    "hard_pixels",
 )
 DATA_FIELDS = (
     "batch_size",
@@ -71,10 +80,15 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
     steps = train_steps(experiment.data_dir, experiment.train_split, experiment.batch_size)
     strategy = make_strategy(experiment.strategy, experiment.batch_size)
     val_manifest = _val_manifest(experiment, label_set)
+    if experiment.class_weights and len(experiment.class_weights) != label_set.num_classes:
+        raise UserError(
+            f"`--class_weights` must be one number for each of the {label_set.num_classes} "
+            f"classes of the data. Received: {len(experiment.class_weights)}"
+        )
 
     run = RunFolder(experiment.model_dir)
     run.start(experiment, label_set, overwrite=overwrite)
-    with strategy.scope():
+    with strategy.scope(), _dtype_policy(experiment.precision):
         model = experiment.build_model(
             label_set.num_classes,
             # A resumed run takes all weights from its checkpoint; the file may be gone by now.
@@ -83,6 +97,8 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
         compile_model(
             model,
             total_steps=steps * experiment.epochs,
+            steps_per_epoch=steps,
+            replicas=strategy.num_replicas_in_sync,
             ignore_label=label_set.ignore_label,
             **_fields(experiment, RECIPE_FIELDS),
         )
@@ -94,12 +110,13 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
         while position.epoch < experiment.epochs:
             begun = time.monotonic()
             history = model.fit(
-                _epoch_dataset(experiment, position),
+                _epoch_dataset(experiment, position, label_set.ignore_label),
                 initial_epoch=position.epoch,
                 epochs=position.epoch + 1,
                 shuffle=False,  # the dataset shuffles itself
                 callbacks=[
                     RestoreMetrics(metrics),
+                    StopOnBadLoss(),
                     StepLog(log.writer, experiment.log_every),
                     stop,
                 ],
@@ -186,18 +203,36 @@ def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | Non
     return manifest
 
 
+@contextlib.contextmanager
+def _dtype_policy(name: str):
+    """Layers and optimizers made inside have this policy."""
+    former = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(former)
+
+
 def _fields(experiment: Experiment, names: tuple[str, ...]) -> dict:
     return {name: getattr(experiment, name) for name in names}
 
 
-def _epoch_dataset(experiment: Experiment, position: Position) -> tf.data.Dataset:
-    return train_dataset(
+def _epoch_dataset(
+    experiment: Experiment, position: Position, ignore_label: int
+) -> tf.data.Dataset:
+    """The rest of an epoch: images, labels, and the weights of the pixels of the global batch."""
+    batches = train_dataset(
         experiment.data_dir,
         experiment.train_split,
         epoch=position.epoch,
         start_step=position.step_in_epoch,
         pad_value=BACKBONES[experiment.backbone].pad_rgb,
         **_fields(experiment, DATA_FIELDS),
+    )
+    return batches.map(
+        lambda images, labels: (images, labels, pixel_weights(labels, ignore_label)),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
 
 

@@ -25,7 +25,8 @@ KERAS_ROOMS = {
     "kseg.models": {"kseg.models", "kseg.backbones", "kseg.layers"},
     "kseg.metrics": set(),
     "kseg.training.losses": set(),
-    "kseg.training.recipe": {"kseg.training.losses", "kseg.layers"},
+    "kseg.training.schedules": set(),
+    "kseg.training.recipe": {"kseg.training.losses", "kseg.training.schedules", "kseg.layers"},
 }
 # What Keras has no operation for: a bilinear resize to a size known only at run time, and batch
 # normalisation in one kernel. Both do without TensorFlow on other backends.

@@ -80,6 +80,12 @@ def test_options_left_empty_are_resolved_to_the_defaults_of_the_module():
     [
         (["--context=pspnet"], r"`--context` must be one of none, aspp, .* Received: 'pspnet'"),
         (["--backbone=vgg"], r"`--backbone` must be one of mobilenet_v2, .*resnet50"),
+        (["--schedule=cosine"], r"`--schedule` must be one of poly, linear, halving, constant"),
+        (["--schedule=halving"], r"needs `--halve_every` of at least 1. Received: 0"),
+        (["--losses=focal"], r"`--losses` must be one of cross_entropy, dice. Received: 'focal'"),
+        (["--losses="], r"`--losses` must hold names, none twice"),
+        (["--hard_pixels=0"], r"`--hard_pixels` must be in \(0, 1\]. Received: 0.0"),
+        (["--precision=float64"], r"`--precision` must be one of float32, mixed_bfloat16"),
         (["--strategy=many"], r"`--strategy` must be one of default, mirrored"),
         (["--crop_size=1,2,3"], r"`--crop_size` must be height,width"),
         (["--crop_size=big"], r"`--crop_size` must be integers joined by commas. Received: big"),

@@ -152,7 +152,7 @@ def test_a_program_stopped_by_ctrl_c_saves_and_goes_on_where_it_was(
 
 @pytest.mark.slow
 def test_two_replicas_train_to_nearly_the_weights_of_one_device(real_data, photographs, tmp_path):
-    """On two logical CPUs. Batch norms see half a batch each, so weights are near, not equal."""
+    """On two logical CPUs. Rounding grows in a deep network, so weights are near, not equal."""
     results = {}
     for strategy in ("default", "mirrored"):
         folder = tmp_path / strategy

@@ -223,6 +223,40 @@ def test_the_mean_over_named_classes_is_theirs_alone():
         evaluation.mean_over(labels, figures, ["moon"])
 
 
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(experiment, tmp_path):
+    wild = experiment.replace(model_dir=str(tmp_path / "run"), learning_rate=1e30, nesterov=False)
+    with pytest.raises(UserError, match=r"the loss is nan at step [23].*--learning_rate"):
+        training.train(wild)
+    assert RunFolder(tmp_path / "run").checkpoints.paths() == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "losses": ("cross_entropy", "dice"), "hard_pixels": 0.25,
+            "class_weights": (0.5, *[1.0] * 20), "schedule": "linear", "warm_up_steps": 2,
+            "clip_norm": 1.0, "precision": "mixed_bfloat16",
+        },
+        {"precision": "mixed_float16"},
+    ],
+    ids=["bfloat16 and all else", "float16"],
+)  # fmt: skip
+def test_recipes_other_than_the_default_train_and_are_recorded(options, experiment, tmp_path):
+    folder = tmp_path / "run"
+    recipe = experiment.replace(model_dir=str(folder), epochs=1, val_split="", **options)
+    assert training.train(recipe) == 0
+    run = RunFolder(folder)
+    assert run.experiment == recipe
+    assert np.isfinite(float(rows(run)[0]["loss"]))
+    assert run.load_model().compute_dtype == "float32"
+
+
+def test_class_weights_must_fit_the_classes_of_the_data(experiment, tmp_path):
+    with pytest.raises(UserError, match="`--class_weights` must be one number for each of the 21"):
+        training.train(experiment.replace(model_dir=str(tmp_path / "run"), class_weights=(1.0,)))
+
+
 @pytest.fixture(scope="module")
 def photographs(real_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")

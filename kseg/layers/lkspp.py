@@ -193,7 +193,8 @@ class _SeparableLine(keras.layers.Layer):
         self.pointwise.build(input_shape)
 
     def call(self, features, training=None):
-        return self.pointwise(self.depthwise(features), training=training)
+        features = self.depthwise(features, training=training)
+        return self.pointwise(features, training=training)
 
     def compute_output_shape(self, input_shape):
         return self.pointwise.compute_output_shape(input_shape)
@@ -202,5 +203,5 @@ class _SeparableLine(keras.layers.Layer):
 class _DepthwiseLine(keras.layers.DepthwiseConv2D):
     """`DepthwiseConv2D` with a kernel of one line, which trains faster: see `depthwise_line`."""
 
-    def call(self, inputs):
-        return depthwise_line(inputs, self.kernel)
+    def call(self, inputs, training=None):
+        return depthwise_line(inputs, self.kernel, training=training)

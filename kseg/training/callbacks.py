@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kseg.errors import UserError
 from kseg.training import checkpoints
 
 
@@ -33,6 +34,23 @@ class StepLog(keras.callbacks.Callback):
             tf.summary.scalar("loss", logs["loss"])
             rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
             tf.summary.scalar("learning_rate", rate)
+
+
+class StopOnBadLoss(keras.callbacks.Callback):
+    """Ends a run whose loss is not finite any more, before it spoils a checkpoint.
+
+    Raises:
+        UserError: Names the step, and what may help.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        # The running mean of the epoch: once not finite, it stays so.
+        if not np.isfinite(logs["loss"]):
+            step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+            raise UserError(
+                f"the loss is {logs['loss']} at step {step}; the checkpoints written before are "
+                "whole. A lower --learning_rate, --warm_up_steps or --clip_norm may help"
+            )
 
 
 class RestoreMetrics(keras.callbacks.Callback):

@@ -1,60 +1,95 @@
-"""The papers' recipe: poly learning rate, Nesterov momentum, their L2, cross-entropy."""
+"""The papers' recipes: learning rate, momentum, their L2, losses, batch normalisation."""
 
 import keras
 
 from kseg.layers import KSAC, Deconvolution
+from kseg.training.losses import LOSSES, CrossEntropy, SumOfLosses
+from kseg.training.schedules import SCHEDULES, WarmUp
 
 
 def compile_model(
     model: keras.Model,
     *,
     total_steps: int,
+    steps_per_epoch: int,
     learning_rate: float,
-    learning_rate_power: float,
-    end_learning_rate: float,
+    schedule: str = "poly",
+    learning_rate_power: float = 0.9,
+    end_learning_rate: float = 0.0,
+    halve_every: int = 0,
+    warm_up_steps: int = 0,
     momentum: float,
     nesterov: bool,
+    clip_norm: float = 0.0,
     weight_decay: float,
     batch_norm_momentum: float,
     ignore_label: int,
+    losses: tuple[str, ...] = ("cross_entropy",),
+    class_weights: tuple[float, ...] = (),
+    hard_pixels: float = 1.0,
+    replicas: int = 1,
 ) -> None:
-    """Compiles a segmentation network for `fit` on (images, labels at the images' size).
+    """Compiles a segmentation network for `fit` on (images, labels at the images' size, weights).
 
     Args:
         model: Gives logits `[batch, height, width, num_classes]`.
-        total_steps: Steps of the whole run; the learning rate is `end_learning_rate` after them.
-        learning_rate: At step 0.
-        learning_rate_power: Exponent of `(1 - step / total_steps)`; .9 in DeepLab.
-        end_learning_rate: At the end; 0 in DeepLab.
+        total_steps: Steps of the whole run.
+        steps_per_epoch: Steps of an epoch, for schedules that go by epochs.
+        learning_rate: At step 0, or at the end of the warm-up.
+        schedule: A name of `kseg.training.schedules.SCHEDULES`.
+        learning_rate_power: poly: exponent of `(1 - step / total_steps)`; .9 in DeepLab.
+        end_learning_rate: poly: at the end; 0 in DeepLab.
+        halve_every: halving: steps between two halvings.
+        warm_up_steps: Steps of a linear rise from 0 before the schedule begins; 0: none.
         momentum: .9 in all five papers that state one.
         nesterov: Nesterov's form, as LKSPP trains.
+        clip_norm: Largest norm of the whole gradient; 0: not clipped.
         weight_decay: See `add_weight_decay`.
         batch_norm_momentum: Share of the old moving statistics kept at a step.
-        ignore_label: Label without loss; the loss is the mean over the other pixels of the batch,
-            0 if there is none.
+        ignore_label: Label without loss.
+        losses: Names of `kseg.training.losses.LOSSES`, which are summed.
+        class_weights: See `kseg.training.losses.CrossEntropy`; empty: all 1.
+        hard_pixels: See there.
+        replicas: Over how many devices a batch is split; batch statistics are taken over all.
     """
     add_weight_decay(model, weight_decay)
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
-    schedule = keras.optimizers.schedules.PolynomialDecay(
-        learning_rate, total_steps, end_learning_rate, power=learning_rate_power
+            layer.synchronized = replicas > 1
+    rates = SCHEDULES[schedule](
+        learning_rate,
+        total_steps=max(total_steps - warm_up_steps, 1),
+        steps_per_epoch=steps_per_epoch,
+        power=learning_rate_power,
+        end=end_learning_rate,
+        every=halve_every,
     )
+    if warm_up_steps:
+        rates = WarmUp(rates, steps=warm_up_steps, learning_rate=learning_rate)
     model.compile(
         optimizer=keras.optimizers.SGD(
-            schedule,
+            rates,
             momentum=momentum,
             nesterov=nesterov,
+            global_clipnorm=clip_norm or None,
             name="sgd",  # not numbered: checkpoints go by the paths of its variables
         ),
-        loss=keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, ignore_class=ignore_label
-        ),
+        loss=_loss(losses, ignore_label, class_weights, hard_pixels),
         # XLA runs convolutions several times slower on CPU, and breaks MirroredStrategy.
         jit_compile=False,
     )
     # Its variables are needed before the first step, to be restored.
     model.optimizer.build(model.trainable_variables)
+
+
+def _loss(names, ignore_label, class_weights, hard_pixels) -> keras.losses.Loss:
+    options = {"class_weights": tuple(class_weights) or None, "hard_pixels": hard_pixels}
+    losses = [
+        LOSSES[name](ignore_label=ignore_label, **(options if LOSSES[name] is CrossEntropy else {}))
+        for name in names
+    ]
+    return losses[0] if len(losses) == 1 else SumOfLosses(losses)
 
 
 def add_weight_decay(model: keras.Model, weight_decay: float) -> None:

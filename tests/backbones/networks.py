@@ -42,10 +42,12 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3 * variation)
 
 
-def multiply_adds(network):
-    """Multiply-adds of the convolutions of a network of known input size, from its layers."""
-    total = 0
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            total += int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:3]))
-    return total
+def multiply_adds(network, height, width):
+    """Multiply-adds of the convolutions of a network for an image of this size, by its layers."""
+    convs = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    outputs = keras.Model(network.input, [layer.output for layer in convs])
+    shapes = outputs.compute_output_shape((1, height, width, network.input.shape[-1]))
+    return sum(
+        int(np.prod(layer.kernel.shape)) * shape[1] * shape[2]
+        for layer, shape in zip(convs, shapes, strict=True)
+    )

@@ -1,5 +1,6 @@
 """The line convolution against Keras' depthwise convolution and the definition."""
 
+import functools
 from unittest import mock
 
 import keras
@@ -40,11 +41,13 @@ def by_definition(features, kernel, axis):
     )
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("taps", TAPS)
-def test_equals_the_definition(taps, axis):
+def test_equals_the_definition(taps, axis, training):
     features, kernel = features_and_kernel(taps, axis)
-    outputs = depthwise_line(*map(ops.convert_to_tensor, (features, kernel)))
+    tensors = map(ops.convert_to_tensor, (features, kernel))
+    outputs = depthwise_line(*tensors, training=training)
     np.testing.assert_allclose(
         layer_checks.to_numpy(outputs), by_definition(features, kernel, axis), atol=1e-5
     )
@@ -52,27 +55,39 @@ def test_equals_the_definition(taps, axis):
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("taps", TAPS)
-@pytest.mark.parametrize("batch", [1, 2])
-def test_equals_the_plain_form_in_value_and_gradients(taps, axis, batch):
-    arrays = features_and_kernel(taps, axis, batch=batch)
+@pytest.mark.parametrize("training", [False, True])
+def test_equals_the_plain_form_in_value_and_gradients(taps, axis, training):
+    arrays = features_and_kernel(taps, axis)
     ours, truth = (
         layer_checks.value_and_gradients(lambda *tensors, form=form: [form(*tensors)], *arrays)
-        for form in (depthwise_line, plain)
+        for form in (functools.partial(depthwise_line, training=training), plain)
     )
     for found, expected in zip(ours[0] + ours[1], truth[0] + truth[1], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_come_from_the_written_backward_pass():
-    arrays = features_and_kernel(4, 0)
-    _, gradients = layer_checks.value_and_gradients(lambda *each: [depthwise_line(*each)], *arrays)
-    written = module._kernel_gradient
-    with mock.patch.object(module, "_kernel_gradient", lambda *given: -2 * written(*given)):
-        _, doubled = layer_checks.value_and_gradients(
-            lambda *each: [depthwise_line(*each)], *arrays
-        )
-    np.testing.assert_allclose(doubled[0], gradients[0], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(doubled[1], -2 * gradients[1], rtol=1e-5, atol=1e-5)
+def test_trains_rows_as_columns_of_maps_one_pixel_wide():
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("only TensorFlow's gradient of a row is slow")
+    seen = []
+    convolve = module._convolve
+
+    def recording(features, kernel):
+        seen.append((tuple(features.shape), tuple(kernel.shape)))
+        return convolve(features, kernel)
+
+    with mock.patch.object(module, "_convolve", recording):
+        for axis in (0, 1):
+            for training in (True, False):
+                arrays = map(ops.convert_to_tensor, features_and_kernel(4, axis))
+                depthwise_line(*arrays, training=training)
+    of_map = (2, 7, 5, 3)
+    assert seen == [
+        (of_map, (4, 1, 3, 1)),
+        (of_map, (4, 1, 3, 1)),
+        ((2 * 7, 5, 1, 3), (4, 1, 3, 1)),
+        (of_map, (1, 4, 3, 1)),
+    ]
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -85,7 +100,7 @@ def test_unknown_sizes_give_what_known_ones_give(taps, axis):
     def with_gradients(features, kernel):
         with tf.GradientTape() as tape:
             tape.watch((features, kernel))
-            outputs = depthwise_line(features, kernel)
+            outputs = depthwise_line(features, kernel, training=True)
             total = tf.reduce_sum(tf.sin(outputs))
         return outputs, *tape.gradient(total, (features, kernel))
 

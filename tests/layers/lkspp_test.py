@@ -89,10 +89,11 @@ class PlainBranch:
                 path += [convolution, norm]
             self.paths.append(path)
 
-    def __call__(self, features):
+    def __call__(self, features, training):
         total = 0
         for first, first_norm, second, second_norm in self.paths:
-            total = total + second_norm(second(first_norm(first(features))))
+            path = first_norm(first(features), training=training)
+            total = total + second_norm(second(path), training=training)
         return ops.relu(total)
 
 
@@ -100,14 +101,15 @@ def kernels(brick):
     return brick.convolution.get_weights()
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 4, 16])
-def test_branch_equals_the_plain_chain_in_value_and_gradients(size):
+def test_branch_equals_the_plain_chain_in_value_and_gradients(size, training):
     layer = built(LKSPP(4, kernel_sizes=(size,)))
     (branch,) = layer.large_kernels
     features = layer_checks.to_numpy(layer_checks.random_inputs([(2, 7, 6, 5)])[0])
     plain = PlainBranch(branch, features)
-    found = branch_value_and_gradients(branch, features, ours(branch))
-    expected = branch_value_and_gradients(plain, features, theirs(plain))
+    found = branch_value_and_gradients(branch, features, ours(branch), training)
+    expected = branch_value_and_gradients(plain, features, theirs(plain), training)
     assert len(found) == len(expected) == 1 + 1 + 2 * 2 * 2
     for value, truth in zip(found, expected, strict=True):
         np.testing.assert_allclose(value, truth, rtol=1e-4, atol=1e-4)
@@ -130,7 +132,7 @@ def theirs(plain):
     ]
 
 
-def branch_value_and_gradients(branch, features, variables):
+def branch_value_and_gradients(branch, features, variables, training):
     """The output, and the gradients of `sum(sin(output))` for features and variables."""
 
     def loss(outputs):
@@ -142,7 +144,7 @@ def branch_value_and_gradients(branch, features, variables):
         with tf.GradientTape() as tape:
             features = tf.constant(features)
             tape.watch(features)
-            outputs = branch(features)
+            outputs = branch(features, training=training)
             total = loss(outputs)
         gradients = tape.gradient(total, [features, *(each.value for each in variables)])
     elif keras.config.backend() == "jax":
@@ -151,7 +153,7 @@ def branch_value_and_gradients(branch, features, variables):
         @jax.jit
         def run(features, values):
             with keras.StatelessScope(list(zip(variables, values, strict=True))):
-                return branch(features)
+                return branch(features, training=training)
 
         values = [each.value for each in variables]
         outputs = run(features, values)
@@ -159,7 +161,7 @@ def branch_value_and_gradients(branch, features, variables):
         gradients = [gradients[0], *gradients[1]]
     else:
         features = ops.convert_to_tensor(features).detach().requires_grad_()
-        outputs = branch(features)
+        outputs = branch(features, training=training)
         loss(outputs).backward()
         gradients = [features.grad, *(each.value.grad for each in variables)]
     return [

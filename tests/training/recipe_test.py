@@ -9,7 +9,8 @@ from kseg.models import CONTEXTS
 from kseg.training.recipe import compile_model
 
 RECIPE = {
-    "total_steps": 10, "learning_rate": 0.1, "learning_rate_power": 0.9, "end_learning_rate": 0.0,
+    "total_steps": 10, "steps_per_epoch": 5,
+    "learning_rate": 0.1, "learning_rate_power": 0.9, "end_learning_rate": 0.0,
     "momentum": 0.9, "nesterov": True, "weight_decay": 0.0, "batch_norm_momentum": 0.8,
     "ignore_label": 255,
 }  # fmt: skip
@@ -120,3 +121,49 @@ def test_the_momentum_of_batch_normalisation_reaches_every_layer():
     ]
     assert len(norms) == 5
     assert {layer.momentum for layer in norms} == {0.8}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_batch_statistics_are_taken_over_all_replicas(replicas):
+    images = keras.Input((9, 9, 3))
+    model = keras.Model(images, KSAC(4, dilation_rates=(1,))(images))
+    compile_model(model, **RECIPE, replicas=replicas)
+    norms = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert {layer.synchronized for layer in norms} == {replicas > 1}
+
+
+def test_the_schedule_follows_the_warm_up():
+    schedule = linear_model(
+        schedule="halving", halve_every=3, warm_up_steps=2
+    ).optimizer._learning_rate
+    rates = [float(schedule(step)) for step in (0, 1, 2, 4, 5)]
+    assert rates == pytest.approx([0.0, 0.05, 0.1, 0.1, 0.05])
+
+
+def test_the_gradient_is_clipped_by_its_whole_norm():
+    images = np.full((2, 3, 3, 3), 50.0, "float32")
+    labels = np.ones((2, 3, 3), "uint8")
+    moved = []
+    for clip_norm in (0.0, 0.001):
+        model = linear_model(clip_norm=clip_norm, momentum=0.0, nesterov=False)
+        before = model.get_weights()
+        model.train_on_batch(images, labels)
+        squares = [np.sum((a - b) ** 2) for a, b in zip(before, model.get_weights(), strict=True)]
+        moved.append(float(np.sqrt(sum(squares))))
+    assert moved[1] == pytest.approx(0.1 * 0.001, rel=1e-3)
+    assert moved[0] > 100 * moved[1]
+
+
+def test_losses_are_summed_by_name():
+    images = np.zeros((2, 3, 3, 3), "float32")
+    labels = np.array([0, 1] * 9, "uint8").reshape(2, 3, 3)
+    values = {}
+    for losses in (("cross_entropy",), ("dice",), ("cross_entropy", "dice")):
+        model = linear_model(losses=losses)
+        values[losses] = float(np.ravel(model.train_on_batch(images, labels))[0])
+    alone = values["cross_entropy",] + values["dice",]
+    assert values["cross_entropy", "dice"] == pytest.approx(alone, rel=1e-5)
