@@ -2,8 +2,9 @@
 
 import importlib
 import json
-import resource
+import re
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -16,7 +17,9 @@ def main() -> None:
 
 
 def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not `ru_maxrss`, which a process inherits from the one that started it. Linux only.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 if __name__ == "__main__":
