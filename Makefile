@@ -37,9 +37,9 @@ $(VENV)/core: setup.py | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/test: setup.py | $(VENV)/core
-	$(RUN) -m pip install --quiet -e ".[test,jax]"
+	$(RUN) -m pip install --quiet -e ".[test,jax,tfds]"
 	touch $@
 
 $(VENV)/torch: setup.py | $(VENV)/test
-	$(RUN) -m pip install --quiet -e ".[test,jax,torch]"
+	$(RUN) -m pip install --quiet -e ".[test,jax,tfds,torch]"
 	touch $@

@@ -15,7 +15,8 @@ CORE = [
     "tqdm",
 ]
 EXTRAS = {
-    "tfds": ["tensorflow-datasets>=4.9.9,<5"],
+    # 4.9.10 imports importlib_resources and asks for it on Python 3.8 only.
+    "tfds": ["tensorflow-datasets>=4.9.9,<5", "importlib_resources"],
     "keras-cv": ["keras-cv==0.9.0"],
     "hub": ["keras-hub>=0.32,<0.33"],
     "serving": ["tensorflow-serving-api>=2.21,<2.22"],
@@ -29,7 +30,7 @@ EXTRAS = {
     "coco": ["pycocotools"],
     "geo": ["rasterio"],
     "figures": ["matplotlib>=3.10"],
-    "test": ["pytest", "ruff", "matplotlib>=3.10"],
+    "test": ["pytest", "ruff", "matplotlib>=3.10", "pycocotools", "scipy"],
 }
 
 ROOT = Path(__file__).parent

@@ -12,10 +12,18 @@ a line is a name, or a name and its colour as red, green, blue; `#` begins a lin
 
 A mask holds the ids themselves (palette PNG or 8-bit grey), 255 where a pixel counts for nothing.
 With colours in the classes file it may also be RGB in just these colours; `--ignore_colour=r,g,b`
-names the colour, if any, that counts for nothing.
+names the colour, if any, that counts for nothing. Masks that hold other ids or colours go with a
+table, `--remap=remap.txt`, of lines such as `7 -> 0`, `128 64 128 -> 1`, `0 -> ignore` and
+`other -> ignore`.
+
+Several splits at once, `{split}` standing for the name of each, all below one folder:
+
+    python -m tfrecords_tools.build_folder --raw_dir=own --images={split}/images \\
+        --labels={split}/masks --classes=classes.txt --output_dir=records --splits=train,val
 """
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -24,10 +32,8 @@ from kseg import program
 from kseg.data.datasets import LabelSet, voc_palette
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import inputs, summary, writer
-
-# Files that desktops leave in folders of pictures.
-_LITTER = ("thumbs.db", "desktop.ini")
+from tfrecords_tools import inputs, layouts, options, summary, writer
+from tfrecords_tools.remap import read_remap, read_remapped_mask
 
 
 def read_classes(path: str | Path) -> tuple[LabelSet, bool]:
@@ -76,32 +82,84 @@ def build(
     classes: str | Path,
     output_dir: str | Path,
     *,
-    split: str,
+    splits: Sequence[str],
     ignore_colour: tuple[int, int, int] | None = None,
-    num_shards: int | None = None,
-) -> Manifest:
-    """Converts a folder of images and a folder of masks into one split.
+    remap: str | Path | None = None,
+    **conversion,
+) -> list[Manifest]:
+    """Converts folders of images and folders of masks, one of each for a split.
 
     Args:
-        images: folder of the images.
-        labels: folder of the masks; each has the name of its image but for the ending.
+        images: folder of the images; `{split}` in it stands for the name of the split.
+        labels: folder of the masks, likewise; each has the name of its image but for the ending.
         classes: classes file, see `read_classes`.
         output_dir: folder of the records.
-        split: name of the split.
+        splits: names of the splits.
         ignore_colour: (red, green, blue) of pixels to ignore in RGB masks.
-        num_shards: see `writer.convert`.
+        remap: table of what masks hold, see `remap`; with it only the table counts.
+        **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
+
+    Returns:
+        One manifest a split.
 
     Raises:
-        UserError: a folder or the classes file is not good, or the inputs have problems (all are
-            named).
+        UserError: a folder, the classes file or the table is not good, or the inputs have problems
+            (all are named).
     """
     label_set, has_colours = read_classes(classes)
-    images, labels = Path(images), Path(labels)
-    for flag, folder in (("images", images), ("labels", labels)):
-        if not folder.is_dir():
-            raise UserError(f"`{flag}` must be a folder. Not found: {folder}")
-    if images.resolve() == labels.resolve():
-        raise UserError(f"`images` and `labels` must be two folders. Received: {images}")
+    read_label = _reader(classes, label_set, has_colours, ignore_colour, remap)
+    layouts.check_splits(splits)
+    if len(splits) > 1 and not all("{split}" in str(one) for one in (images, labels)):
+        raise UserError(
+            "`images` and `labels` must hold '{split}' where there are several splits. Received: "
+            f"{images} and {labels}"
+        )
+    problems: list[str] = []
+    samples = {}
+    for split in splits:
+        writer.check_split_name(split)
+        folders = [Path(str(one).replace("{split}", split)) for one in (images, labels)]
+        for flag, folder in zip(("images", "labels"), folders, strict=True):
+            if not folder.is_dir():
+                raise UserError(f"`{flag}` must be a folder. Not found: {folder}")
+        if folders[0].resolve() == folders[1].resolve():
+            raise UserError(f"`images` and `labels` must be two folders. Received: {folders[0]}")
+        samples[split] = layouts.pairs(
+            layouts.files_by_id(folders[0], inputs.IMAGE_SUFFIXES, problems),
+            layouts.files_by_id(folders[1], inputs.MASK_SUFFIXES, problems),
+            problems,
+        )
+    return writer.convert(
+        samples,
+        output_dir=output_dir,
+        label_set=label_set,
+        read_label=read_label,
+        problems=problems,
+        tool="tfrecords_tools.build_folder",
+        arguments={
+            "images": str(images),
+            "labels": str(labels),
+            "classes": str(classes),
+            "splits": list(splits),
+            "ignore_colour": ignore_colour,
+            "remap": None if remap is None else str(remap),
+        },
+        **conversion,
+    )
+
+
+def _reader(
+    classes: str | Path,
+    label_set: LabelSet,
+    has_colours: bool,
+    ignore_colour: tuple[int, int, int] | None,
+    remap: str | Path | None,
+) -> inputs.ReadLabel:
+    """What reads the masks: the table, else the colours of the classes, else the ids alone."""
+    if remap is not None:
+        if ignore_colour is not None:
+            raise UserError("`ignore_colour` must be a rule of the table where there is a `remap`")
+        return functools.partial(read_remapped_mask, remap=read_remap(remap, label_set))
     if ignore_colour is not None:
         if not has_colours:
             raise UserError(f"`ignore_colour` needs colours in the classes file {classes}")
@@ -111,55 +169,9 @@ def build(
                 f"`ignore_colour` must not be the colour of a class. Received: {ignore_colour}, "
                 f"the colour of {owner!r}"
             )
-    read_label = inputs.read_index_mask
     if has_colours:
-        read_label = functools.partial(
-            inputs.read_index_or_colour_mask, ignore_colour=ignore_colour
-        )
-    problems: list[str] = []
-    image_paths = _by_stem(images, inputs.IMAGE_SUFFIXES, problems)
-    mask_paths = _by_stem(labels, inputs.MASK_SUFFIXES, problems)
-    for stem in sorted(image_paths.keys() - mask_paths.keys()):
-        problems.append(f"{image_paths[stem]}: image without a mask ({labels / stem}.png)")
-    for stem in sorted(mask_paths.keys() - image_paths.keys()):
-        problems.append(f"{mask_paths[stem]}: mask without an image in {images}")
-    samples = [
-        inputs.Sample(stem, image_paths[stem], mask_paths[stem])
-        for stem in sorted(image_paths.keys() & mask_paths.keys())
-    ]
-    return writer.convert(
-        {split: samples},
-        output_dir=output_dir,
-        label_set=label_set,
-        read_label=read_label,
-        num_shards=num_shards,
-        problems=problems,
-        tool="tfrecords_tools.build_folder",
-        arguments={
-            "images": str(images),
-            "labels": str(labels),
-            "classes": str(classes),
-            "split": split,
-            "ignore_colour": ignore_colour,
-        },
-    )[0]
-
-
-def _by_stem(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> dict[str, Path]:
-    """The files of a folder by name without ending; anything that would be left out is named."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name.lower() in _LITTER:
-            continue
-        if path.is_dir():
-            problems.append(f"{path}: is a folder; the files must lie in {folder} itself")
-        elif path.suffix.lower() not in suffixes:
-            problems.append(f"{path}: name must end in one of {', '.join(suffixes)}")
-        elif path.stem in found:
-            problems.append(f"{path}: id {path.stem!r} occurs twice (first as {found[path.stem]})")
-        else:
-            found[path.stem] = path
-    return found
+        return functools.partial(inputs.read_index_or_colour_mask, ignore_colour=ignore_colour)
+    return inputs.read_index_mask
 
 
 def _parse_colour(values: list[str] | None) -> tuple[int, int, int] | None:
@@ -171,27 +183,36 @@ def _parse_colour(values: list[str] | None) -> tuple[int, int, int] | None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("images", "", "Folder of the images.")
+    flags.DEFINE_string(
+        "raw_dir", "", "Folder from which the next four begin; default: the current one."
+    )
+    flags.DEFINE_string("images", "", "Folder of the images; {split} stands for the split.")
     flags.DEFINE_string("labels", "", "Folder of the masks, named as the images but for endings.")
     flags.DEFINE_string("classes", "", "Text file, a class a line: name, or name red green blue.")
+    flags.DEFINE_string("remap", "", "Text file of rules such as '7 -> 0' for what masks hold.")
     flags.DEFINE_string("output_dir", "", "Folder of the records; made if it is not there.")
     flags.DEFINE_string("split", "", "Name of the split, such as train.")
+    flags.DEFINE_list("splits", [], "Names of several splits, instead of --split.")
     flags.DEFINE_list("ignore_colour", None, "Red,green,blue in RGB masks that is to be ignored.")
-    flags.DEFINE_integer("num_shards", None, "Number of files; default: about 1000 images a file.")
+    options.define_flags()
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "images", "labels", "classes", "output_dir", "split")
-    manifest = build(
-        values.images,
-        values.labels,
-        values.classes,
+    program.require(values, "images", "labels", "classes", "output_dir")
+    if bool(values.split) == bool(values.splits):
+        raise UserError("`--split` or `--splits` must be given, and not both")
+    raw_dir = Path(values.raw_dir)
+    manifests = build(
+        raw_dir / values.images,
+        raw_dir / values.labels,
+        raw_dir / values.classes,
         values.output_dir,
-        split=values.split,
+        splits=values.splits or [values.split],
         ignore_colour=_parse_colour(values.ignore_colour),
-        num_shards=values.num_shards,
+        remap=raw_dir / values.remap if values.remap else None,
+        **options.from_flags(values),
     )
-    print(summary.report([manifest], values.output_dir))
+    print(summary.report(manifests, values.output_dir))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 
     python -m tfrecords_tools.build_voc --raw_dir=VOC2012 --output_dir=records --splits=train,val
 
-Masks made from SBD lie in a folder of their own: `--label_dir=SegmentationClassAug`.
+The lists of the data set are train, val and trainval. Of masks made from SBD `build_sbd` makes
+trainaug; a list of your own goes with `--label_dir=SegmentationClassAug`.
 """
 
 from collections.abc import Sequence
@@ -18,11 +19,19 @@ from kseg import program
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import summary, writer
+from tfrecords_tools import inputs, layouts, options, summary, writer
 from tfrecords_tools.inputs import Sample
 
 LISTS = Path("ImageSets") / "Segmentation"
 IMAGES = "JPEGImages"
+LABELS = "SegmentationClass"
+# Splits that hold the same images by their nature.
+MAY_SHARE = (
+    ("train", "trainval"),
+    ("val", "trainval"),
+    ("train", "trainaug"),
+    ("trainval", "trainaug"),
+)
 
 
 def build(
@@ -30,9 +39,9 @@ def build(
     output_dir: str | Path,
     *,
     splits: Sequence[str] = ("train", "val"),
-    label_dir: str = "SegmentationClass",
-    num_shards: int | None = None,
+    label_dir: str = LABELS,
     label_set: LabelSet = VOC,
+    **conversion,
 ) -> list[Manifest]:
     """Converts the splits of a folder in VOC's layout, all or none.
 
@@ -41,8 +50,8 @@ def build(
         output_dir: folder of the records.
         splits: lists in `ImageSets/Segmentation`, without `.txt`.
         label_dir: folder of the masks within `raw_dir`.
-        num_shards: files per split; see `writer.convert`.
         label_set: classes of the masks. Defaults to VOC's 21.
+        **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
         One manifest a split.
@@ -51,53 +60,57 @@ def build(
         UserError: a folder or list is missing, or the inputs have problems (all are named).
     """
     raw_dir = Path(raw_dir)
+    require_layout(raw_dir, label_dir)
+    layouts.check_splits(splits)
+    problems: list[str] = []
+    samples = {
+        split: [
+            Sample(name, image_path(raw_dir, name), raw_dir / label_dir / f"{name}.png")
+            for name in read_list(raw_dir, split, problems)
+        ]
+        for split in splits
+    }
+    return writer.convert(
+        samples,
+        output_dir=output_dir,
+        label_set=label_set,
+        problems=problems,
+        may_share=MAY_SHARE,
+        tool="tfrecords_tools.build_voc",
+        arguments={"raw_dir": str(raw_dir), "label_dir": label_dir, "splits": list(splits)},
+        **conversion,
+    )
+
+
+def require_layout(raw_dir: Path, label_dir: str) -> None:
+    """Raises `UserError` unless a folder holds lists, images and masks as VOC's does."""
     for folder in (LISTS, IMAGES, label_dir):
         if not (raw_dir / folder).is_dir():
             raise UserError(
                 f"`raw_dir` must be a folder in VOC's layout, with {LISTS}, {IMAGES} and "
                 f"{label_dir}. Not found: {raw_dir / folder}"
             )
-    if not splits or len(set(splits)) != len(splits):
-        raise UserError(f"`splits` must be names that differ. Received: {list(splits)}")
-    problems: list[str] = []
-    samples = {split: _samples(raw_dir, split, label_dir, problems) for split in splits}
-    return writer.convert(
-        samples,
-        output_dir=output_dir,
-        label_set=label_set,
-        num_shards=num_shards,
-        problems=problems,
-        tool="tfrecords_tools.build_voc",
-        arguments={"raw_dir": str(raw_dir), "label_dir": label_dir, "splits": list(splits)},
-    )
 
 
-def _samples(raw_dir: Path, split: str, label_dir: str, problems: list[str]) -> list[Sample]:
+def read_list(raw_dir: Path, split: str, problems: list[str]) -> list[str]:
+    """The ids of a split; `problems` takes the lines that are none."""
     writer.check_split_name(split)
     path = raw_dir / LISTS / f"{split}.txt"
     if not path.is_file():
         known = ", ".join(sorted(one.stem for one in (raw_dir / LISTS).glob("*.txt"))) or "none"
         raise UserError(f"no list of split {split!r}: {path} not found; lists there: {known}")
-    samples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        name = line.strip()
-        if not name:
-            continue
-        if len(name.split()) > 1 or name.startswith((".", "/")) or "/" in name or "\\" in name:
-            problems.append(f"{path}, line {number}: not the id of an image: {name!r}")
-            continue
-        candidates = [raw_dir / IMAGES / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png")]
-        image = next((one for one in candidates if one.is_file()), candidates[0])
-        samples.append(Sample(name, image, raw_dir / label_dir / f"{name}.png"))
-    return samples
+    return inputs.read_names(path, problems)
+
+
+def image_path(raw_dir: Path, name: str) -> Path:
+    """The image of an id: the first of .jpg, .jpeg and .png that is there, else the .jpg."""
+    candidates = [raw_dir / IMAGES / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png")]
+    return next((one for one in candidates if one.is_file()), candidates[0])
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("raw_dir", "", "Folder in VOC's layout (VOCdevkit/VOC2012).")
-    flags.DEFINE_string("output_dir", "", "Folder of the records; made if it is not there.")
-    flags.DEFINE_list("splits", ["train", "val"], "Lists to convert.")
-    flags.DEFINE_string("label_dir", "SegmentationClass", "Folder of the masks within --raw_dir.")
-    flags.DEFINE_integer("num_shards", None, "Files per split; default: about 1000 images a file.")
+    layouts.define_flags("Folder in VOC's layout (VOCdevkit/VOC2012).")
+    flags.DEFINE_string("label_dir", LABELS, "Folder of the masks within --raw_dir.")
 
 
 def main(values: flags.FlagValues) -> None:
@@ -107,7 +120,7 @@ def main(values: flags.FlagValues) -> None:
         values.output_dir,
         splits=values.splits,
         label_dir=values.label_dir,
-        num_shards=values.num_shards,
+        **options.from_flags(values),
     )
     print(summary.report(manifests, values.output_dir))
 

@@ -7,7 +7,10 @@ from kseg.data.records import Manifest
 
 
 def report(manifests: Sequence[Manifest], output_dir: str | os.PathLike) -> str:
-    """A short table: split, images, shards, share of each class in the label pixels, folder."""
+    """A short table: split, images, shards, share of each class in the label pixels, folder.
+
+    Below it stands what was skipped, a line each.
+    """
     lines = [f"{'split':<12}{'images':>8}{'shards':>8}{'MB':>9}"]
     for manifest in manifests:
         size = sum(shard.bytes for shard in manifest.shards) / 1e6
@@ -21,7 +24,12 @@ def report(manifests: Sequence[Manifest], output_dir: str | os.PathLike) -> str:
     for label, name in zip(ids, (*manifests[0].names, "(ignored)"), strict=True):
         shares = "".join(f"{_share(manifest, label):>12}" for manifest in manifests)
         lines.append(f"{label:>4}  {name:<{width}}{shares}")
-    return "\n".join([*lines, "", f"written to {output_dir}"])
+    lines += ["", f"written to {output_dir}"]
+    skipped = list(dict.fromkeys(one for manifest in manifests for one in manifest.skipped))
+    if skipped:
+        lines += ["", f"skipped, {len(skipped)} problem(s) in the input:"]
+        lines += [f"  {one}" for one in skipped]
+    return "\n".join(lines)
 
 
 def _share(manifest: Manifest, label: int) -> str:

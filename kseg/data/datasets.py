@@ -1,6 +1,13 @@
-"""What the ids of a label map mean: class names, colours, and the id that counts for nothing."""
+"""What the ids of a label map mean: class names, colours, and the id that counts for nothing.
+
+Each published data set has its facts here, once: a `LabelSet`, and where the values of its masks
+are not the ids, `<SET>_RAW_IDS` with the id of every value that may occur.
+"""
 
 import dataclasses
+
+# The id of pixels that count for nothing, in every data set here.
+IGNORED = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +26,7 @@ class LabelSet:
 
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
-    ignore_label: int = 255
+    ignore_label: int = IGNORED
 
     def __post_init__(self) -> None:
         names = tuple(self.names)
@@ -75,6 +82,10 @@ def voc_palette(size: int = 256) -> tuple[tuple[int, int, int], ...]:
     return tuple(palette)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.replace("\n", " ").split(","))
+
+
 VOC = LabelSet(
     names=(
         "background",
@@ -101,3 +112,114 @@ VOC = LabelSet(
     ),
     colours=voc_palette(21),
 )
+
+# COCO's 80 categories by the ids of its JSON files, which leave out ten numbers of 1..90.
+COCO_CATEGORIES = dict(
+    zip(
+        [one for one in range(1, 91) if one not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)],
+        _names(
+            """
+            person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
+            fire hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow,
+            elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee,
+            skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
+            surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana,
+            apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake, chair,
+            couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard,
+            cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase,
+            scissors, teddy bear, hair drier, toothbrush
+            """
+        ),
+        strict=True,
+    )
+)
+# All of COCO: background, then the categories in the order of their ids. The palette is VOC's.
+COCO = LabelSet(("background", *COCO_CATEGORIES.values()), voc_palette(81))
+# The category of COCO for each class of VOC, in VOC's order (torchvision's reference training uses
+# the same); 0 is no category: the background.
+COCO_IDS_OF_VOC = (0, 5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
+
+# ADE20K's scene parsing benchmark: the first name of each line of its objectInfo150.txt. The
+# colours are those of the VOC palette from 1 on, all different, and not the benchmark's own.
+ADE20K = LabelSet(
+    names=_names(
+        """
+        wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk,
+        person, earth, door, table, mountain, plant, curtain, chair, car, water, painting, sofa,
+        shelf, house, sea, mirror, rug, field, armchair, seat, fence, desk, rock, wardrobe, lamp,
+        bathtub, railing, cushion, base, box, column, signboard, chest of drawers, counter, sand,
+        sink, skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway, case,
+        pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table,
+        toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island, computer,
+        swivel chair, boat, bar, arcade machine, hovel, bus, towel, light, truck, tower, chandelier,
+        awning, streetlight, booth, television, airplane, dirt track, apparel, pole, land,
+        bannister, escalator, ottoman, bottle, buffet, poster, stage, van, ship, fountain,
+        conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket, waterfall,
+        tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot,
+        animal, bicycle, lake, dishwasher, screen, blanket, sculpture, hood, sconce, vase,
+        traffic light, tray, ashcan, fan, pier, crt screen, plate, monitor, bulletin board, shower,
+        radiator, glass, clock, flag
+        """
+    ),
+    colours=voc_palette(151)[1:],
+)
+# Values of its masks: 0 is "other", k is class k - 1.
+ADE20K_RAW_IDS = {0: IGNORED, **{raw: raw - 1 for raw in range(1, 151)}}
+
+# Cityscapes' 19 evaluated classes in the order of their train ids, with its own colours.
+_CITYSCAPES = {
+    7: ("road", (128, 64, 128)),
+    8: ("sidewalk", (244, 35, 232)),
+    11: ("building", (70, 70, 70)),
+    12: ("wall", (102, 102, 156)),
+    13: ("fence", (190, 153, 153)),
+    17: ("pole", (153, 153, 153)),
+    19: ("traffic light", (250, 170, 30)),
+    20: ("traffic sign", (220, 220, 0)),
+    21: ("vegetation", (107, 142, 35)),
+    22: ("terrain", (152, 251, 152)),
+    23: ("sky", (70, 130, 180)),
+    24: ("person", (220, 20, 60)),
+    25: ("rider", (255, 0, 0)),
+    26: ("car", (0, 0, 142)),
+    27: ("truck", (0, 0, 70)),
+    28: ("bus", (0, 60, 100)),
+    31: ("train", (0, 80, 100)),
+    32: ("motorcycle", (0, 0, 230)),
+    33: ("bicycle", (119, 11, 32)),
+}
+CITYSCAPES = LabelSet(*zip(*_CITYSCAPES.values(), strict=True))
+# Values of its labelIds masks, 0 to 33; the classes that are not evaluated are ignored.
+CITYSCAPES_RAW_IDS = {
+    **dict.fromkeys(range(34), IGNORED),
+    **{raw: train_id for train_id, raw in enumerate(_CITYSCAPES)},
+}
+
+# CamVid with the 11 classes of the SegNet experiments, in CamVid's own colours.
+CAMVID = LabelSet(
+    names=_names(
+        "sky, building, pole, road, pavement, tree, sign-symbol, fence, car, pedestrian, bicyclist"
+    ),
+    colours=(
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (0, 0, 192),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+)
+# Values of its masks: 11 is void.
+CAMVID_RAW_IDS = {**{raw: raw for raw in range(11)}, 11: IGNORED}
+
+# DeepGlobe's roads: a mask is white on roads.
+ROADS = LabelSet(("background", "road"), ((0, 0, 0), (255, 255, 255)))
+
+# Oxford-IIIT Pet's trimaps; the palette is VOC's. Value 3, "not classified", is the outline.
+PETS = LabelSet(("background", "pet"), voc_palette(2))
+PETS_RAW_IDS = {1: 1, 2: 0, 3: IGNORED}

@@ -6,6 +6,9 @@ channel whose pixel values are class ids. A split is
 
     <split>-00000-of-0000N.tfrecord   N shards
     <split>.manifest.json             written last: without it a split is not finished
+
+TensorFlow is imported by the functions that need it: the worker processes of a conversion load this
+module through their converter, and TensorFlow would cost each of them half a GB.
 """
 
 import dataclasses
@@ -13,12 +16,14 @@ import json
 import os
 import re
 from pathlib import Path
-
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
 from kseg import files
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 IMAGE = "image/encoded"
 IMAGE_FORMAT = "image/format"
@@ -53,6 +58,8 @@ def encode_example(
     Returns:
         A serialised `tf.train.Example`.
     """
+    import tensorflow as tf
+
     if image_format not in ("jpeg", "png"):
         raise ValueError(f'`image_format` must be "jpeg" or "png". Received: {image_format!r}')
 
@@ -77,7 +84,7 @@ def encode_example(
     return example.SerializeToString(deterministic=True)
 
 
-def decode_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+def decode_example(serialized: "tf.Tensor") -> "dict[str, tf.Tensor]":
     """Decodes what `encode_example` or the official tools wrote; works in graph mode.
 
     Args:
@@ -94,8 +101,10 @@ def decode_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     }
 
 
-def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+def parse_example(serialized: "tf.Tensor") -> "dict[str, tf.Tensor]":
     """The encoded `image`, the encoded `label` and the `filename` of an example, not decoded."""
+    import tensorflow as tf
+
     features = tf.io.parse_single_example(
         serialized,
         {
@@ -107,7 +116,7 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"image": features[IMAGE], "label": features[LABEL], "filename": features[FILENAME]}
 
 
-def decode_image(contents: tf.Tensor) -> tf.Tensor:
+def decode_image(contents: "tf.Tensor") -> "tf.Tensor":
     """Decodes a JPEG or PNG file into RGB: the one decoder of pipeline, prediction and export.
 
     Pixels come as they are stored: an EXIF orientation is not applied, alpha is dropped, grey is
@@ -120,6 +129,8 @@ def decode_image(contents: tf.Tensor) -> tf.Tensor:
     Returns:
         uint8 tensor (height, width, 3).
     """
+    import tensorflow as tf
+
     image = tf.cond(
         tf.io.is_jpeg(contents),
         lambda: tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE"),
@@ -128,11 +139,13 @@ def decode_image(contents: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def decode_label(contents: tf.Tensor) -> tf.Tensor:
+def decode_label(contents: "tf.Tensor") -> "tf.Tensor":
     """Decodes a PNG of one channel into class ids, uint8 (height, width).
 
     Not for palette PNGs, of which TensorFlow gives the luminance: the converters read those.
     """
+    import tensorflow as tf
+
     return tf.squeeze(tf.io.decode_png(contents, channels=1), axis=-1)
 
 
@@ -160,6 +173,7 @@ class Manifest:
         pixels_ignored: label pixels that are `ignore_label`.
         tool: program that wrote the shards.
         arguments: what it was given.
+        skipped: what was bad in the input and left out, a line each, with file and reason.
     """
 
     split: str
@@ -171,6 +185,7 @@ class Manifest:
     pixels_ignored: int
     tool: str
     arguments: dict
+    skipped: tuple[str, ...] = ()
 
     @property
     def num_examples(self) -> int:
@@ -253,6 +268,7 @@ def _manifest_from_json(content: dict) -> Manifest:
         pixels_ignored=content["pixels_ignored"],
         tool=content["tool"],
         arguments=content["arguments"],
+        skipped=tuple(content.get("skipped", ())),
     )
     manifest.label_set()
     if manifest.num_examples != content["num_examples"]:

@@ -1,30 +1,43 @@
 """Batches are a pure function of (seed, epoch, index); evaluation sees every image once."""
 
+import hashlib
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kseg.data import pipeline
 from kseg.errors import UserError
-from tests.tfrecords_tools import folders
-from tfrecords_tools import build_voc
+from tests.conftest import REPOSITORY
+from tests.data import shards
 
 IMAGES = 13
 OPTIONS = {
     "batch_size": 4, "crop_size": (17, 17), "pad_value": (127.5,) * 3, "seed": 5, "epoch": 0,
 }  # fmt: skip
+ROADS = {"vertical_flip": True, "quarter_turns": True, "spatial": True, "hsv": True}
+# An image of one level comes out as it is, whatever its place in the crop.
+UNCHANGED = {"min_scale": 1.0, "max_scale": 1.0, "flip": False, "crop_size": (9, 12)}
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pipeline")
-    names = [f"image_{number:02d}" for number in range(IMAGES)]
-    folders.voc(root / "raw", {"train": names, "val": names[:5]})
+    folder = tmp_path_factory.mktemp("pipeline")
     # Three sizes, one of them only once.
-    for name, size in (("image_00", (20, 9)), ("image_01", (20, 9)), ("image_02", (7, 11))):
-        folders.image(root / "raw" / "JPEGImages" / f"{name}.jpg", size=size)
-        folders.mask(root / "raw" / "SegmentationClass" / f"{name}.png", 15, size=size)
-    build_voc.build(root / "raw", root / "records", num_shards=3)
-    return root / "records"
+    sizes = [(9, 20), (9, 20), (11, 7)] + [(9, 12)] * (IMAGES - 3)
+    rng = np.random.default_rng(0)
+    pictures = [
+        (
+            shards.encoded(rng.integers(0, 256, (*size, 3), np.uint8), "JPEG"),
+            rng.choice(np.uint8([0, 15, 20, 255]), size),
+        )
+        for size in sizes
+    ]
+    shards.write(folder, "train", pictures, shards=3)
+    return shards.write(folder, "val", pictures[:5])
 
 
 def batches(records, **changes):
@@ -48,8 +61,32 @@ def test_batches_are_whole_and_of_the_crop_size(records):
         assert labels.shape == (4, 17, 17) and labels.dtype == np.uint8
 
 
-def test_one_and_four_parallel_calls_give_the_same_bytes(records):
-    assert same(batches(records, parallel_calls=1), batches(records, parallel_calls=4))
+@pytest.mark.parametrize("roads", [False, True])
+def test_one_and_four_parallel_calls_give_the_same_bytes(records, roads):
+    options = ROADS if roads else {}
+    one, four = (batches(records, parallel_calls=calls, **options) for calls in (1, 4))
+    assert same(one, four)
+
+
+def test_another_process_gives_the_same_bytes(records):
+    script = (
+        "import hashlib\nfrom kseg.data import pipeline\ndigest = hashlib.sha256()\n"
+        f"data = pipeline.train_dataset({str(records)!r}, 'train', **{OPTIONS | ROADS!r})\n"
+        "for images, labels in data.as_numpy_iterator():\n"
+        "    digest.update(images.tobytes() + labels.tobytes())\nprint(digest.hexdigest())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONHASHSEED": "1"},
+    )
+    digest = hashlib.sha256()
+    for images, labels in batches(records, **ROADS):
+        digest.update(images.tobytes() + labels.tobytes())
+    assert done.stdout.split()[-1] == digest.hexdigest()
 
 
 def test_another_epoch_or_seed_gives_other_batches(records):
@@ -73,6 +110,66 @@ def test_the_augmentation_of_an_example_does_not_depend_on_the_order(records):
         return sorted(images.tobytes() + labels.tobytes() for images, labels in found)
 
     assert contents(shuffled) == contents(in_file_order)
+
+
+def test_what_is_skipped_is_not_decoded(tmp_path):
+    """The first two batches cannot be decoded; an epoch that starts behind them does not notice."""
+    broken = [(b"not a picture", np.zeros((9, 12), np.uint8))] * 8
+    whole = [shards.numbered(number) for number in range(8, 13)]
+    shards.write(tmp_path, "train", broken + whole, shards=1)
+    options = {"shuffle_buffer": 1, **UNCHANGED}
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        batches(tmp_path, **options)
+    ((images, _),) = batches(tmp_path, start_step=2, **options)
+    assert images[:, 0, 0, 0].tolist() == [8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("weights", [None, (1, 3)])
+def test_mixed_sets_start_in_the_middle_and_are_dealt_to_workers_as_one_set_is(tmp_path, weights):
+    for split, numbers in (("a", range(0, 21)), ("b", range(100, 106))):
+        shards.write(tmp_path, split, [shards.numbered(number) for number in numbers])
+    source = {"data_dir": tmp_path, "split": ["a", "b"], "weights": weights}
+
+    def found(**changes):
+        return list(pipeline.train_dataset(**source, **OPTIONS | changes).as_numpy_iterator())
+
+    whole = found()
+    assert len(whole) == pipeline.train_steps(tmp_path, ["a", "b"], 4) == 27 // 4
+    assert same(whole[4:], found(start_step=4))
+    from_b = sum(int((images[:, 0, 0, 0] >= 100).sum()) for images, _ in found(**UNCHANGED))
+    assert from_b > 12 if weights else 3 <= from_b <= 6
+    dealt = [found(num_workers=2, worker_index=index, start_step=1) for index in range(2)]
+    for step, (images, labels) in enumerate(whole[1:]):
+        parts = [worker[step] for worker in dealt]
+        assert all(len(part[0]) == 2 for part in parts)
+        np.testing.assert_array_equal(
+            np.stack([p[0] for p in parts], 1).reshape(images.shape), images
+        )
+        np.testing.assert_array_equal(
+            np.stack([p[1] for p in parts], 1).reshape(labels.shape), labels
+        )
+    assert all(len(worker) == len(whole) - 1 for worker in dealt)
+
+
+def test_every_image_comes_out_once_an_epoch(tmp_path):
+    shards.write(tmp_path, "train", [shards.numbered(number) for number in range(40)], shards=3)
+    seen = [
+        int(level) for images, _ in batches(tmp_path, **UNCHANGED) for level in images[:, 0, 0, 0]
+    ]
+    assert sorted(seen) == list(range(40)) and seen != sorted(seen)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_workers": 3}, "`num_workers` must be at least 1 and divide `batch_size`.* 3 and 4"),
+        ({"num_workers": 0}, "`num_workers` must be at least 1"),
+        ({"num_workers": 2, "worker_index": 2}, "`worker_index` must lie between 0 and 1.* 2"),
+    ],
+)
+def test_workers_that_do_not_fit_are_refused(records, options, message):
+    with pytest.raises(UserError, match=message):
+        batches(records, **options)
 
 
 def test_evaluation_sees_every_image_once_whole_whatever_the_batch_size(records):

@@ -3,6 +3,8 @@
 import dataclasses
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ MANIFEST = Manifest(
     pixels_ignored=9,
     tool="a_tool",
     arguments={"raw_dir": "somewhere"},
+    skipped=("a.jpg: is not an image",),
 )
 
 
@@ -133,6 +136,15 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["val.manifest.json"]
 
 
+def test_a_manifest_without_the_list_of_what_was_skipped_is_read(tmp_path):
+    path = records.manifest_path(tmp_path, "val")
+    records.write_manifest(path, MANIFEST)
+    content = json.loads(path.read_text())
+    assert content.pop("skipped") == ["a.jpg: is not an image"]
+    path.write_text(json.dumps(content))
+    assert records.read_manifest(tmp_path, "val").skipped == ()
+
+
 def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path):
     path = records.manifest_path(tmp_path, "val")
     records.write_manifest(path, MANIFEST)
@@ -177,3 +189,8 @@ def test_shards_must_be_there_and_as_long_as_the_manifest_says(tmp_path):
         records.shard_paths(tmp_path, MANIFEST)
     path.write_bytes(b"12345")
     assert records.shard_paths(tmp_path, MANIFEST) == [path]
+
+
+def test_the_module_loads_tensorflow_only_where_it_is_used():
+    code = "import sys, kseg.data.records; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

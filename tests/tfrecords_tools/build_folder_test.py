@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 from kseg.data import records
 from kseg.data.datasets import LabelSet, voc_palette
 from kseg.errors import UserError
-from tests.tfrecords_tools import folders
+from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_folder, check_records
 
 
@@ -22,8 +21,11 @@ def raw(tmp_path):
 
 
 def _build(raw, **changes):
-    arguments = {"split": "train", "output_dir": raw / "out"} | changes
-    return build_folder.build(raw / "images", raw / "labels", raw / "classes.txt", **arguments)
+    arguments = {"splits": ["train"], "output_dir": raw / "out"} | changes
+    (manifest,) = build_folder.build(
+        raw / "images", raw / "labels", raw / "classes.txt", **arguments
+    )
+    return manifest
 
 
 def test_images_and_masks_are_matched_by_name(raw):
@@ -50,7 +52,7 @@ def test_every_fault_is_found_in_one_run_and_nothing_is_left(raw):
         "a.png": "occurs twice",
         "e.png": "mask without an image",
         "b.png": "ids outside the classes: 2",
-        "notes.txt": "must end in one of .jpg",
+        "notes.txt": "must end in .jpg or .jpeg",
         "more": "is a folder",
     }
     found = {
@@ -103,14 +105,16 @@ def test_a_classes_file_is_refused_by_name(raw, text, message):
 def test_missing_folders_are_named(raw):
     with pytest.raises(UserError, match="`labels` must be a folder. Not found: .*gone"):
         build_folder.build(
-            raw / "images", raw / "gone", raw / "classes.txt", raw / "out", split="train"
+            raw / "images", raw / "gone", raw / "classes.txt", raw / "out", splits=["train"]
         )
     with pytest.raises(UserError, match="`images` and `labels` must be two folders"):
         build_folder.build(
-            raw / "images", raw / "images", raw / "classes.txt", raw / "out", split="train"
+            raw / "images", raw / "images", raw / "classes.txt", raw / "out", splits=["train"]
         )
     with pytest.raises(UserError, match="`classes` must be a text file.*gone"):
-        build_folder.build(raw / "images", raw / "labels", raw / "gone", raw / "out", split="train")
+        build_folder.build(
+            raw / "images", raw / "labels", raw / "gone", raw / "out", splits=["train"]
+        )
 
 
 def test_an_ignore_colour_must_not_be_that_of_a_class(raw):
@@ -121,22 +125,96 @@ def test_an_ignore_colour_must_not_be_that_of_a_class(raw):
         _build(raw, ignore_colour=(0, 0, 0))
 
 
-def test_the_program_reads_its_flags_and_prints_a_table(raw, capsys, monkeypatch):
-    values = flags.FlagValues()
-    with monkeypatch.context() as patched:
-        patched.setattr(flags, "DEFINE_string", _definer(flags.DEFINE_string, values))
-        patched.setattr(flags, "DEFINE_list", _definer(flags.DEFINE_list, values))
-        patched.setattr(flags, "DEFINE_integer", _definer(flags.DEFINE_integer, values))
-        build_folder.define_flags()
-    given = {"images": "images", "labels": "labels", "classes": "classes.txt", "output_dir": "out"}
-    values(["program", "--split=val", *(f"--{k}={raw / v}" for k, v in given.items())])
-    build_folder.main(values)
+def test_masks_of_raw_ids_or_colours_are_read_by_a_table(raw):
+    table = raw / "remap.txt"
+    table.write_text("# raw -> id\n7 -> 1\n9 -> ignore\n1 2 3 -> 1\n250,0,0 -> 0\n0 -> 0\n")
+    ids = np.zeros((9, 12), np.uint8)
+    ids[0], ids[1] = 7, 9
+    Image.fromarray(ids).save(raw / "labels" / "a.png")
+    folders.mask(raw / "labels" / "b.png", 7)
+    pixels = np.full((9, 12, 3), (1, 2, 3), np.uint8)
+    pixels[0] = 250, 0, 0
+    Image.fromarray(pixels).save(raw / "labels" / "c.png")
+    manifest = _build(raw, remap=table)
+    assert manifest.pixels_per_class == (7 * 12 + 12, 12 + 108 + 8 * 12)
+    assert manifest.pixels_ignored == 12
+
+    folders.mask(raw / "labels" / "b.png", 200)
+    pixels[4, 5] = 9, 9, 9
+    Image.fromarray(pixels).save(raw / "labels" / "c.png")
+    with pytest.raises(UserError, match="2 problem") as caught:
+        _build(raw, remap=table)
+    assert "b.png: raw ids without a rule in the table: 200" in str(caught.value)
+    assert "c.png: holds 1 colours that no class has: (9, 9, 9)" in str(caught.value)
+    with open(table, "a") as file:
+        file.write("other -> ignore\n")
+    assert _build(raw, remap=table).pixels_ignored == 12 + 108 + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no rule"),
+        ("7 = 1", "line 1: must be `raw id -> class id`.* Received: '7 = 1'"),
+        ("0 -> 0\n7 -> 2", "line 2: .*class ids 0 to 1. Received: '7 -> 2'"),
+        ("256 -> 1", "Received: '256 -> 1'"),
+        ("1 2 -> 1", "Received: '1 2 -> 1'"),
+        ("road -> 1", "Received: 'road -> 1'"),
+        ("7 -> 1\n7 -> 0", "line 2: 7 has a rule already"),
+    ],
+)
+def test_a_table_is_refused_by_its_line(raw, text, message):
+    (raw / "remap.txt").write_text(text)
+    with pytest.raises(UserError, match=rf"remap\.txt.*{message}"):
+        _build(raw, remap=raw / "remap.txt")
+
+
+def test_colours_in_masks_need_a_rule(raw):
+    (raw / "remap.txt").write_text("0 -> 0\n1 -> 1\n")
+    Image.open(raw / "labels" / "a.png").convert("RGB").save(raw / "labels" / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: is RGB, and the remap table has no rule"):
+        _build(raw, remap=raw / "remap.txt")
+    with pytest.raises(UserError, match="`remap` must be a text file.*gone"):
+        _build(raw, remap=raw / "gone")
+
+
+def test_several_splits_lie_in_folders_of_their_names(raw):
+    for split in ("train", "val"):
+        folders.image(raw / split / "images" / f"{split}.jpg")
+        folders.mask(raw / split / "masks" / f"{split}.png", 1)
+    manifests = build_folder.build(
+        raw / "{split}" / "images",
+        raw / "{split}" / "masks",
+        raw / "classes.txt",
+        raw / "out",
+        splits=["train", "val"],
+    )
+    assert [(one.split, one.num_examples) for one in manifests] == [("train", 1), ("val", 1)]
+    with pytest.raises(UserError, match="must hold '{split}' where there are several splits"):
+        _build(raw, splits=["train", "val"])
+    folders.image(raw / "val" / "images" / "train.jpg")
+    folders.mask(raw / "val" / "masks" / "train.png", 1)
+    with pytest.raises(UserError, match="id 'train' of split 'val' is in split 'train', too"):
+        build_folder.build(
+            raw / "{split}" / "images",
+            raw / "{split}" / "masks",
+            raw / "classes.txt",
+            raw / "out",
+            splits=["train", "val"],
+        )
+
+
+def test_the_program_reads_its_flags_and_prints_a_table(raw, capsys):
+    given = {"raw_dir": raw, "images": "images", "labels": "labels", "classes": "classes.txt"}
+    given |= {"output_dir": raw / "out", "split": "val", "on_error": "skip", "num_shards": 3}
+    arguments = [f"--{name}={value}" for name, value in given.items()]
+    build_folder.main(shards.flag_values(build_folder.define_flags, *arguments))
     printed = capsys.readouterr().out
     assert printed.splitlines()[1].split()[:3] == ["val", "3", "3"]
     assert "paved road" in printed
     assert f"written to {raw / 'out'}" in printed
     assert records.finished_splits(raw / "out") == ["val"]
-
-
-def _definer(define, values):
-    return lambda *arguments: define(*arguments, flag_values=values)
+    with pytest.raises(UserError, match="`--split` or `--splits` must be given, and not both"):
+        build_folder.main(
+            shards.flag_values(build_folder.define_flags, *arguments, "--splits=train")
+        )

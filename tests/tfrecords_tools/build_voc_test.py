@@ -1,7 +1,9 @@
 """The VOC converter, and through it the shared writer: all or nothing."""
 
 import os
-from types import SimpleNamespace
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from PIL import Image
 from kseg.data import records
 from kseg.data.datasets import VOC
 from kseg.errors import UserError
-from tests.tfrecords_tools import folders
-from tfrecords_tools import build_voc, check_records, writer
+from tests.tfrecords_tools import folders, shards
+from tfrecords_tools import build_voc, check_records, summary, writer
 
 LISTS = {"train": [f"t{k}" for k in range(7)], "val": ["v0", "v1"]}
 
@@ -130,14 +132,18 @@ def test_an_interrupted_run_leaves_an_earlier_conversion_as_it_was(raw, tmp_path
     def interrupted(**example):
         calls.append(example)
         if len(calls) == 5:
-            assert len(list((tmp_path / "out").glob(".train-*.partial"))) > 0
             raise KeyboardInterrupt
         return encode(**example)
 
     monkeypatch.setattr(writer, "encode_example", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_voc.build(raw, tmp_path / "out")
-    assert folders.contents(tmp_path / "out") == before
+    after = folders.contents(tmp_path / "out")
+    assert {name: after[name] for name in after if not name.startswith(".")} == before
+    assert {name.split("/")[0] for name in after if name.startswith(".")} == {
+        ".train.partial",
+        ".val.partial",
+    }
 
 
 @pytest.mark.parametrize("survived", range(5))
@@ -149,8 +155,8 @@ def test_a_run_stopped_while_it_renames_never_looks_finished(raw, tmp_path, monk
     replace, renamed = os.replace, []
 
     def killed(source, target):
-        # Five renames: four shards, the manifest. The staged manifest's own write is not one.
-        if not str(target).endswith(".partial"):
+        # Five renames: four shards, the manifest. Those within the hidden folder are none.
+        if Path(target).parent == out:
             if len(renamed) == survived:
                 raise SystemExit
             renamed.append(target)
@@ -163,6 +169,7 @@ def test_a_run_stopped_while_it_renames_never_looks_finished(raw, tmp_path, monk
     with pytest.raises(UserError, match="no finished split 'train'"):
         records.read_manifest(out, "train")
     assert "left by an unfinished conversion" in "".join(check_records.check(out)[0].problems)
+    monkeypatch.setattr(writer, "encode_example", None)  # Nothing is to be encoded again.
     build_voc.build(raw, out, splits=["train"], num_shards=4)
     assert check_records.check(out)[0].problems == []
     assert len(folders.contents(out)) == 5
@@ -170,13 +177,14 @@ def test_a_run_stopped_while_it_renames_never_looks_finished(raw, tmp_path, monk
 
 def test_what_a_killed_run_left_is_removed_by_the_next(raw, tmp_path):
     out = tmp_path / "out"
-    out.mkdir()
-    (out / ".train-00000-of-00009.tfrecord.partial").write_bytes(b"half")
-    (out / "..train.manifest.json.partial.partial").write_bytes(b"half")
-    (out / ".other-00000-of-00001.tfrecord.partial").write_bytes(b"not ours")
+    (out / ".train.partial").mkdir(parents=True)
+    (out / ".train.partial" / "train-00000-of-00009.tfrecord").write_bytes(b"half")
+    (out / ".train.partial" / "train-00000-of-00004.json").write_text("{half")
+    (out / ".other.partial").mkdir()
+    (out / ".other.partial" / "other-00000-of-00001.tfrecord").write_bytes(b"not ours")
     build_voc.build(raw, out, splits=["train"])
     assert [name for name in folders.contents(out) if name.startswith(".")] == [
-        ".other-00000-of-00001.tfrecord.partial"
+        ".other.partial/other-00000-of-00001.tfrecord"
     ]
 
 
@@ -197,6 +205,60 @@ def test_an_unknown_list_is_named_beside_those_that_are_there(raw, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_trainval_goes_beside_train_and_val_and_no_image_into_both_of_these(raw, tmp_path):
+    lists = raw / "ImageSets" / "Segmentation"
+    (lists / "trainval.txt").write_text("\n".join([*LISTS["train"], *LISTS["val"]]))
+    manifests = build_voc.build(raw, tmp_path / "out", splits=["train", "val", "trainval"])
+    assert [manifest.num_examples for manifest in manifests] == [7, 2, 9]
+    with open(lists / "val.txt", "a") as file:
+        file.write("t3\n")
+    with pytest.raises(
+        UserError, match=r"t3\.jpg: id 't3' of split 'val' is in split 'train', too"
+    ):
+        build_voc.build(raw, tmp_path / "out")
+
+
+def test_what_is_bad_can_be_skipped_and_is_told_in_the_manifest(raw, tmp_path):
+    expected = _damage(raw)
+    manifests = build_voc.build(raw, tmp_path / "out", on_error="skip")
+    assert [manifest.num_examples for manifest in manifests] == [1, 1]
+    skipped = {one for manifest in manifests for one in manifest.skipped}
+    for name, reason in expected.items():
+        assert [reason in one for one in skipped if f"{name}: " in one] == [True], name
+    assert [one["filename"].numpy() for one in _decoded(tmp_path / "out", "train")] == [b"t6"]
+    for manifest in manifests:
+        assert records.read_manifest(tmp_path / "out", manifest.split) == manifest
+    assert [one.problems for one in check_records.check(tmp_path / "out")] == [[], []]
+    printed = summary.report(manifests, tmp_path / "out")
+    assert f"skipped, {len(expected)} problem(s) in the input:" in printed
+    assert all(printed.count(one) == 1 for one in skipped)
+
+
+def test_the_program_leaves_with_status_1_and_no_manifest(raw, tmp_path):
+    expected = _damage(raw)
+    program = [sys.executable, "-m", "tfrecords_tools.build_voc", "--workers=2"]
+    result = subprocess.run(
+        [*program, f"--raw_dir={raw}", f"--output_dir={tmp_path / 'out'}"],
+        cwd=Path(__file__).resolve().parent.parent.parent,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    _, told = result.stderr.split("error: nothing was converted, 9 problem(s) in the input:\n")
+    for name, reason in expected.items():
+        assert [reason in line for line in told.splitlines() if f"{name}: " in line] == [True]
+    assert folders.contents(tmp_path / "out") == {}
+
+
+def test_a_split_of_which_nothing_is_left_is_refused(raw, tmp_path):
+    for name in LISTS["val"]:
+        folders.mask(raw / "SegmentationClass" / f"{name}.png", 99)
+    with pytest.raises(UserError, match="nothing was converted, 2 problem"):
+        build_voc.build(raw, tmp_path / "out", on_error="skip")
+    assert folders.contents(tmp_path / "out") == {}
+
+
 def test_an_empty_list_is_a_problem(raw, tmp_path):
     (raw / "ImageSets" / "Segmentation" / "val.txt").write_text("\n")
     with pytest.raises(UserError, match="split 'val' has no images"):
@@ -209,14 +271,14 @@ def test_a_name_that_is_no_split_is_refused(raw, tmp_path):
 
 
 def test_the_program_converts_real_photographs_that_then_check_as_good(real_data, tmp_path, capsys):
-    values = SimpleNamespace(
-        raw_dir=str(real_data / "VOCdevkit" / "VOC2012"),
-        output_dir=str(tmp_path / "out"),
-        splits=["val", "trainaug"],
-        label_dir="SegmentationClassAug",
-        num_shards=None,
+    values = shards.flag_values(
+        build_voc.define_flags,
+        f"--raw_dir={real_data / 'VOCdevkit' / 'VOC2012'}",
+        f"--output_dir={tmp_path / 'out'}",
+        "--splits=val,trainaug",
+        "--label_dir=SegmentationClassAug",
     )
-    build_voc.main(_Values(values))
+    build_voc.main(values)
     printed = capsys.readouterr().out
     assert [line.split()[:3] for line in printed.splitlines()[1:3]] == [
         ["val", "40", "4"],
@@ -228,13 +290,3 @@ def test_the_program_converts_real_photographs_that_then_check_as_good(real_data
         ("trainaug", 79, []),
         ("val", 40, []),
     ]
-
-
-class _Values:
-    """Parsed flags as far as a program uses them: attributes, and `values[name].value`."""
-
-    def __init__(self, values):
-        self.__dict__.update(vars(values))
-
-    def __getitem__(self, name):
-        return SimpleNamespace(value=getattr(self, name), help="")

@@ -2,7 +2,6 @@
 
 import io
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 
 from kseg.data import records
 from kseg.errors import UserError
-from tests.tfrecords_tools import folders
+from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_voc, check_records
 
 
@@ -37,13 +36,18 @@ def _problems(folder):
     return [problem for result in check_records.check(folder) for problem in result.problems]
 
 
+def _main(folder, *arguments):
+    values = shards.flag_values(check_records.define_flags, f"--data_dir={folder}", *arguments)
+    check_records.main(values)
+
+
 def _write(path, examples):
     with tf.io.TFRecordWriter(str(path)) as shard:
         for example in examples:
             shard.write(example)
 
 
-def _example(image=(3, 4), label=(3, 4), ids=1, filename="x", image_bytes=None):
+def _example(image=(3, 4), label=(3, 4), ids=1, filename="x", image_bytes=None, said=None):
     def png(array):
         buffer = io.BytesIO()
         Image.fromarray(array).save(buffer, "png")
@@ -53,8 +57,8 @@ def _example(image=(3, 4), label=(3, 4), ids=1, filename="x", image_bytes=None):
         image=image_bytes or png(np.zeros((*image, 3), np.uint8)),
         image_format="png",
         label=png(np.full(label, ids, np.uint8)),
-        height=image[0],
-        width=image[1],
+        height=(said or image)[0],
+        width=(said or image)[1],
         filename=filename,
     )
 
@@ -127,11 +131,11 @@ def test_missing_and_surplus_shards_are_found(out):
 
 
 def test_what_an_unfinished_conversion_left_is_told(out):
-    (out / ".val-00000-of-00002.tfrecord.partial").write_bytes(b"")
-    (out / ".train-00000-of-00001.tfrecord.partial").write_bytes(b"")
+    for split in ("val", "train"):
+        (out / f".{split}.partial").mkdir()
     assert _problems(out) == [
-        f".{split}.tfrecord.partial: left by an unfinished conversion; convert again or delete it"
-        for split in ("train-00000-of-00001", "val-00000-of-00002")
+        f".{split}.partial: left by an unfinished conversion; convert again, or delete it"
+        for split in ("train", "val")
     ]
 
 
@@ -165,6 +169,7 @@ def test_records_of_other_tools_are_judged_by_themselves(tmp_path):
             tf.train.Example().SerializeToString(),
             _example(filename="good"),
             _example(image_bytes=b"\x89PNG\r\n\x1a\n"),
+            _example(said=(3, 5)),
         ],
     )
     starts = [
@@ -174,6 +179,7 @@ def test_records_of_other_tools_are_judged_by_themselves(tmp_path):
         "record 4: no serialised example with 'image/encoded'",
         f"record 5: name 'good' already in {name}, record 0",
         "record 6: image of 'x' is not an image",
+        "record 7: 'image/width' of 'x' is [5], its image has 4",
     ]
     problems = _problems(tmp_path)
     assert len(problems) == len(starts)
@@ -188,12 +194,52 @@ def test_ids_outside_the_classes_are_found_where_a_manifest_names_them(out):
 
 
 def test_the_program_prints_the_problems_and_leaves_with_an_error(out, capsys):
-    values = _Values(data_dir=str(out), splits=[])
-    check_records.main(values)
+    _main(out)
     assert "val" in capsys.readouterr().out
     (out / SECOND).unlink()
     with pytest.raises(UserError, match=rf"1 problem.*\n  {SECOND}: missing"):
-        check_records.main(values)
+        _main(out)
+
+
+def test_a_sheet_shows_each_image_beside_itself_with_its_labels(out, capsys):
+    path = out / "sheet.png"
+    _main(out, f"--sheet={path}")
+    assert f"4 examples drawn in {path}" in capsys.readouterr().out
+    drawn = np.asarray(Image.open(path)).astype(int)
+    assert drawn.shape[2] == 3
+    # Four examples in two rows of two; of their 9 pixel rows 2 and 3 are a person, 5 is ignored.
+    middles = [row * 210 // 9 + 12 for row in range(9)]
+    for top in (20, 256):
+        for left in (6, 578):
+            plain, mixed = (
+                drawn[top : top + 210, one : one + 280][middles] for one in (left, left + 286)
+            )
+            np.testing.assert_array_equal(mixed[2:4], (plain[2:4] + [192, 128, 128]) // 2)
+            np.testing.assert_array_equal(mixed[5], plain[5])
+            np.testing.assert_array_equal(mixed[:2], plain[:2] // 2)
+            assert plain.std() > 50
+
+
+def test_a_sheet_of_records_without_a_manifest_shows_what_can_be_decoded(tmp_path):
+    _write(tmp_path / "x-00000-of-00001.tfrecord", [_example(), _example(label=(4, 3))])
+    results = check_records.check(tmp_path)
+    assert len(results[0].problems) == 1  # Two sizes.
+    assert check_records.draw_sheet(tmp_path, results, tmp_path / "sheet.png") == 1
+    assert 210 < Image.open(tmp_path / "sheet.png").height < 2 * 210
+    _write(tmp_path / "x-00000-of-00001.tfrecord", [_example(label=(4, 3))])
+    assert check_records.draw_sheet(tmp_path, results, tmp_path / "sheet.png") == 0
+
+
+def test_a_sheet_that_cannot_be_written_is_refused_before_anything_is_checked(out):
+    for path in (out / "sheet", out / "gone" / "sheet.png"):
+        with pytest.raises(UserError, match="`sheet` must be a file ending in .png"):
+            _main(out, f"--sheet={path}")
+
+
+def test_names_in_two_splits_are_told(out, capsys):
+    _write(out / "other-00000-of-00001.tfrecord", [_example(filename="b"), _example(filename="z")])
+    _main(out)
+    assert "note: 1 names are in both 'other' and 'val'" in capsys.readouterr().out
 
 
 def test_a_missing_folder_split_or_content_is_named(out, tmp_path_factory):
@@ -203,10 +249,3 @@ def test_a_missing_folder_split_or_content_is_named(out, tmp_path_factory):
         check_records.check(out, ["train"])
     with pytest.raises(UserError, match="no records of any split in .*; splits there: none"):
         check_records.check(tmp_path_factory.mktemp("empty"))
-
-
-class _Values(SimpleNamespace):
-    """Parsed flags as far as a program uses them: attributes, and `values[name].value`."""
-
-    def __getitem__(self, name):
-        return SimpleNamespace(value=getattr(self, name), help="")

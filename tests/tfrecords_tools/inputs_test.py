@@ -12,6 +12,7 @@ from PIL import Image
 
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import decode_image
+from kseg.errors import UserError
 from tests.tfrecords_tools import folders
 from tfrecords_tools import inputs
 from tfrecords_tools.inputs import BadInput, Sample
@@ -77,6 +78,29 @@ def test_sixteen_bits_a_channel_are_refused(tmp_path, colour_type):
     (tmp_path / "a.png").write_bytes(_png(2, 1, 16, colour_type, row))
     with pytest.raises(BadInput, match="more than 8 bits"):
         inputs.read_image(tmp_path / "a.png")
+
+
+def test_sixteen_bits_a_channel_of_a_tiff_are_refused(tmp_path):
+    """Pillow reads such a file as 8 bits without a word."""
+    strip = bytes(6)
+    entries = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 122), (259, 3, 1, 1), (262, 3, 1, 2)]
+    entries += [(273, 4, 1, 128), (277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 1, len(strip))]
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    header = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4)
+    contents = header + struct.pack("<3H", 16, 16, 16) + strip
+    (tmp_path / "a.tif").write_bytes(contents)
+    assert (len(header), Image.open(tmp_path / "a.tif").mode) == (122, "RGB")
+    for read in (inputs.read_image, lambda path: inputs.read_index_or_colour_mask(path, VOC)):
+        with pytest.raises(BadInput, match="more than 8 bits"):
+            read(tmp_path / "a.tif")
+
+
+def test_a_mask_turned_by_exif_is_refused(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(folders.mask(tmp_path / "a.png")).save(tmp_path / "b.png", exif=exif)
+    with pytest.raises(BadInput, match=r"b\.png: EXIF orientation 3"):
+        inputs.read_index_mask(tmp_path / "b.png", VOC)
 
 
 def test_several_pictures_in_a_file_are_refused(tmp_path):
@@ -208,6 +232,18 @@ def test_preparing_tells_the_problems_of_image_and_mask_together(tmp_path):
         "is not an im",
         "ids outside ",
     ]
+
+
+def test_a_list_gives_names_and_tells_lines_that_are_none(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes("\ufeffa\r\n\n  b-1.x \n../c\n/d\ne f\n..\ng\\h\nC:i\nj\0\n".encode())
+    problems = []
+    assert inputs.read_names(path, problems) == ["a", "b-1.x"]
+    assert [one.split("line ")[1][:1] for one in problems] == ["4", "5", "6", "7", "8", "9", "1"]
+    assert "not the id of an image: '../c'" in problems[0]
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"list\.txt must be a text file, a name a line"):
+        inputs.read_names(path, problems)
 
 
 def test_the_module_needs_no_tensorflow():

@@ -1,0 +1,135 @@
+"""A converter killed with SIGKILL leaves no process, nothing that looks finished, and goes on."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kseg.data import records
+from tests.tfrecords_tools import folders
+from tfrecords_tools import build_voc
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+SHARDS = 12
+IMAGES = 240
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    root = tmp_path_factory.mktemp("raw")
+    names = [f"{number:04d}" for number in range(IMAGES)]
+    for folder, kind in (("images", "JPEGImages"), ("masks", "SegmentationClass")):
+        (root / folder).symlink_to(root / kind)
+        (root / kind).mkdir()
+    folders.pairs(root, names, size=(320, 240))
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("\n".join(names))
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(raw, tmp_path_factory):
+    """The bytes of a conversion that nothing disturbed, in one process."""
+    out = tmp_path_factory.mktemp("whole")
+    build_voc.build(raw, out, splits=["train"], num_shards=SHARDS)
+    return folders.contents(out)
+
+
+def _start(raw, out):
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tfrecords_tools.build_voc", "--splits=train", "--workers=2"),
+            *(f"--raw_dir={raw}", f"--output_dir={out}", f"--num_shards={SHARDS}"),
+        ],
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _wait(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+def _group(process):
+    """The living processes of a program, itself included."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == process.pid and fields[0] != "Z":
+            found.append(folder)
+    return found
+
+
+def _finished(out):
+    """Inode of every shard that is finished, in the hidden folder or in its place."""
+    sidecars = (out / ".train.partial").glob("train-*.json")
+    names = [path.with_suffix(".tfrecord").name for path in sidecars]
+    places = {name: [out / ".train.partial" / name, out / name] for name in names}
+    return {
+        name: next(path.stat().st_ino for path in paths if path.exists())
+        for name, paths in places.items()
+    }
+
+
+def _kill_and_go_on(raw, out, whole, process):
+    """Kills a program, looks at what it leaves, runs it again; gives the shards it had finished."""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _wait(lambda: not _group(process))
+    finished = _finished(out)
+    if "train.manifest.json" in os.listdir(out):
+        manifest = records.read_manifest(out, "train")
+        assert len(records.shard_paths(out, manifest)) == SHARDS
+    again = _start(raw, out)
+    assert again.wait(timeout=300) == 0
+    assert folders.contents(out) == whole
+    kept = {name: inode for name, inode in finished.items() if (out / name).stat().st_ino == inode}
+    assert kept == finished
+    return len(finished)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_killed_conversion_goes_on_to_the_same_bytes(raw, whole, tmp_path):
+    process = _start(raw, tmp_path)
+    _wait(lambda: len(list(tmp_path.glob(".train.partial/train-*.json"))) >= 3)
+    loaded = {
+        folder.name: "tensorflow" in (folder / "maps").read_text() for folder in _group(process)
+    }
+    assert records.finished_splits(tmp_path) == []
+    assert 3 <= _kill_and_go_on(raw, tmp_path, whole, process) < SHARDS
+    # Two workers and Python's own helper are without TensorFlow; the program writes with it.
+    assert loaded.pop(str(process.pid))
+    assert len(loaded) >= 2
+    assert not any(loaded.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_ten_kills_at_random_moments_leave_the_same_bytes(raw, whole, tmp_path):
+    moments = random.Random(4)
+    process = _start(raw, tmp_path / "timed")
+    _wait(lambda: (tmp_path / "timed" / ".train.partial").is_dir())
+    begun = time.monotonic()
+    assert process.wait() == 0
+    span = time.monotonic() - begun
+    midway = 0
+    for number in range(10):
+        out = tmp_path / str(number)
+        process = _start(raw, out)
+        _wait(lambda: (out / ".train.partial").is_dir())  # noqa: B023
+        time.sleep(moments.uniform(0, span))
+        midway += 0 < _kill_and_go_on(raw, out, whole, process) < SHARDS
+    assert midway >= 3

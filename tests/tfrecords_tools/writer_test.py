@@ -1,0 +1,179 @@
+"""Converting in several processes, and going on after a stop: always the same bytes."""
+
+import functools
+
+import pytest
+
+from kseg.data.datasets import VOC, LabelSet, voc_palette
+from kseg.errors import UserError
+from tests.tfrecords_tools import folders
+from tfrecords_tools import check_records, inputs, staging, writer
+
+NAMES = [*"abcdefg"]
+
+
+@pytest.fixture
+def samples(tmp_path):
+    return folders.pairs(tmp_path / "raw", NAMES)
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """Names of the examples that were encoded, in order; set `encoded.stop` to stop before one."""
+
+    class Encoded(list):
+        stop = None
+
+    names, encode = Encoded(), writer.encode_example
+
+    def counting(**example):
+        if example["filename"] == names.stop:
+            raise KeyboardInterrupt
+        names.append(example["filename"])
+        return encode(**example)
+
+    monkeypatch.setattr(writer, "encode_example", counting)
+    return names
+
+
+def _convert(samples, out, **changes):
+    arguments = {
+        "output_dir": out,
+        "label_set": VOC,
+        "num_shards": 4,  # Of 1, 2, 2 and 2 examples.
+        "tool": "test",
+        "arguments": {},
+    }
+    splits = samples if isinstance(samples, dict) else {"train": samples}
+    return writer.convert(splits, **(arguments | changes))
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(samples, tmp_path):
+    splits = {"train": samples[:5], "val": samples[5:]}
+    written = []
+    for workers in (1, 3):
+        out = tmp_path / str(workers)
+        _convert(splits, out, num_shards=2, workers=workers)
+        written.append(folders.contents(out))
+    assert len(written[0]) == 6
+    assert written[0] == written[1]
+
+
+def test_all_problems_come_in_order_whatever_the_number_of_processes(samples, tmp_path):
+    for sample in samples[1:6:2]:
+        folders.mask(sample.label, 99)
+    told = []
+    for workers in (1, 2):
+        with pytest.raises(UserError, match="3 problem") as caught:
+            _convert(samples, tmp_path / "out", workers=workers)
+        told.append(str(caught.value))
+        assert folders.contents(tmp_path / "out") == {}
+    assert told[0] == told[1]
+    assert [name in told[0] for name in ("a.png", "b.png", "d.png", "f.png")] == [0, 1, 1, 1]
+
+
+def test_a_stopped_conversion_goes_on_with_unfinished_shards_only(samples, tmp_path, encoded):
+    _convert(samples, tmp_path / "whole")
+    del encoded[:]
+    encoded.stop = "e"  # The second of the third shard.
+    with pytest.raises(KeyboardInterrupt) as caught:
+        _convert(samples, tmp_path / "out")
+    assert "the same command goes on" in caught.value.__notes__[0]
+    assert encoded == ["a", "b", "c", "d"]
+    encoded.stop = None
+    _convert(samples, tmp_path / "out")
+    assert encoded[4:] == ["d", "e", "f", "g"]
+    assert folders.contents(tmp_path / "out") == folders.contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ("mask", ["a", "d"]),
+        ("image", ["b", "c", "d"]),
+        ("name", ["b", "c", "d"]),
+        ("classes", ["a", "b", "c", "d"]),
+        ("reader", ["a", "b", "c", "d"]),
+        ("shard", ["b", "c", "d"]),
+    ],
+)
+def test_what_has_changed_since_a_stop_is_done_again(samples, tmp_path, encoded, change, again):
+    out = tmp_path / "out"
+    encoded.stop = "e"
+    with pytest.raises(KeyboardInterrupt):
+        _convert(samples, out)
+    encoded.stop = None
+    changes = {}
+    if change == "mask":
+        folders.mask(samples[0].label, 3)
+    elif change == "image":
+        folders.image(samples[2].image, seed=77)
+    elif change == "name":
+        samples[1] = inputs.Sample("other", samples[1].image, samples[1].label)
+        again = ["other", *again[1:]]
+    elif change == "classes":
+        changes["label_set"] = LabelSet(tuple("0123456789abcdefghijk"), voc_palette(21))
+    elif change == "reader":
+        changes["read_label"] = functools.partial(inputs.read_index_or_colour_mask)
+    elif change == "shard":
+        path = out / ".train.partial" / "train-00001-of-00004.tfrecord"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    del encoded[:]
+    _convert(samples, out, **changes)
+    assert encoded == [*again, "e", "f", "g"]
+    assert check_records.check(out)[0].problems == []
+    _convert(samples, tmp_path / "anew", **changes)
+    assert folders.contents(out) == folders.contents(tmp_path / "anew")
+
+
+def test_a_shard_of_which_something_was_skipped_is_not_kept_where_nothing_may_be(
+    samples, tmp_path, encoded
+):
+    folders.mask(samples[1].label, 99)
+    encoded.stop = "e"
+    with pytest.raises(KeyboardInterrupt):
+        _convert(samples, tmp_path / "out", on_error="skip")
+    encoded.stop = None
+    with pytest.raises(UserError, match=r"1 problem.*\n.*b\.png: ids outside the classes: 99"):
+        _convert(samples, tmp_path / "out")
+    (manifest,) = _convert(samples, tmp_path / "out", on_error="skip")
+    assert [shard.examples for shard in manifest.shards] == [1, 1, 2, 2]
+    assert len(manifest.skipped) == 1
+
+
+def test_two_programs_do_not_convert_one_split_at_a_time(samples, tmp_path):
+    (tmp_path / "out").mkdir()
+    with staging.Staging(tmp_path / "out", "train"):
+        with pytest.raises(UserError, match="another program is converting split 'train'"):
+            _convert(samples, tmp_path / "out")
+    _convert(samples, tmp_path / "out")
+
+
+def test_names_in_two_splits_are_problems_unless_the_splits_may_share(samples, tmp_path):
+    splits = {"train": samples[:5], "val": samples[4:], "all": samples}
+    share = (("train", "all"), ("val", "all"))
+    with pytest.raises(
+        UserError, match=r"1 problem.*\n.*id 'e' of split 'val' is in split 'train'"
+    ):
+        _convert(splits, tmp_path / "out", num_shards=None, may_share=share)
+    manifests = _convert(
+        splits, tmp_path / "out", num_shards=None, may_share=share, on_error="skip"
+    )
+    assert [manifest.num_examples for manifest in manifests] == [5, 2, 7]
+
+
+def test_arguments_out_of_range_are_refused_by_name(samples, tmp_path):
+    with pytest.raises(UserError, match="`workers` must be at least 1. Received: 0"):
+        _convert(samples, tmp_path / "out", workers=0)
+    with pytest.raises(UserError, match="`on_error` must be one of .* Received: 'ignore'"):
+        _convert(samples, tmp_path / "out", on_error="ignore")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_label_may_be_a_value_and_messages_then_name_the_image(samples, tmp_path, encoded):
+    values = [inputs.Sample(one.name, one.image, ("fill", k)) for k, one in enumerate(samples)]
+    (manifest,) = _convert(values, tmp_path / "out", read_label=folders.read_value)
+    assert manifest.pixels_per_class[:8] == (108,) * 7 + (0,)
+    values[3] = inputs.Sample("d", samples[3].image, ("fill", 99))
+    with pytest.raises(UserError, match=r"\n  \S*d\.jpg: ids outside the classes: 99"):
+        _convert(values, tmp_path / "out", read_label=folders.read_value)
