@@ -3,11 +3,17 @@
 from absl import flags
 
 from kseg import program
+from kseg.benchmarks import input as input_pipeline
 from kseg.benchmarks import layers, models, zoo
 from kseg.errors import UserError
 
 # What can be measured: name of the flag's value -> function of (repetitions, output, only, shape).
-BENCHMARKS = {"layers": layers.run, "models": models.run, "zoo": zoo.run}
+BENCHMARKS = {
+    "input": input_pipeline.run,
+    "layers": layers.run,
+    "models": models.run,
+    "zoo": zoo.run,
+}
 
 
 def define_flags() -> None:
@@ -16,13 +22,18 @@ def define_flags() -> None:
         "repetitions", 9, "Times that each call is measured; medians are shown.", lower_bound=1
     )
     flags.DEFINE_list(
-        "only", [], "Modules (layers), groups (models) or networks (zoo) to measure; empty: all."
+        "only",
+        [],
+        "What to measure of it: modules (layers), groups (models), stages (input), networks (zoo); "
+        "empty: all.",
     )
     flags.DEFINE_list(
         "shape",
         [],
         "batch,height,width,channels of features (layers), batch,height,width (models).",
     )
+    flags.DEFINE_string("data_dir", "", "input: folder of records; empty: pictures that are drawn.")
+    flags.DEFINE_string("split", "train", "input: split of --data_dir.")
     flags.DEFINE_string("output", "", "File, .csv or .json, to write the rows to as well.")
 
 
@@ -33,7 +44,12 @@ def main(values: flags.FlagValues) -> None:
         raise UserError(
             f"`--shape` must be integers joined by commas. Received: {','.join(values.shape)}"
         ) from error
-    BENCHMARKS[values.what](values.repetitions, values.output, tuple(values.only), shape)
+    options = {}
+    if values.what == "input":
+        options = {"data_dir": values.data_dir, "split": values.split}
+    elif values.data_dir:
+        raise UserError(f"`--data_dir` is not taken by `--what={values.what}`")
+    BENCHMARKS[values.what](values.repetitions, values.output, tuple(values.only), shape, **options)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,13 @@ class Experiment:
     max_scale: float = _field(2.0, "Largest random scale.")
     scale_step: float = _field(0.25, "Step between the random scales; 0: any scale between.")
     flip: bool = _field(True, "Mirror half of the training images left to right.")
+    resize_to_crop: bool = _field(
+        False, "Stretch images to the crop before they are scaled (KSAC on ADE20K)."
+    )
+    vertical_flip: bool = _field(False, "Mirror half of the images upside down (roads).")
+    quarter_turns: bool = _field(False, "Turn half of the images by 90 degrees (roads).")
+    spatial: bool = _field(False, "Shift and distort half of the images a little (roads).")
+    hsv: bool = _field(False, "Shift the colours of half of the images (roads).")
     shuffle_buffer: int = _field(2000, "Encoded records held to shuffle among.")
 
     batch_size: int = _field(16, "Images of a step, over all replicas.")

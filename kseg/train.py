@@ -15,6 +15,7 @@ from absl import flags
 
 from kseg import experiment as experiments
 from kseg import pictures, program
+from kseg.data.augment import warn_about_crop_size
 from kseg.data.datasets import LabelSet
 from kseg.data.pipeline import eval_dataset, train_dataset, train_steps
 from kseg.data.records import Manifest, read_manifest
@@ -58,6 +59,11 @@ DATA_FIELDS = (
     "max_scale",
     "scale_step",
     "flip",
+    "resize_to_crop",
+    "vertical_flip",
+    "quarter_turns",
+    "spatial",
+    "hsv",
     "shuffle_buffer",
 )
 
@@ -85,6 +91,9 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
             f"`--class_weights` must be one number for each of the {label_set.num_classes} "
             f"classes of the data. Received: {len(experiment.class_weights)}"
         )
+
+    if experiment.model == "deeplab_v3_plus":  # the networks that resize with align_corners
+        warn_about_crop_size(experiment.crop_size, experiment.output_stride)
 
     run = RunFolder(experiment.model_dir)
     run.start(experiment, label_set, overwrite=overwrite)

@@ -29,7 +29,7 @@ STEPS = 3
 def records(tmp_path_factory):
     root = tmp_path_factory.mktemp("train")
     names = [f"image_{number}" for number in range(2 * STEPS)]
-    folders.voc(root / "raw", {"train": names, "val": names[:3]})
+    folders.voc(root / "raw", {"train": names, "val": [f"held_out_{k}" for k in range(3)]})
     build_voc.build(root / "raw", root / "records")
     return root / "records"
 

@@ -27,10 +27,8 @@ def depthwise_line(features, kernel, *, training=False):
     Returns:
         Tensor `(batch, height, width, channels)`.
     """
-    height, width = kernel.shape[:2]
-    if height == width == 1:
-        return features * ops.reshape(kernel, (-1,))
-    if height > 1 or not training or keras.config.backend() != "tensorflow":
+    width = kernel.shape[1]
+    if width == 1 or not training or keras.config.backend() != "tensorflow":
         return _convolve(features, kernel)
     shape = ops.shape(features)
     rows = ops.reshape(features, (-1, shape[2], 1, shape[3]))
