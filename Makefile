@@ -4,6 +4,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # XLA's optimiser would take most of the time of the JAX tests, which check values and not speed.
 JAX_TESTS := KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+# Two processes, a file of tests each at a time: most tests keep one core busy.
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
 ON_EVERY_BACKEND := tests/layers tests/backbones tests/models tests/metrics_test.py
 
 .PHONY: demo test test-slow lint clean
@@ -14,12 +16,12 @@ demo: $(VENV)/core
 test: $(VENV)/test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pytest -m "not slow" tests
-	$(JAX_TESTS) $(RUN) -m pytest -m "not slow" $(ON_EVERY_BACKEND)
+	$(PYTEST) -m "not slow" tests
+	$(JAX_TESTS) $(PYTEST) -m "not slow" $(ON_EVERY_BACKEND)
 
 test-slow: $(VENV)/torch
 	$(RUN) -m pytest -m slow tests
-	KERAS_BACKEND=torch $(RUN) -m pytest -m "not slow" $(ON_EVERY_BACKEND)
+	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(ON_EVERY_BACKEND)
 
 lint: $(VENV)/test
 	$(RUN) -m ruff check --fix .

@@ -30,7 +30,7 @@ EXTRAS = {
     "coco": ["pycocotools"],
     "geo": ["rasterio"],
     "figures": ["matplotlib>=3.10"],
-    "test": ["pytest", "ruff", "matplotlib>=3.10", "pycocotools", "scipy"],
+    "test": ["pytest", "pytest-xdist", "ruff", "matplotlib>=3.10", "pycocotools", "scipy"],
 }
 
 ROOT = Path(__file__).parent
