@@ -104,7 +104,8 @@ def epoch_records(
 
     Args:
         mixture: Where they come from.
-        seed: Decides the order, together with `epoch`.
+        seed: Decides the order, together with `epoch` and with TensorFlow's global seed, which
+            tf.data adds to every seed; the trainer sets it.
         epoch: 0-based.
         shuffle_buffer: Records held in memory to shuffle among, over all splits.
 
