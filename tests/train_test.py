@@ -238,7 +238,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(experiment, tmp_p
             "class_weights": (0.5, *[1.0] * 20), "schedule": "linear", "warm_up_steps": 2,
             "clip_norm": 1.0, "precision": "mixed_bfloat16",
         },
-        {"precision": "mixed_float16"},
+        pytest.param({"precision": "mixed_float16"}, marks=pytest.mark.slow),
     ],
     ids=["bfloat16 and all else", "float16"],
 )  # fmt: skip

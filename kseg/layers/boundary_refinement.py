@@ -31,6 +31,9 @@ class BoundaryRefinement(keras.layers.Layer):
     Reference:
         Peng et al., "Large Kernel Matters - Improve Semantic Segmentation by Global Convolutional
         Network", 2017, Figure 2 (C). Biases are not mentioned there; the public copies have them.
+        Nor are initial values: kernels start small (truncated normal, 0.01), so that a row of these
+        layers starts near the identity. With Keras' default ten in a row, as in `gcn_fcn`, multiply
+        the scores until the first steps diverge.
     """
 
     def __init__(self, **kwargs):
@@ -44,6 +47,7 @@ class BoundaryRefinement(keras.layers.Layer):
                 3,
                 padding="same",
                 data_format="channels_last",
+                kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01),
                 dtype=self.dtype_policy,
                 name=name,
             )
