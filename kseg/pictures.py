@@ -112,6 +112,7 @@ def contact_sheet(
     *,
     names: Sequence[str] = (),
     colours: Sequence[Colour] = (),
+    row_titles: Sequence[str] = (),
     cell_size: int = 240,
 ) -> Image.Image:
     """Returns one picture of several rows, such as (image, label, prediction) for each example.
@@ -122,14 +123,15 @@ def contact_sheet(
         titles: One title per column.
         names: Class names for a legend below the rows. Defaults to no legend.
         colours: One (red, green, blue) per name.
+        row_titles: One title per row, above it. Defaults to none.
         cell_size: Side in pixels of the square that each picture fills. Defaults to 240.
 
     Returns:
         Pillow image in mode RGB.
 
     Raises:
-        ValueError: If there is no row, a row's length differs from that of `titles`, or `names`
-            and `colours` differ in length.
+        ValueError: If there is no row, a row's length differs from that of `titles`, `names` and
+            `colours` differ in length, or `row_titles` are not as many as the rows.
     """
     if not rows:
         raise ValueError("`rows` must hold at least one row. Received none.")
@@ -144,22 +146,30 @@ def contact_sheet(
             "`names` and `colours` must have the same length. "
             f"Received: {len(names)} and {len(colours)}."
         )
+    if row_titles and len(row_titles) != len(rows):
+        raise ValueError(
+            f"`row_titles` must hold one title per row ({len(rows)}). Received: {len(row_titles)}."
+        )
     font = ImageFont.load_default(_TEXT_SIZE)
     step = cell_size + _MARGIN
+    head = _LINE if row_titles else 0
     width = len(titles) * step + _MARGIN
     legend = _legend_places(names, font, width)
     top = _LINE + _MARGIN
-    legend_top = top + len(rows) * step
+    legend_top = top + len(rows) * (step + head)
     legend_height = legend[-1][1] + _LINE + _MARGIN if legend else 0
     sheet = Image.new("RGB", (width, legend_top + legend_height), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         draw.text((_MARGIN + column * step, _MARGIN), title, fill="black", font=font)
     for index, row in enumerate(rows):
+        row_top = top + index * (step + head)
+        if row_titles:
+            draw.text((_MARGIN, row_top), row_titles[index], fill="black", font=font)
         for column, picture in enumerate(row):
             cell = Image.fromarray(fitted(picture, cell_size))
             left = _MARGIN + column * step + (cell_size - cell.width) // 2
-            sheet.paste(cell, (left, top + index * step + (cell_size - cell.height) // 2))
+            sheet.paste(cell, (left, row_top + head + (cell_size - cell.height) // 2))
     for name, colour, (left, down) in zip(names, colours, legend, strict=True):
         down += legend_top
         box = (left, down + 2, left + _TEXT_SIZE, down + 2 + _TEXT_SIZE)

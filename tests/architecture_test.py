@@ -32,7 +32,9 @@ KERAS_ROOMS = {
 # normalisation in one kernel. Both do without TensorFlow on other backends.
 LAZY_TENSORFLOW = {"kseg/layers/resize.py", "kseg/layers/batch_norm.py"}
 DATA_MAY_ENTER = {"kseg.data", "kseg.errors", "kseg.files"}
-TOOLS_MAY_ENTER = {"tfrecords_tools", "kseg.data", "kseg.errors", "kseg.files", "kseg.program"}
+TOOLS_MAY_ENTER = {
+    "tfrecords_tools", "kseg.data", "kseg.errors", "kseg.files", "kseg.pictures", "kseg.program",
+}  # fmt: skip
 
 
 def name_of(path):

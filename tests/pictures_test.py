@@ -98,3 +98,18 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 def test_wrong_arguments_are_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_row_title_stands_above_its_row_and_moves_the_next_ones():
+    picture = np.zeros((10, 10, 3), np.uint8)
+    rows = [(picture,), (picture,)]
+    plain = pictures.contact_sheet(rows, ("image",), cell_size=40)
+    titled = pictures.contact_sheet(rows, ("image",), row_titles=("a", "b"), cell_size=40)
+    added = (titled.height - plain.height) // 2
+    assert added > 10
+    for row in range(2):
+        top = np.asarray(titled)[30 + row * (48 + added) :][:added]
+        assert top.min() < 128, "the title"
+        assert (np.asarray(titled)[30 + added + row * (48 + added) :][:40, 8:48] == 0).all()
+    with pytest.raises(ValueError, match=r"`row_titles` must hold one title per row \(2\)"):
+        pictures.contact_sheet(rows, ("image",), row_titles=("a",))

@@ -18,7 +18,7 @@ from absl import flags
 from kseg import program
 from kseg.data.datasets import ADE20K, ADE20K_RAW_IDS
 from kseg.data.records import Manifest
-from tfrecords_tools import layouts, options, summary, writer
+from tfrecords_tools import layouts, writer
 from tfrecords_tools.remap import Remap, read_remapped_mask
 
 FOLDERS = {"train": "training", "val": "validation"}
@@ -76,11 +76,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "raw_dir", "output_dir", "splits")
-    manifests = build(
-        values.raw_dir, values.output_dir, splits=values.splits, **options.from_flags(values)
-    )
-    print(summary.report(manifests, values.output_dir))
+    layouts.run(build, values)
 
 
 if __name__ == "__main__":

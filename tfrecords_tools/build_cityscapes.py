@@ -22,7 +22,7 @@ from kseg import program
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import layouts, options, summary, writer
+from tfrecords_tools import layouts, writer
 from tfrecords_tools.inputs import Sample
 from tfrecords_tools.remap import Remap, read_remapped_mask
 
@@ -106,15 +106,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "raw_dir", "output_dir", "splits")
-    manifests = build(
-        values.raw_dir,
-        values.output_dir,
-        splits=values.splits,
-        annotations=values.annotations,
-        **options.from_flags(values),
-    )
-    print(summary.report(manifests, values.output_dir))
+    layouts.run(build, values, "annotations")
 
 
 if __name__ == "__main__":

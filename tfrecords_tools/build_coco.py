@@ -33,7 +33,7 @@ from kseg import program
 from kseg.data.datasets import COCO, COCO_CATEGORIES, COCO_IDS_OF_VOC, VOC
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import coco_json, coco_masks, layouts, options, summary, writer
+from tfrecords_tools import coco_json, coco_masks, layouts, writer
 from tfrecords_tools.inputs import Sample
 
 # For each choice of --classes: the classes, and the class id of each COCO category that is kept.
@@ -174,21 +174,11 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "raw_dir", "output_dir", "splits")
-    manifests = build(
-        values.raw_dir,
-        values.output_dir,
-        splits=values.splits,
-        classes=values.classes,
-        min_image_area=values.min_image_area,
-        min_object_area=values.min_object_area,
-        overlap=values.overlap,
-        **options.from_flags(values),
-    )
-    for manifest in manifests:
+    for manifest in layouts.run(
+        build, values, "classes", "min_image_area", "min_object_area", "overlap"
+    ):
         left_out = manifest.arguments["images_left_out"][manifest.split]
         print(f"{manifest.split}: kept {manifest.num_examples} images, left out {left_out}")
-    print(summary.report(manifests, values.output_dir))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from kseg import program
 from kseg.data.datasets import ROADS, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import inputs, layouts, options, summary, writer
+from tfrecords_tools import inputs, layouts, writer
 from tfrecords_tools.decode import BadInput
 from tfrecords_tools.inputs import Sample
 
@@ -152,17 +152,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "raw_dir", "output_dir", "splits")
-    manifests = build(
-        values.raw_dir,
-        values.output_dir,
-        splits=values.splits,
-        split_dir=values.split_dir,
-        val_fraction=values.val_fraction,
-        seed=values.seed,
-        **options.from_flags(values),
-    )
-    print(summary.report(manifests, values.output_dir))
+    layouts.run(build, values, "split_dir", "val_fraction", "seed")
 
 
 if __name__ == "__main__":

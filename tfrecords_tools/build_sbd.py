@@ -32,7 +32,7 @@ from kseg import program
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import build_voc, decode, inputs, layouts, options, summary, writer
+from tfrecords_tools import build_voc, decode, inputs, layouts, writer
 from tfrecords_tools.decode import BadInput
 from tfrecords_tools.inputs import Sample
 
@@ -235,22 +235,14 @@ def define_flags() -> None:
     layouts.define_flags("Folder in VOC's layout (VOCdevkit/VOC2012).", (TRAINAUG,))
     flags.DEFINE_string(
         "sbd_dir",
-        "",
+        None,
         "Folder with cls, img, train.txt and val.txt of SBD (benchmark_RELEASE/dataset); default: "
         f"the masks are the PNGs of {AUG_LABELS} in --raw_dir.",
     )
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "raw_dir", "output_dir", "splits")
-    manifests = build(
-        values.raw_dir,
-        values.output_dir,
-        sbd_dir=values.sbd_dir or None,
-        splits=values.splits,
-        **options.from_flags(values),
-    )
-    print(summary.report(manifests, values.output_dir))
+    layouts.run(build, values, "sbd_dir")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from kseg import program
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import inputs, layouts, options, summary, writer
+from tfrecords_tools import inputs, layouts, writer
 from tfrecords_tools.inputs import Sample
 
 LISTS = Path("ImageSets") / "Segmentation"
@@ -114,15 +114,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "raw_dir", "output_dir", "splits")
-    manifests = build(
-        values.raw_dir,
-        values.output_dir,
-        splits=values.splits,
-        label_dir=values.label_dir,
-        **options.from_flags(values),
-    )
-    print(summary.report(manifests, values.output_dir))
+    layouts.run(build, values, "label_dir")
 
 
 if __name__ == "__main__":

@@ -267,7 +267,7 @@ def draw_sheet(
         path: file of the picture, in a folder that is there.
 
     Returns:
-        The number of examples.
+        The number of examples; with none there is no picture.
     """
     examples = []
     for result in results:
@@ -280,7 +280,8 @@ def draw_sheet(
                 examples.append((f"{result.split}: {name}", image, label))
     known = [result.manifest.label_set() for result in results if result.manifest]
     by_themselves = LabelSet(tuple(f"id {one}" for one in range(255)), voc_palette(255))
-    sheet.draw(path, examples, known[0] if known else by_themselves)
+    if examples:
+        sheet.draw(path, examples, known[0] if known else by_themselves)
     return len(examples)
 
 

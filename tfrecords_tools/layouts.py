@@ -1,12 +1,14 @@
 """What the converters of published layouts share: flags, folders, files that belong together."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
 
+from kseg import program
+from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import options
+from tfrecords_tools import options, summary
 from tfrecords_tools.inputs import Sample
 
 # Files that desktops and archivers leave in folders of pictures.
@@ -19,6 +21,31 @@ def define_flags(raw_dir: str, splits: Sequence[str] = ("train", "val")) -> None
     flags.DEFINE_string("output_dir", "", "Folder of the records; made if it is not there.")
     flags.DEFINE_list("splits", list(splits), "Splits to convert.")
     options.define_flags()
+
+
+def run(
+    build: Callable[..., list[Manifest]], values: flags.FlagValues, *own: str
+) -> list[Manifest]:
+    """Calls a converter's `build` with its flags, and prints the table of what it made.
+
+    Args:
+        build: takes `raw_dir`, `output_dir`, `splits`, the shared flags and `own` by keyword.
+        values: the parsed flags.
+        *own: names of the converter's own flags.
+
+    Raises:
+        UserError: a flag that is needed was not given; or what `build` raises.
+    """
+    program.require(values, "raw_dir", "output_dir", "splits")
+    manifests = build(
+        values.raw_dir,
+        values.output_dir,
+        splits=values.splits,
+        **{name: values[name].value for name in own},
+        **options.from_flags(values),
+    )
+    print(summary.report(manifests, values.output_dir))
+    return manifests
 
 
 def require_folders(raw_dir: Path, folders: Iterable[str | Path], layout: str) -> None:

@@ -104,8 +104,7 @@ def epoch_records(
 
     Args:
         mixture: Where they come from.
-        seed: Decides the order, together with `epoch` and with TensorFlow's global seed, which
-            tf.data adds to every seed; the trainer sets it.
+        seed: Decides the order, together with `epoch`.
         epoch: 0-based.
         shuffle_buffer: Records held in memory to shuffle among, over all splits.
 
@@ -148,7 +147,22 @@ def _stream(source: Source, mixture: Mixture, seed: int, shuffle_buffer: int) ->
         records = part if records is None else records.concatenate(part)
     if records is None:  # A weight so small that it comes to less than one example.
         records = _read(source, [(rng, 0)]).take(0)
-    return records.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
+    return _shuffle(records, shuffle_buffer, seed)
+
+
+def _shuffle(dataset: tf.data.Dataset, buffer_size: int, seed: int) -> tf.data.Dataset:
+    """`dataset.shuffle`, but by this seed alone: the method mixes TensorFlow's global seed in."""
+    types = tf.nest.flatten(tf.data.experimental.get_structure(dataset))
+    variant = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(dataset),
+        buffer_size=buffer_size,
+        seed=seed,
+        seed2=1,  # two zeros would draw a seed
+        output_types=[each.dtype for each in types],
+        output_shapes=[each.shape for each in types],
+        reshuffle_each_iteration=False,
+    )
+    return tf.data.experimental.from_variant(variant, dataset.element_spec)
 
 
 def _read(source: Source, passes: list, rotate: bool = False) -> tf.data.Dataset:

@@ -207,17 +207,14 @@ def test_a_sheet_shows_each_image_beside_itself_with_its_labels(out, capsys):
     assert f"4 examples drawn in {path}" in capsys.readouterr().out
     drawn = np.asarray(Image.open(path)).astype(int)
     assert drawn.shape[2] == 3
-    # Four examples in two rows of two; of their 9 pixel rows 2 and 3 are a person, 5 is ignored.
-    middles = [row * 210 // 9 + 12 for row in range(9)]
-    for top in (20, 256):
-        for left in (6, 578):
-            plain, mixed = (
-                drawn[top : top + 210, one : one + 280][middles] for one in (left, left + 286)
-            )
-            np.testing.assert_array_equal(mixed[2:4], (plain[2:4] + [192, 128, 128]) // 2)
-            np.testing.assert_array_equal(mixed[5], plain[5])
-            np.testing.assert_array_equal(mixed[:2], plain[:2] // 2)
-            assert plain.std() > 50
+    # Four rows of image and labels; of their 9 pixel rows 2 and 3 are a person, 5 is ignored.
+    middles = [row * 180 // 9 + 10 for row in range(9)]
+    for top in (82, 352, 622, 892):
+        plain, mixed = (drawn[top : top + 180, left : left + 240][middles] for left in (8, 256))
+        np.testing.assert_array_equal(mixed[2:4], np.round((plain[2:4] + [192, 128, 128]) / 2))
+        np.testing.assert_array_equal(mixed[5], plain[5])
+        np.testing.assert_array_equal(mixed[:2], np.round(plain[:2] / 2))
+        assert plain.std() > 50
 
 
 def test_a_sheet_of_records_without_a_manifest_shows_what_can_be_decoded(tmp_path):
