@@ -1,6 +1,7 @@
-"""Shared fixtures: where the real data lie, and quiet TensorFlow logs."""
+"""Shared fixtures: where the real data lie, the same random weights each time, quiet logs."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -17,3 +18,10 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real photographs not found at {folder}; set KSEG_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def same_initial_values_each_time() -> None:
+    """A test that depends on the random weights it drew fails always or never."""
+    if keras := sys.modules.get("keras"):  # tests of the tools do not load it
+        keras.utils.set_random_seed(0)
