@@ -40,7 +40,14 @@ class Experiment:
 
     data_dir: str = _field("", "Folder of the TFRecord shards and manifests (tfrecords_tools).")
     model_dir: str = _field("", "Folder of the run: flags, checkpoints, logs.")
-    train_split: str = _field("train", "Split to train on.")
+    train_split: tuple[str, ...] = _field(
+        ("train",),
+        "Split to train on, or several to mix; voc/train is split train of the folder voc in "
+        "--data_dir.",
+    )
+    mixture_weights: tuple[float, ...] = _field(
+        (), "Share of each split of a mixture; empty: what it holds."
+    )
     val_split: str = _field("val", "Split to measure after each epoch; empty: none.")
 
     model: str = _field("deeplab_v3_plus", f"Network, one of {', '.join(MODELS)}.")
@@ -94,6 +101,7 @@ class Experiment:
 
     batch_size: int = _field(16, "Images of a step, over all replicas.")
     epochs: int = _field(50, "Passes over the training split.")
+    steps: int = _field(0, "Steps of the whole training, in place of --epochs; 0: by epochs.")
     learning_rate: float = _field(0.007, "Base learning rate of the schedule.")
     schedule: str = _field("poly", f"How it falls, one of {', '.join(SCHEDULES)}.")
     learning_rate_power: float = _field(0.9, "Exponent of the poly schedule.")
@@ -114,10 +122,22 @@ class Experiment:
         "Share of the old moving statistics kept at a step. The official .9997 needs 10,000 steps "
         "before the statistics mean anything; .99 needs about 500.",
     )
+    freeze_batch_norm_epoch: int = _field(
+        -1,
+        "Batch normalisation is frozen, statistics and weights, after so many epochs (10 in DFP); "
+        "0: from the start, -1: never.",
+    )
+    init_from: str = _field(
+        "", "Folder of a run, or a checkpoint, whose weights training starts from (a stage before)."
+    )
     seed: int = _field(0, "Fixes initial weights, dropout, order and augmentation.")
     precision: str = _field("float32", f"Of the training, one of {', '.join(PRECISIONS)}.")
     strategy: str = _field("default", "default (one device) or mirrored (all visible GPUs).")
+    deterministic: bool = _field(
+        False, "The same bits in every run, by slower operations where TensorFlow has no others."
+    )
     log_every: int = _field(20, "Steps between two points in TensorBoard.")
+    save_every: int = _field(0, "Steps between two checkpoints; 0: at the end of epochs only.")
     keep_checkpoints: int = _field(2, "Newest checkpoints kept; the best is kept besides.")
 
     def __post_init__(self):
@@ -147,7 +167,7 @@ class Experiment:
             if getattr(self, name) < 1:
                 raise UserError(f"`--{name}` must be at least 1. Received: {getattr(self, name)}")
         not_negative = ("scale_step", "learning_rate", "end_learning_rate", "weight_decay")
-        for name in (*not_negative, "clip_norm", "warm_up_steps"):
+        for name in (*not_negative, "clip_norm", "warm_up_steps", "steps", "save_every"):
             if getattr(self, name) < 0:
                 raise UserError(f"`--{name}` must not be negative. Received: {getattr(self, name)}")
         for name in ("momentum", "batch_norm_momentum"):
