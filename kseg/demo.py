@@ -109,7 +109,7 @@ def demo(
     print(table(run.label_set, figures))
 
     step("Measuring a nearest-mean-colour classifier on the same scenes")
-    baseline = score_nearest_mean_colour(records, experiment.train_split, experiment.val_split)
+    baseline = score_nearest_mean_colour(records, experiment.train_split[0], experiment.val_split)
     print(table(run.label_set, baseline))
 
     step(f"Drawing the predictions for the held-out scenes -> {predictions}")

@@ -3,18 +3,17 @@
 import dataclasses
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
 from absl import flags
 
 from kseg.errors import UserError
+from kseg.experiment_rules import PRECISIONS, check, known, to_text
 from kseg.models import BACKBONES, CONTEXTS, MODELS, defaults
 from kseg.training.losses import LOSSES
 from kseg.training.schedules import SCHEDULES
-
-STRATEGIES = ("default", "mirrored")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def _field(default, help: str):
@@ -61,6 +60,7 @@ class Experiment:
     decoder: bool | None = _option("deeplab_v3_plus: without its decoder it is DeepLabv3.")
     decoder_convs: int | None = _option("deeplab_v3_plus: 3x3 convolutions of the decoder.")
     decoder_separable: bool | None = _option("deeplab_v3_plus: whether they are separable.")
+    auxiliary: bool | None = _option("deeplab_v3_plus: a second loss before the last stage.")
     kernel: str | None = _option("gcn_fcn: kernel of the heads: gcn, conv, stack or 1x1.")
     conv_stack_channels: int | None = _option("gcn_fcn, kernel stack: channels between.")
     boundary_refinement: bool | None = _option("gcn_fcn: whether maps are refined.")
@@ -112,6 +112,7 @@ class Experiment:
     losses: tuple[str, ...] = _field(("cross_entropy",), f"What is summed, of {', '.join(LOSSES)}.")
     class_weights: tuple[float, ...] = _field((), "Cross-entropy: one a class; empty: all 1.")
     hard_pixels: float = _field(1.0, "Cross-entropy: share of the pixels, the hardest, that count.")
+    auxiliary_weight: float = _field(0.4, "What the second loss of --auxiliary counts (PSPNet).")
     momentum: float = _field(0.9, "Momentum of SGD.")
     nesterov: bool = _field(True, "Nesterov's form of the momentum.")
     weight_decay: float = _field(
@@ -141,47 +142,11 @@ class Experiment:
     keep_checkpoints: int = _field(2, "Newest checkpoints kept; the best is kept besides.")
 
     def __post_init__(self):
-        _known("model", self.model, MODELS)
-        _known("strategy", self.strategy, STRATEGIES)
-        _known("precision", self.precision, PRECISIONS)
-        _known("schedule", self.schedule, SCHEDULES)
-        if not self.losses or len(set(self.losses)) < len(self.losses):
-            raise UserError(
-                f"`--losses` must hold names, none twice. Received: {_to_text(self.losses)}"
-            )
-        for name in self.losses:
-            _known("losses", name, LOSSES)
-        if self.schedule == "halving" and self.halve_every < 1:
-            raise UserError(
-                "`--schedule=halving` needs `--halve_every` of at least 1. "
-                f"Received: {self.halve_every}"
-            )
-        if not 0 < self.hard_pixels <= 1:
-            raise UserError(f"`--hard_pixels` must be in (0, 1]. Received: {self.hard_pixels}")
-        if not 0 < self.min_scale <= self.max_scale:
-            raise UserError(
-                "`--min_scale` must be above 0 and at most `--max_scale`. "
-                f"Received: {self.min_scale} and {self.max_scale}"
-            )
-        for name in ("batch_size", "epochs", "shuffle_buffer", "log_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise UserError(f"`--{name}` must be at least 1. Received: {getattr(self, name)}")
-        not_negative = ("scale_step", "learning_rate", "end_learning_rate", "weight_decay")
-        for name in (*not_negative, "clip_norm", "warm_up_steps", "steps", "save_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"`--{name}` must not be negative. Received: {getattr(self, name)}")
-        for name in ("momentum", "batch_norm_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"`--{name}` must be in [0, 1). Received: {getattr(self, name)}")
-        self._resolve_options()
-        _known("backbone", self.backbone, BACKBONES)
         if len(self.crop_size) == 1:
             object.__setattr__(self, "crop_size", self.crop_size * 2)
-        if len(self.crop_size) != 2 or min(self.crop_size) < 2 * (self.output_stride or 32):
-            raise UserError(
-                "`--crop_size` must be height,width, each at least twice `--output_stride`. "
-                f"Received: {','.join(map(str, self.crop_size))}"
-            )
+        known("model", self.model, MODELS)
+        self._resolve_options()
+        check(self)
 
     def _resolve_options(self) -> None:
         """Fills options left unset with their defaults, so that a run records them."""
@@ -189,15 +154,13 @@ class Experiment:
         where = f"--model={self.model}"
         if "context" in taken:
             context = taken["context"] if self.context is None else self.context
-            _known("context", context, CONTEXTS)
+            known("context", context, CONTEXTS)
             taken = defaults(CONTEXTS[context]) | taken
             where = f"--context={context}"
         for name in _options():
             value = getattr(self, name)
             if value is not None and name not in taken:
-                raise UserError(
-                    f"`--{name}` is not taken by `{where}`. Received: {_to_text(value)}"
-                )
+                raise UserError(f"`--{name}` is not taken by `{where}`. Received: {to_text(value)}")
             if value is None and name in taken:
                 object.__setattr__(self, name, taken[name])
 
@@ -209,7 +172,7 @@ class Experiment:
             with_backbone_weights: False when a checkpoint is about to fill the network.
         """
         weights = self.backbone_weights if with_backbone_weights else "none"
-        options = {name: getattr(self, name) for name in _options()}
+        options = self.fields(_options())
         try:
             return MODELS[self.model](
                 num_classes,
@@ -219,6 +182,10 @@ class Experiment:
         except ValueError as error:
             raise UserError(str(error)) from error
 
+    def fields(self, names: Iterable[str]) -> dict:
+        """Some of the fields by name."""
+        return {name: getattr(self, name) for name in names}
+
     def replace(self, **changes) -> "Experiment":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
@@ -227,7 +194,7 @@ class Experiment:
         """The text of a flagfile that gives this experiment back."""
         values = {field.name: getattr(self, field.name) for field in _fields()}
         lines = [
-            f"--{name}={_to_text(value)}" for name, value in values.items() if value is not None
+            f"--{name}={to_text(value)}" for name, value in values.items() if value is not None
         ]
         return "\n".join(lines) + "\n"
 
@@ -259,7 +226,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     }
     for field in _fields():
         kind, is_list = _kind(field)
-        default = _to_text(field.default) if isinstance(field.default, tuple) else field.default
+        default = to_text(field.default) if isinstance(field.default, tuple) else field.default
         help = field.metadata["help"]
         defines = flags.DEFINE_list if is_list else define[kind]
         defines(field.name, default, help, flag_values=values)
@@ -288,8 +255,8 @@ def from_flags(values: flags.FlagValues) -> Experiment:
 def differences(old: Experiment, new: Experiment) -> list[str]:
     """Lines that say in which flags two experiments differ, folders aside."""
     return [
-        f"--{field.name}: {_to_text(getattr(old, field.name))} in the run, "
-        f"{_to_text(getattr(new, field.name))} asked for"
+        f"--{field.name}: {to_text(getattr(old, field.name))} in the run, "
+        f"{to_text(getattr(new, field.name))} asked for"
         for field in _fields()
         if field.name not in ("data_dir", "model_dir")
         and getattr(old, field.name) != getattr(new, field.name)
@@ -311,14 +278,3 @@ def _kind(field: dataclasses.Field) -> tuple[type, bool]:
         kind = next(each for each in typing.get_args(kind) if each is not types.NoneType)
     is_list = typing.get_origin(kind) is tuple
     return (typing.get_args(kind)[0] if is_list else kind), is_list
-
-
-def _to_text(value) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _known(name: str, value: str, known) -> None:
-    if value not in known:
-        raise UserError(f"`--{name}` must be one of {', '.join(known)}. Received: {value!r}")

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import keras
 
-from kseg import files
+from kseg import environment, files
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 from kseg.experiment import Experiment, differences
+from kseg.models import without_auxiliary
 from kseg.training.checkpoints import Checkpoints
 
 
 class RunFolder:
-    """`runs/<name>/{experiment.flags, labels.json, checkpoints/, logs/, metrics.csv, eval.json}`.
+    """`runs/<name>/`: all that a run is made of and leaves.
+
+    `experiment.flags`, `labels.json`, `environment.json` (an entry for each start), `checkpoints/`,
+    `logs/`, `metrics.csv`, `eval.json`.
 
     Args:
         path: The folder. `start` creates it; everything else reads it.
@@ -25,6 +29,7 @@ class RunFolder:
         self.path = Path(path)
         self.experiment_file = self.path / "experiment.flags"
         self.labels_file = self.path / "labels.json"
+        self.environment_file = self.path / "environment.json"
         self.logs = self.path / "logs"
         self.metrics_file = self.path / "metrics.csv"
         self.eval_file = self.path / "eval.json"
@@ -35,6 +40,8 @@ class RunFolder:
     ) -> bool:
         """Prepares the folder for training; True if it already held this experiment.
 
+        Written before anything is trained: the flags, the labels, and versions and commit.
+
         Raises:
             UserError: The folder holds another experiment, other labels, or something else.
         """
@@ -42,6 +49,7 @@ class RunFolder:
             self._clear()
         if self.experiment_file.is_file():
             self._refuse_differences(experiment, label_set)
+            self._record_start()
             return True
         if self.path.is_dir() and any(self.path.iterdir()):
             raise UserError(
@@ -55,8 +63,16 @@ class RunFolder:
             "ignore_label": label_set.ignore_label,
         }
         files.write_text(self.labels_file, json.dumps(labels, indent=1) + "\n")
+        self._record_start()
         files.write_text(self.experiment_file, experiment.to_flagfile())
         return False
+
+    def _record_start(self) -> None:
+        starts = []
+        if self.environment_file.is_file():
+            starts = json.loads(self.environment_file.read_text(encoding="utf-8"))
+        starts.append(environment.describe())
+        files.write_text(self.environment_file, json.dumps(starts, indent=1) + "\n")
 
     def _refuse_differences(self, experiment: Experiment, label_set: LabelSet) -> None:
         lines = differences(self.experiment, experiment)
@@ -72,7 +88,13 @@ class RunFolder:
             )
 
     def _clear(self) -> None:
-        for item in (self.experiment_file, self.labels_file, self.metrics_file, self.eval_file):
+        for item in (
+            self.experiment_file,
+            self.labels_file,
+            self.environment_file,
+            self.metrics_file,
+            self.eval_file,
+        ):
             item.unlink(missing_ok=True)
         for folder in (self._checkpoints, self.logs):
             shutil.rmtree(folder, ignore_errors=True)
@@ -105,6 +127,10 @@ class RunFolder:
         """The checkpoints of the run."""
         return Checkpoints(self._checkpoints, self.experiment.keep_checkpoints)
 
+    def has_checkpoints(self) -> bool:
+        """Whether training has begun."""
+        return any(self._checkpoints.glob("step-*.npz"))
+
     def load_model(self, checkpoint: str = "best") -> keras.Model:
         """The trained network.
 
@@ -114,7 +140,7 @@ class RunFolder:
         """
         model = self.experiment.build_model(self.label_set.num_classes, with_backbone_weights=False)
         self.checkpoints.load_weights(model, checkpoint)
-        return model
+        return without_auxiliary(model)
 
     def check_labels(self, label_set: LabelSet, source: str | Path) -> None:
         """Raises `UserError` unless the labels of some data are those of the run."""

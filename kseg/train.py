@@ -4,9 +4,9 @@ python -m kseg.train --flagfile=experiments/X.flags --data_dir=DIR --model_dir=r
 """
 
 import contextlib
-import dataclasses
 import math
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,24 +17,32 @@ from kseg import experiment as experiments
 from kseg import pictures, program
 from kseg.data.augment import warn_about_crop_size
 from kseg.data.datasets import LabelSet
-from kseg.data.pipeline import eval_dataset, train_dataset, train_steps
+from kseg.data.pipeline import eval_dataset, train_steps
 from kseg.data.records import Manifest, read_manifest
 from kseg.errors import UserError
 from kseg.evaluate import Evaluator
 from kseg.experiment import Experiment
-from kseg.models import BACKBONES
+from kseg.models import without_auxiliary
 from kseg.predict import classifier
 from kseg.run_folder import RunFolder
-from kseg.training.callbacks import RestoreMetrics, StepLog, StopOnBadLoss, StopOnSignal
-from kseg.training.checkpoints import Position
+from kseg.training.callbacks import (
+    RestoreMetrics,
+    SaveEvery,
+    StepLog,
+    StopOnBadLoss,
+    StopOnSignal,
+)
+from kseg.training.checkpoints import Checkpoints
 from kseg.training.distribution import make_strategy
-from kseg.training.losses import pixel_weights
-from kseg.training.recipe import compile_model
+from kseg.training.feed import rest_of_epoch
+from kseg.training.initial_weights import take_weights
+from kseg.training.plan import Plan
+from kseg.training.recipe import compile_model, freeze_batch_norms
 from kseg.training.run_log import RunLog
 
 PICTURES = 4  # validation images drawn after each epoch
 STOPPED = 128  # added to the signal's number in the exit status, as shells do
-# Arguments of `compile_model` and `train_dataset` that are fields of an experiment.
+# Arguments of `compile_model` that are fields of an experiment.
 RECIPE_FIELDS = (
     "learning_rate",
     "schedule",
@@ -50,21 +58,7 @@ RECIPE_FIELDS = (
     "losses",
     "class_weights",
     "hard_pixels",
-)
-DATA_FIELDS = (
-    "batch_size",
-    "crop_size",
-    "seed",
-    "min_scale",
-    "max_scale",
-    "scale_step",
-    "flip",
-    "resize_to_crop",
-    "vertical_flip",
-    "quarter_turns",
-    "spatial",
-    "hsv",
-    "shuffle_buffer",
+    "auxiliary_weight",
 )
 
 
@@ -76,50 +70,74 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
         overwrite: Begin anew where the folder holds a run already.
 
     Returns:
-        Exit status: 0, or 128 + the number of the signal that stopped it (130 for Ctrl-C).
+        Exit status: 0, or 128 + the number of the signal that stopped it (130 for Ctrl-C, 143 for
+        SIGTERM).
 
     Raises:
-        UserError: Data, flags or the run's folder do not allow it.
+        UserError: Data, flags or the run's folder do not allow it, or the loss is not finite.
     """
     keras.utils.set_random_seed(experiment.seed)
-    label_set = read_manifest(experiment.data_dir, experiment.train_split).label_set()
-    steps = train_steps(experiment.data_dir, experiment.train_split, experiment.batch_size)
-    strategy = make_strategy(experiment.strategy, experiment.batch_size)
+    if experiment.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    label_set = read_manifest(experiment.data_dir, experiment.train_split[0]).label_set()
+    plan = Plan.of(
+        train_steps(experiment.data_dir, experiment.train_split, experiment.batch_size),
+        epochs=experiment.epochs,
+        steps=experiment.steps,
+    )
+    strategy = make_strategy(experiment.strategy, experiment.batch_size, experiment.precision)
     val_manifest = _val_manifest(experiment, label_set)
     if experiment.class_weights and len(experiment.class_weights) != label_set.num_classes:
         raise UserError(
             f"`--class_weights` must be one number for each of the {label_set.num_classes} "
             f"classes of the data. Received: {len(experiment.class_weights)}"
         )
-
     if experiment.model == "deeplab_v3_plus":  # the networks that resize with align_corners
         warn_about_crop_size(experiment.crop_size, experiment.output_stride)
 
     run = RunFolder(experiment.model_dir)
+    # A resumed run takes all weights from its checkpoint; other files may be gone by now.
+    resumes = run.has_checkpoints() and not overwrite
+    earlier = _earlier_weights(experiment.init_from) if not resumes else None
     run.start(experiment, label_set, overwrite=overwrite)
+    run.checkpoints.remove_unfinished()
     with strategy.scope(), _dtype_policy(experiment.precision):
         model = experiment.build_model(
-            label_set.num_classes,
-            # A resumed run takes all weights from its checkpoint; the file may be gone by now.
-            with_backbone_weights=not run.checkpoints.paths(),
+            label_set.num_classes, with_backbone_weights=not (resumes or earlier)
         )
+        if earlier:
+            print(take_weights(model, *earlier))
+        if experiment.freeze_batch_norm_epoch == 0:
+            freeze_batch_norms(model)
         compile_model(
             model,
-            total_steps=steps * experiment.epochs,
-            steps_per_epoch=steps,
+            total_steps=plan.total_steps,
+            steps_per_epoch=plan.epoch_steps,
             replicas=strategy.num_replicas_in_sync,
             ignore_label=label_set.ignore_label,
-            **_fields(experiment, RECIPE_FIELDS),
+            **experiment.fields(RECIPE_FIELDS),
         )
         position, metrics = run.checkpoints.restore_newest(model)
     validation = _Validation(experiment, val_manifest, model) if val_manifest else None
-    _announce(experiment, model, steps, strategy, position)
+    _announce(experiment, model, plan, strategy.num_replicas_in_sync, position)
 
-    with RunLog(run.logs, run.metrics_file, position.epoch) as log, StopOnSignal() as stop:
-        while position.epoch < experiment.epochs:
-            begun = time.monotonic()
+    with RunLog(run.logs, run.metrics_file, position.step) as log, StopOnSignal() as stop:
+
+        def save(step: int, is_best: bool = False) -> Path:
+            nonlocal position
+            log.flush()
+            position = position.at(step, plan.end_of(position.epoch))
+            return run.checkpoints.save(model, position, is_best=is_best)
+
+        while position.step < plan.total_steps:
+            epoch_end = plan.end_of(position.epoch)
+            if 0 <= experiment.freeze_batch_norm_epoch <= position.epoch:
+                freeze_batch_norms(model)
+            begun, first = time.monotonic(), position.step
             history = model.fit(
-                _epoch_dataset(experiment, position, label_set.ignore_label),
+                rest_of_epoch(
+                    experiment, plan, position, label_set.ignore_label, len(model.outputs)
+                ),
                 initial_epoch=position.epoch,
                 epochs=position.epoch + 1,
                 shuffle=False,  # the dataset shuffles itself
@@ -127,24 +145,21 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
                     RestoreMetrics(metrics),
                     StopOnBadLoss(),
                     StepLog(log.writer, experiment.log_every),
+                    SaveEvery(experiment.save_every, epoch_end, save),
                     stop,
                 ],
             )
             seconds = time.monotonic() - begun
             metrics = {}
             done = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
-            steps_left = steps * (position.epoch + 1) - done
-            if stop.received is not None and steps_left:
-                stopped_at = dataclasses.replace(
-                    position, step=done, step_in_epoch=steps - steps_left
-                )
-                return _leave(stop.received, run.checkpoints.save(model, stopped_at), done)
+            if stop.received is not None and done < epoch_end:
+                return _leave(stop.received, save(done), done)
             row = {
                 "epoch": position.epoch + 1,
                 "step": done,
                 "loss": history.history["loss"][-1],
                 "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
-                "images_per_second": (done - position.step) * experiment.batch_size / seconds,
+                "images_per_second": (done - first) * experiment.batch_size / seconds,
             }
             miou = position.best_miou
             if validation:
@@ -152,14 +167,26 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
             else:
                 log.epoch(row, {}, None)
             is_best = miou > position.best_miou
-            position = Position(
-                step=done, epoch=position.epoch + 1, best_miou=max(miou, position.best_miou)
-            )
-            path = run.checkpoints.save(model, position, is_best=is_best)
+            position = position.with_best(miou)
+            path = save(done, is_best)
             if stop.received is not None:
                 return _leave(stop.received, path, done)
     print(f"trained: {run.path}, best val mIoU {position.best_miou:.4f}")
     return 0
+
+
+def _earlier_weights(source: str) -> tuple[dict[str, np.ndarray], Path] | None:
+    """The weights that `--init_from` names, and the checkpoint that they lie in."""
+    path = Path(source)
+    if not source:
+        return None
+    if path.is_dir():
+        return RunFolder(path).checkpoints.read_weights("best")
+    if not path.is_file():
+        raise UserError(
+            f"`--init_from` must be the folder of a run or a checkpoint. Not found: {path}"
+        )
+    return Checkpoints(path.parent).read_weights(str(path))
 
 
 class _Validation:
@@ -169,8 +196,9 @@ class _Validation:
         self._total = manifest.num_examples
         self._label_set = manifest.label_set()
         self._dataset = eval_dataset(experiment.data_dir, experiment.val_split)
-        self._evaluator = Evaluator(model, self._label_set)
-        self._classify = classifier(model)
+        network = without_auxiliary(model)
+        self._evaluator = Evaluator(network, self._label_set)
+        self._classify = classifier(network)
 
     def measure(self, row: dict, log: RunLog) -> float:
         """Completes the row of an epoch, logs it, and returns the mIoU."""
@@ -206,7 +234,7 @@ def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | Non
     manifest = read_manifest(experiment.data_dir, experiment.val_split)
     if manifest.label_set() != label_set:
         raise UserError(
-            f"`--val_split` must have the classes of {experiment.train_split!r}, "
+            f"`--val_split` must have the classes of {experiment.train_split[0]!r}, "
             f"{', '.join(label_set.names)}. Received: {', '.join(manifest.names)}"
         )
     return manifest
@@ -223,37 +251,20 @@ def _dtype_policy(name: str):
         keras.config.set_dtype_policy(former)
 
 
-def _fields(experiment: Experiment, names: tuple[str, ...]) -> dict:
-    return {name: getattr(experiment, name) for name in names}
-
-
-def _epoch_dataset(
-    experiment: Experiment, position: Position, ignore_label: int
-) -> tf.data.Dataset:
-    """The rest of an epoch: images, labels, and the weights of the pixels of the global batch."""
-    batches = train_dataset(
-        experiment.data_dir,
-        experiment.train_split,
-        epoch=position.epoch,
-        start_step=position.step_in_epoch,
-        pad_value=BACKBONES[experiment.backbone].pad_rgb,
-        **_fields(experiment, DATA_FIELDS),
-    )
-    return batches.map(
-        lambda images, labels: (images, labels, pixel_weights(labels, ignore_label)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-
-
-def _announce(experiment: Experiment, model, steps: int, strategy, position: Position) -> None:
+def _announce(experiment: Experiment, model, plan: Plan, replicas: int, position) -> None:
     trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    replicas = strategy.num_replicas_in_sync
     name = experiment.context or experiment.model
+    print(f"{name} on {experiment.backbone}, {trainable:,} trainable parameters")
     print(
-        f"{name} on {experiment.backbone}, {trainable:,} trainable parameters; "
-        f"{experiment.epochs} epochs of {steps} steps, batch {experiment.batch_size}"
-        + (f" over {replicas} replicas" if replicas > 1 else "")
+        f"{plan.total_steps:,} steps in {plan.epochs} epochs, batch {experiment.batch_size}, "
+        f"learning rate {experiment.learning_rate:g}, {experiment.schedule}"
     )
+    if replicas > 1:
+        print(
+            f"{replicas} replicas, {experiment.batch_size // replicas} images each; batch "
+            f"normalisation and loss over all {experiment.batch_size}; the learning rate is not "
+            "scaled"
+        )
     if position.step:
         print(f"resumed at step {position.step}, epoch {position.epoch + 1}")
 

@@ -26,7 +26,13 @@ KERAS_ROOMS = {
     "kseg.metrics": set(),
     "kseg.training.losses": set(),
     "kseg.training.schedules": set(),
-    "kseg.training.recipe": {"kseg.training.losses", "kseg.training.schedules", "kseg.layers"},
+    "kseg.training.optimizer": set(),
+    "kseg.training.recipe": {
+        "kseg.training.losses",
+        "kseg.training.optimizer",
+        "kseg.training.schedules",
+        "kseg.layers",
+    },
 }
 # What Keras has no operation for: a bilinear resize to a size known only at run time, and batch
 # normalisation in one kernel. Both do without TensorFlow on other backends.

@@ -79,7 +79,11 @@ def test_a_run_leaves_its_flags_labels_checkpoints_figures_and_events(finished, 
     assert {step for tag, step in scalars if tag == "loss"} == set(range(1, 2 * STEPS + 1))
     for row in rows(finished):
         assert scalars["val_miou", int(row["step"])] == pytest.approx(float(row["val_miou"]))
-    assert {tag for tag, _ in scalars} >= {"learning_rate", "val_iou/background", "val_iou/person"}
+    expected = {"learning_rate", "gradient_norm", "val_iou/background", "val_iou/person"}
+    assert {tag for tag, _ in scalars} >= expected
+    assert all(scalars["gradient_norm", step] > 0 for step in range(1, 2 * STEPS + 1))
+    (start,) = json.loads(finished.environment_file.read_text())
+    assert start["packages"]["tensorflow"] == tf.__version__ and start["backend"] == "tensorflow"
 
 
 @pytest.mark.parametrize("stop_after", [2, STEPS])
@@ -87,14 +91,14 @@ def test_a_run_stopped_by_ctrl_c_ends_as_if_it_had_not_been(
     stop_after, finished, experiment, tmp_path, monkeypatch, capsys
 ):
     interrupted = experiment.replace(model_dir=str(tmp_path / "run"))
-    former = StepLog.on_train_batch_end
+    former = StepLog.after_step
 
-    def press_ctrl_c(self, batch, logs=None):
-        former(self, batch, logs)
-        if self._step == stop_after:
+    def press_ctrl_c(self, step, logs):
+        former(self, step, logs)
+        if step == stop_after:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(StepLog, "on_train_batch_end", press_ctrl_c)
+    monkeypatch.setattr(StepLog, "after_step", press_ctrl_c)
     assert training.train(interrupted) == 130
     assert f"stopped at step {stop_after}, saved" in capsys.readouterr().out
     monkeypatch.undo()
@@ -288,3 +292,75 @@ def test_every_network_trains_on_photographs(options, photographs, tmp_path):
     assert row["step"] == "5" and np.isfinite(float(row["loss"]))
     assert run.experiment == experiment
     run.load_model()
+
+
+def test_a_number_of_steps_may_end_inside_an_epoch(experiment, tmp_path):
+    short = experiment.replace(model_dir=str(tmp_path / "run"), steps=STEPS + 1)
+    assert training.train(short) == 0
+    run = RunFolder(tmp_path / "run")
+    assert [(row["epoch"], row["step"]) for row in rows(run)] == [("1", "3"), ("2", "4")]
+    assert float(rows(run)[-1]["learning_rate"]) == 0
+    assert run.checkpoints.paths()[-1].name == "step-00000004.npz"
+
+
+def test_splits_of_several_folders_are_mixed(experiment, records, tmp_path, capsys):
+    folders.voc(tmp_path / "raw", {"train": ["a", "b"]})
+    build_voc.build(tmp_path / "raw", tmp_path / "data" / "more", splits=["train"])
+    (tmp_path / "data" / "voc").symlink_to(records)
+    mixed = experiment.replace(
+        data_dir=str(tmp_path / "data"), train_split=("voc/train", "more/train"),
+        val_split="voc/val", model_dir=str(tmp_path / "run"), epochs=1, mixture_weights=(1.0, 1.0),
+    )  # fmt: skip
+    assert training.train(mixed) == 0
+    assert rows(RunFolder(tmp_path / "run"))[0]["step"] == str((2 * STEPS + 2) // 2)
+    missing = mixed.replace(train_split=("voc/train", "sbd/train"), model_dir=str(tmp_path / "x"))
+    with pytest.raises(UserError, match="data/sbd"):
+        training.train(missing)
+
+
+def test_a_second_stage_starts_from_the_weights_of_the_first(
+    finished, experiment, tmp_path, capsys
+):
+    second = experiment.replace(
+        model_dir=str(tmp_path / "run"), init_from=str(finished.path), learning_rate=0.0,
+        epochs=1, batch_norm_momentum=0.0, freeze_batch_norm_epoch=0,
+    )  # fmt: skip
+    assert training.train(second) == 0
+    assert f"taken from {finished.path}/checkpoints/best.npz" in capsys.readouterr().out
+    best, start = (
+        RunFolder(path).checkpoints.read_weights(which)[0]
+        for path, which in ((finished.path, "best"), (tmp_path / "run", "newest"))
+    )
+    assert set(best) == set(start)
+    for path in best:  # the learning rate is 0 and batch norms are frozen
+        np.testing.assert_array_equal(best[path], start[path], err_msg=path)
+
+
+def test_an_earlier_stage_that_is_not_there_stops_before_anything_is_written(experiment, tmp_path):
+    with pytest.raises(UserError, match="`--init_from` must be the folder .* Not found: .*stage_1"):
+        training.train(
+            experiment.replace(model_dir=str(tmp_path / "run"), init_from=str(tmp_path / "stage_1"))
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_auxiliary_loss_is_trained_on_and_left_out_afterwards(experiment, tmp_path):
+    recipe = experiment.replace(
+        model_dir=str(tmp_path / "run"), auxiliary=True, epochs=1, freeze_batch_norm_epoch=0
+    )
+    assert training.train(recipe) == 0
+    run = RunFolder(tmp_path / "run")
+    stored, _ = run.checkpoints.read_weights()
+    assert any(path.startswith("auxiliary_conv/") for path in stored)
+    model = run.load_model()
+    assert len(model.outputs) == 1
+    assert not any(v.path.startswith("auxiliary") for v in model.weights)
+
+
+def test_float16_on_several_replicas_is_refused_by_name(experiment, tmp_path):
+    with pytest.raises(UserError, match="`--strategy=mirrored` does not go with `--precision"):
+        training.train(
+            experiment.replace(
+                model_dir=str(tmp_path / "run"), strategy="mirrored", precision="mixed_float16"
+            )
+        )

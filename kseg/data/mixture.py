@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kseg.data.records import read_manifest, shard_paths
+from kseg.data.records import locate, read_manifest, shard_paths
 from kseg.errors import UserError
 
 READERS = 4  # shards read in turn; more only helps on network disks
@@ -62,7 +62,7 @@ def open_mixture(
     Args:
         data_dir: Folder of the shards, or one for each split.
         split: Name of the split, or one for each folder. A single folder or a single name goes with
-            all of the other.
+            all of the other. A name may have a folder before it, as in voc/train.
         weights: Share of each split in an epoch, in any unit. By default each example is taken once
             an epoch, so that a split weighs what it holds. By weight an epoch has as many examples
             as all splits together; a split that has too few for its share gives them several times,
@@ -204,7 +204,8 @@ def _pairs(data_dir: Folders, split: Splits) -> tuple[list[Path], list[str]]:
             "`data_dir` and `split` must be as many as each other, or one of them single. "
             f"Received: {len(folders)} folders and {len(names)} splits"
         )
-    return [Path(folder) for folder in folders], names
+    located = [locate(folder, name) for folder, name in zip(folders, names, strict=True)]
+    return [folder for folder, _ in located], [name for _, name in located]
 
 
 def _shares(sizes: list[int], weights: Sequence[float] | None) -> list[int]:

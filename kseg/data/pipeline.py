@@ -17,6 +17,7 @@ from kseg.data.mixture import Folders, Mixture, Splits, epoch_records, open_mixt
 from kseg.data.records import (
     decode_example,
     decode_label,
+    locate,
     parse_example,
     read_manifest,
     shard_paths,
@@ -167,12 +168,13 @@ def eval_dataset(data_dir, split: str, batch_size: int = 1) -> tf.data.Dataset:
 
     Args:
         data_dir: Folder of the shards.
-        split: Name of the split.
+        split: Name of the split; it may have a folder of `data_dir` before it, as in voc/val.
         batch_size: Most images of a batch.
 
     Returns:
         Dataset of uint8 images `[batch, height, width, 3]` and labels `[batch, height, width]`.
     """
+    data_dir, split = locate(data_dir, split)
     manifest = read_manifest(data_dir, split)
     records = tf.data.TFRecordDataset([str(path) for path in shard_paths(data_dir, manifest)])
 

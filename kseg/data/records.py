@@ -206,6 +206,12 @@ def parse_shard_name(name: str) -> tuple[str, int, int] | None:
     return match and (match["split"], int(match["index"]), int(match["count"]))
 
 
+def locate(data_dir: str | os.PathLike, split: str) -> tuple[Path, str]:
+    """Folder and name of a split; `voc/train` is train in the folder voc of `data_dir`."""
+    path = Path(data_dir) / split
+    return path.parent, path.name
+
+
 def manifest_path(data_dir: str | os.PathLike, split: str) -> Path:
     """Where the manifest of a split lies."""
     return Path(data_dir) / f"{split}{MANIFEST_SUFFIX}"
@@ -218,12 +224,13 @@ def finished_splits(data_dir: str | os.PathLike) -> list[str]:
 
 
 def read_manifest(data_dir: str | os.PathLike, split: str) -> Manifest:
-    """Reads the manifest of a split.
+    """Reads the manifest of a split, see `locate`.
 
     Raises:
         UserError: the folder or the split is not there (with the splits that are, and the command
             that makes one), or the manifest cannot be understood.
     """
+    data_dir, split = locate(data_dir, split)
     how = _HOW_TO_CONVERT.format(data_dir=data_dir, split=split)
     if not Path(data_dir).is_dir():
         raise UserError(f"`data_dir` must be a folder of records. Not found: {data_dir}. {how}")

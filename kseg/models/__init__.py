@@ -2,7 +2,7 @@
 
 from kseg.backbones import BACKBONES
 from kseg.models.contexts import CONTEXTS, defaults
-from kseg.models.deeplab_v3_plus import deeplab_v3_plus
+from kseg.models.deeplab_v3_plus import deeplab_v3_plus, without_auxiliary
 from kseg.models.dfp_fcn import dfp_fcn
 from kseg.models.gcn_fcn import gcn_fcn
 
@@ -16,4 +16,5 @@ __all__ = [
     "defaults",
     "dfp_fcn",
     "gcn_fcn",
+    "without_auxiliary",
 ]

@@ -10,6 +10,8 @@ from kseg.models.contexts import CONTEXTS, defaults
 
 LOW_LEVEL_FILTERS = 48
 DECODER_FILTERS = 256
+AUXILIARY_FILTERS = 256
+AUXILIARY_DROPOUT = 0.1
 
 
 def deeplab_v3_plus(
@@ -22,6 +24,7 @@ def deeplab_v3_plus(
     decoder_convs=2,
     decoder_separable=False,
     multi_grid=None,
+    auxiliary=False,
     backbone_weights=None,
     image_size=None,
     **context_options,
@@ -48,6 +51,9 @@ def deeplab_v3_plus(
             Default False: the counts of KSAC's Table 1 prove plain ones.
         multi_grid: None or tuple of three ints >= 1: factors on the dilation of the last stage's
             units, such as (1, 2, 4) in DeepLabv3 and Vortex. Default None, all 1.
+        auxiliary: bool. Whether the network gives, besides its logits, those of a small classifier
+            on the stage before the last, for a second loss in training (PSPNet, section 3.3, on a
+            ResNet); see `without_auxiliary`. Default False.
         backbone_weights: None or "none", "imagenet", or the path of a weight file; see
             `kseg.backbones.Backbone`.
         image_size: None or (height, width): the size the network is fixed to. Default None, any.
@@ -60,7 +66,8 @@ def deeplab_v3_plus(
         `(batch, height, width, 3)`.
 
     Output shape:
-        `(batch, height, width, num_classes)`, float32 under any dtype policy.
+        `(batch, height, width, num_classes)`, float32 under any dtype policy; with `auxiliary` a
+        list of two such.
 
     Returns:
         A functional `keras.Model`. It saves and loads without `custom_objects` once `kseg.layers`
@@ -83,7 +90,8 @@ def deeplab_v3_plus(
         Huang et al., "See More Than Once: Kernel-Sharing Atrous Convolution", 2019 (KSAC).
         Departures: plain 3x3 convolutions in the decoder by default; centred padding at even
         sizes, see `kseg.backbones.atrous`; the
-        stride-4 tap of ResNet50, see `kseg.backbones.resnet50`.
+        stride-4 tap of ResNet50, see `kseg.backbones.resnet50`; 256 channels in the auxiliary
+        classifier as in the public copies (512 in PSPNet).
     """
     checks.count("num_classes", num_classes, 2)
     checks.count("decoder_convs", decoder_convs, 1)
@@ -103,15 +111,32 @@ def deeplab_v3_plus(
     x = context_class(name="context", **context_options)(features["stride_32"])
     if decoder:
         x = _decode(x, features["stride_4"], decoder_convs, decoder_separable)
+    logits = _classify(x, images, num_classes, "logits")
+    if not auxiliary:
+        return keras.Model(images, logits, name="deeplab_v3_plus")
+    x = ConvNormAct(AUXILIARY_FILTERS, kernel_size=3, name="auxiliary_conv")(features["stride_16"])
+    x = layers.Dropout(AUXILIARY_DROPOUT, name="auxiliary_dropout")(x)
+    outputs = [logits, _classify(x, images, num_classes, "auxiliary_logits")]
+    return keras.Model(images, outputs, name="deeplab_v3_plus")
+
+
+def without_auxiliary(model):
+    """The network as it is used: of several outputs the first alone, with the same layers."""
+    if len(model.outputs) == 1:
+        return model
+    return keras.Model(model.input, model.outputs[0], name=model.name)
+
+
+def _classify(x, images, num_classes, name):
+    """1x1 classifier, and the resize to the size of the images."""
     logits = layers.Conv2D(
         num_classes,
         1,
         kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01),
         dtype="float32",
-        name="logits",
+        name=name,
     )(x)
-    logits = Resize(align_corners=True, dtype="float32", name="resize_logits")([logits, images])
-    return keras.Model(images, logits, name="deeplab_v3_plus")
+    return Resize(align_corners=True, dtype="float32", name=f"resize_{name}")([logits, images])
 
 
 def _decode(x, low_level, convs, separable):

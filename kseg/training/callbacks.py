@@ -1,6 +1,7 @@
-"""What happens between the steps of a run: points for TensorBoard, and an orderly stop."""
+"""What happens between the steps of a run: points for TensorBoard, checkpoints, an orderly stop."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 import keras
@@ -11,42 +12,79 @@ from kseg.errors import UserError
 from kseg.training import checkpoints
 
 
-class StepLog(keras.callbacks.Callback):
-    """Writes loss (running mean of the epoch) and learning rate, with the run's own step number.
+class StepCallback(keras.callbacks.Callback):
+    """Calls `after_step` with the run's own number of each step, which starts at 1.
 
-    Keras' TensorBoard callback counts steps from 0 again after a resume.
+    Keras counts from 0 again in every `fit`, and to ask the optimizer waits for the device.
     """
-
-    def __init__(self, writer: tf.summary.SummaryWriter, every: int):
-        super().__init__()
-        self._writer = writer
-        self._every = every
-        self._step = 0
 
     def on_train_begin(self, logs=None):
         self._step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def on_train_batch_end(self, batch, logs=None):
         self._step += 1
-        if self._step % self._every:
+        self.after_step(self._step, logs)
+
+    def after_step(self, step: int, logs: dict) -> None:
+        """`logs` holds the running mean of the epoch's loss."""
+        raise NotImplementedError
+
+
+class StepLog(StepCallback):
+    """Writes loss (running mean of the epoch), learning rate and gradient norm.
+
+    Args:
+        writer: Of TensorBoard's events.
+        every: Steps between two points.
+    """
+
+    def __init__(self, writer: tf.summary.SummaryWriter, every: int):
+        super().__init__()
+        self._writer = writer
+        self._every = every
+
+    def after_step(self, step, logs):
+        if step % self._every:
             return
-        with self._writer.as_default(step=self._step):
+        optimizer = self.model.optimizer
+        # With float16 Keras wraps the optimizer in one that scales the loss.
+        norm = getattr(optimizer, "inner_optimizer", optimizer).gradient_norm
+        with self._writer.as_default(step=step):
             tf.summary.scalar("loss", logs["loss"])
-            rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-            tf.summary.scalar("learning_rate", rate)
+            tf.summary.scalar("learning_rate", keras.ops.convert_to_numpy(optimizer.learning_rate))
+            tf.summary.scalar("gradient_norm", keras.ops.convert_to_numpy(norm))
 
 
-class StopOnBadLoss(keras.callbacks.Callback):
+class SaveEvery(StepCallback):
+    """Saves in the middle of an epoch.
+
+    Args:
+        every: Steps between two checkpoints; 0: none.
+        until: The last step of this `fit`, whose checkpoint is written after validation.
+        save: Called with the number of the step.
+    """
+
+    def __init__(self, every: int, until: int, save: Callable[[int], None]):
+        super().__init__()
+        self._every = every
+        self._until = until
+        self._save = save
+
+    def after_step(self, step, logs):
+        if self._every and step % self._every == 0 and step < self._until:
+            self._save(step)
+
+
+class StopOnBadLoss(StepCallback):
     """Ends a run whose loss is not finite any more, before it spoils a checkpoint.
 
     Raises:
         UserError: Names the step, and what may help.
     """
 
-    def on_train_batch_end(self, batch, logs=None):
+    def after_step(self, step, logs):
         # The running mean of the epoch: once not finite, it stays so.
         if not np.isfinite(logs["loss"]):
-            step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
             raise UserError(
                 f"the loss is {logs['loss']} at step {step}; the checkpoints written before are "
                 "whole. A lower --learning_rate, --warm_up_steps or --clip_norm may help"

@@ -40,6 +40,16 @@ class Position:
     step_in_epoch: int = 0
     best_miou: float = -1.0
 
+    def at(self, step: int, epoch_end: int) -> "Position":
+        """The position after `step` steps, at most `epoch_end`, the last step of this epoch."""
+        if step == epoch_end:
+            return Position(step, self.epoch + 1, 0, self.best_miou)
+        return Position(step, self.epoch, self.step_in_epoch + step - self.step, self.best_miou)
+
+    def with_best(self, miou: float) -> "Position":
+        """The same with the mIoU that was just measured, if it is better."""
+        return dataclasses.replace(self, best_miou=max(miou, self.best_miou))
+
 
 class Checkpoints:
     """The checkpoints of one folder: the newest few, by step, and `best.npz`.
@@ -59,16 +69,33 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.npz"))
 
     def save(self, model: keras.Model, position: Position, *, is_best: bool = False) -> Path:
-        """Writes a checkpoint atomically, then removes those that are too old."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Writes a checkpoint atomically, then removes those that are too old.
+
+        Raises:
+            UserError: It cannot be written (a full disk); the ones before are whole.
+        """
         path = self.folder / f"step-{position.step:08d}.npz"
-        save(path, model, position)
-        if is_best:
-            with atomic_path(self.best) as partial:
-                _link_or_copy(path, partial)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # The best one first: a run that is killed between the two then goes on from the
+            # checkpoint before and comes here again.
+            first = self.best if is_best else path
+            save(first, model, position)
+            if is_best:
+                with atomic_path(path) as partial:
+                    _link_or_copy(first, partial)
+        except OSError as error:
+            newest = max(self.paths(), default=None)
+            kept = f"{newest} is whole" if newest else "there is none before it"
+            raise UserError(f"cannot write checkpoint {path}: {error.strerror}; {kept}") from error
         for old in self.paths()[: -self.keep]:
             old.unlink()
         return path
+
+    def remove_unfinished(self) -> None:
+        """Removes what a process that was killed while it saved has left."""
+        for path in self.folder.glob(".partial-*"):
+            path.unlink()
 
     def restore_newest(self, model: keras.Model) -> tuple[Position, dict[str, np.ndarray]]:
         """Restores the newest readable checkpoint; a damaged one is reported and passed over.
@@ -93,6 +120,16 @@ class Checkpoints:
         Raises:
             UserError: No such checkpoint, a damaged one, or one of another model.
         """
+        arrays, path = self._read(which)
+        _assign("weights", arrays, _by_path(model.weights), path)
+        return path
+
+    def read_weights(self, which: str = "best") -> tuple[dict[str, np.ndarray], Path]:
+        """The weights of a checkpoint by path, and its path; see `load_weights`."""
+        arrays, path = self._read(which)
+        return _of_group("weights", arrays), path
+
+    def _read(self, which: str) -> tuple[dict[str, np.ndarray], Path]:
         numbered = self.paths()
         named = {"best": self.best if self.best.is_file() else None, "newest": None}
         if numbered:
@@ -105,11 +142,9 @@ class Checkpoints:
                 f"no checkpoint in {self.folder}" if path is None else f"no checkpoint at {path}"
             )
         try:
-            arrays = _read(path)
+            return _read(path), path
         except _DAMAGE as error:
             raise UserError(f"{path} is damaged: {error}") from error
-        _assign("weights", arrays, _by_path(model.weights), path)
-        return path
 
 
 def save(path: Path, model: keras.Model, position: Position) -> None:
@@ -141,9 +176,7 @@ def restore(
     position = Position(**json.loads(str(arrays["position"])))
     if not position.step_in_epoch:
         return position, {}
-    prefix = "metrics/"
-    metrics = {key[len(prefix) :]: arrays[key] for key in arrays if key.startswith(prefix)}
-    return position, metrics
+    return position, _of_group("metrics", arrays)
 
 
 def metric_variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -181,9 +214,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _assign(group: str, arrays: dict, variables: dict[str, keras.Variable], path: Path) -> None:
+def _of_group(group: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     prefix = group + "/"
-    stored = {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
+    return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+def _assign(group: str, arrays: dict, variables: dict[str, keras.Variable], path: Path) -> None:
+    stored = _of_group(group, arrays)
     faults = [f"{key} is missing" for key in variables if key not in stored]
     faults += [f"{key} has no place in the model" for key in stored if key not in variables]
     faults += [

@@ -4,6 +4,7 @@ import keras
 
 from kseg.layers import KSAC, Deconvolution
 from kseg.training.losses import LOSSES, CrossEntropy, SumOfLosses
+from kseg.training.optimizer import SGD
 from kseg.training.schedules import SCHEDULES, WarmUp
 
 
@@ -27,12 +28,14 @@ def compile_model(
     losses: tuple[str, ...] = ("cross_entropy",),
     class_weights: tuple[float, ...] = (),
     hard_pixels: float = 1.0,
+    auxiliary_weight: float = 0.4,
     replicas: int = 1,
 ) -> None:
     """Compiles a segmentation network for `fit` on (images, labels at the images' size, weights).
 
     Args:
-        model: Gives logits `[batch, height, width, num_classes]`.
+        model: Gives logits `[batch, height, width, num_classes]`, or a list of those and auxiliary
+            ones; labels and weights then come once for each.
         total_steps: Steps of the whole run.
         steps_per_epoch: Steps of an epoch, for schedules that go by epochs.
         learning_rate: At step 0, or at the end of the warm-up.
@@ -50,6 +53,7 @@ def compile_model(
         losses: Names of `kseg.training.losses.LOSSES`, which are summed.
         class_weights: See `kseg.training.losses.CrossEntropy`; empty: all 1.
         hard_pixels: See there.
+        auxiliary_weight: What the loss of auxiliary logits counts; .4 in PSPNet.
         replicas: Over how many devices a batch is split; batch statistics are taken over all.
     """
     add_weight_decay(model, weight_decay)
@@ -68,19 +72,33 @@ def compile_model(
     if warm_up_steps:
         rates = WarmUp(rates, steps=warm_up_steps, learning_rate=learning_rate)
     model.compile(
-        optimizer=keras.optimizers.SGD(
+        optimizer=SGD(
             rates,
+            clip_norm=clip_norm,
             momentum=momentum,
             nesterov=nesterov,
-            global_clipnorm=clip_norm or None,
             name="sgd",  # not numbered: checkpoints go by the paths of its variables
         ),
-        loss=_loss(losses, ignore_label, class_weights, hard_pixels),
+        loss=[_loss(losses, ignore_label, class_weights, hard_pixels) for _ in model.outputs],
+        loss_weights=[1.0, *[auxiliary_weight] * (len(model.outputs) - 1)],
         # XLA runs convolutions several times slower on CPU, and breaks MirroredStrategy.
         jit_compile=False,
     )
     # Its variables are needed before the first step, to be restored.
     model.optimizer.build(model.trainable_variables)
+
+
+def freeze_batch_norms(model: keras.Model) -> None:
+    """From the next step on batch normalisations keep their statistics, scale and shift.
+
+    In `fit` they then compute what they do in inference. Their variables stay in the optimizer and
+    in checkpoints. On JAX only before the model is compiled: there an optimizer's variables must be
+    those that are trained.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    model.train_function = None  # traced with them in training
 
 
 def _loss(names, ignore_label, class_weights, hard_pixels) -> keras.losses.Loss:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +14,24 @@ from kseg import files
 class RunLog:
     """Points over the steps of a run, in TensorBoard and as rows of a CSV file.
 
+    Use it as a context manager.
+
     Args:
         folder: For the TensorBoard events.
-        csv_file: One row an epoch. Rows from before a resume are kept, later ones are cut.
-        epochs_done: Epochs that the run has finished.
+        csv_file: One row an epoch.
+        step: Where the run stands. Points and rows of later steps are cut: the run goes through
+            those steps again.
     """
 
-    def __init__(self, folder: str | Path, csv_file: str | Path, epochs_done: int = 0):
+    def __init__(self, folder: str | Path, csv_file: str | Path, step: int = 0):
+        _cut_events(Path(folder), step)
         self.writer = tf.summary.create_file_writer(str(folder))
         self._csv_file = Path(csv_file)
         self._rows: list[dict] = []
-        if epochs_done and self._csv_file.is_file():
+        if self._csv_file.is_file():
             with open(self._csv_file, newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
-            self._rows = [row for row in rows if int(row["epoch"]) <= epochs_done]
+            self._rows = [row for row in rows if int(row["step"]) <= step]
 
     def __enter__(self) -> "RunLog":
         return self
@@ -56,4 +61,26 @@ class RunLog:
                 tf.summary.scalar(f"val_iou/{name}", value)
             if picture is not None:
                 tf.summary.image("val_pictures", picture[np.newaxis])
+        self.flush()
+
+    def flush(self) -> None:
+        """Puts all points on disk; before each checkpoint, whose points would else be missing."""
         self.writer.flush()
+
+
+def _cut_events(folder: Path, step: int) -> None:
+    """Rewrites the event files of a run that was stopped without those of later steps."""
+    for path in folder.glob("events.out.tfevents.*"):
+        with files.atomic_path(path) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
+            for record in _whole_records(path):
+                if tf.compat.v1.Event.FromString(record).step <= step:
+                    writer.write(record)
+
+
+def _whole_records(path: Path) -> Iterator[bytes]:
+    """The records of an event file; what was killed while it wrote left half of one at the end."""
+    try:
+        for record in tf.data.TFRecordDataset(str(path)):
+            yield record.numpy()
+    except tf.errors.DataLossError:
+        return

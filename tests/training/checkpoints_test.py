@@ -1,5 +1,7 @@
 """A checkpoint holds all that a run needs, whole or not at all, and only for its own model."""
 
+import errno
+
 import keras
 import numpy as np
 import pytest
@@ -100,10 +102,10 @@ def test_a_failed_write_leaves_the_older_checkpoint_and_no_remains(tmp_path, mon
 
     def full_disk(path, **arrays):
         path.write_bytes(b"half")
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match="No space left on device; .*00000001.npz is whole"):
         checkpoints.save(model, Position(step=2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.npz"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from kseg.layers import KSAC, Deconvolution
 from kseg.models import CONTEXTS
-from kseg.training.recipe import compile_model
+from kseg.training.recipe import compile_model, freeze_batch_norms
 
 RECIPE = {
     "total_steps": 10, "steps_per_epoch": 5,
@@ -169,3 +169,44 @@ def test_losses_are_summed_by_name():
         values[losses] = float(np.ravel(model.train_on_batch(images, labels))[0])
     alone = values["cross_entropy",] + values["dice",]
     assert values["cross_entropy", "dice"] == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.parametrize("trained_before", [False, True])
+def test_frozen_batch_norms_keep_their_statistics_and_weights(trained_before):
+    images = keras.Input((9, 9, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(images)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    model = keras.Model(images, keras.layers.Conv2D(2, 1, name="logits")(x))
+    compile_model(model, **RECIPE)
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=(4, 9, 9, 3)).astype("float32"), rng.integers(0, 2, (4, 7, 7))
+    if trained_before:
+        if keras.config.backend() == "jax":
+            pytest.skip("on JAX batch norms are frozen from the start or never")
+        model.fit(*batch, verbose=0)
+    freeze_batch_norms(model)
+    if not trained_before:
+        compile_model(model, **RECIPE)
+    before = {v.path: keras.ops.convert_to_numpy(v) for v in model.weights}
+    model.fit(*batch, verbose=0)
+    for variable in model.weights:
+        same = np.array_equal(before[variable.path], keras.ops.convert_to_numpy(variable))
+        assert same == variable.path.startswith("norm/"), variable.path
+
+
+def test_the_loss_of_auxiliary_logits_counts_by_its_weight():
+    images = keras.Input((None, None, 3))
+    outputs = [keras.layers.Conv2D(2, 1, name=name)(images) for name in ("logits", "auxiliary")]
+    labels = np.array([0, 1] * 9, "uint8").reshape(2, 3, 3)
+    weights = np.ones((2, 3, 3), "float32")
+    values = []
+    for auxiliary_weight in (0.0, 0.4, 1.0):
+        model = keras.Model(images, outputs)
+        compile_model(model, **RECIPE, auxiliary_weight=auxiliary_weight)
+        loss = model.evaluate(
+            np.zeros((2, 3, 3, 3), "float32"), (labels, labels), verbose=0,
+            sample_weight=(weights, weights), return_dict=True,
+        )["loss"]  # fmt: skip
+        values.append(loss)
+    # On black images both logits are equal: each loss is log 2.
+    np.testing.assert_allclose(values, np.log(2) * np.array([1.0, 1.4, 2.0]), rtol=1e-5)

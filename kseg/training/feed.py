@@ -1,0 +1,59 @@
+"""The training batches of an experiment."""
+
+import tensorflow as tf
+
+from kseg.data.pipeline import train_dataset
+from kseg.experiment import Experiment
+from kseg.models import BACKBONES
+from kseg.training.checkpoints import Position
+from kseg.training.losses import pixel_weights
+from kseg.training.plan import Plan
+
+# Arguments of `train_dataset` that are fields of an experiment.
+_FIELDS = (
+    "batch_size",
+    "crop_size",
+    "seed",
+    "min_scale",
+    "max_scale",
+    "scale_step",
+    "flip",
+    "resize_to_crop",
+    "vertical_flip",
+    "quarter_turns",
+    "spatial",
+    "hsv",
+    "shuffle_buffer",
+)
+
+
+def rest_of_epoch(
+    experiment: Experiment, plan: Plan, position: Position, ignore_label: int, outputs: int = 1
+) -> tf.data.Dataset:
+    """What is left of an epoch: images, labels, and the weights of the pixels of the global batch.
+
+    Args:
+        experiment: Says what is read and how it is augmented.
+        plan: Says where the run ends.
+        position: Says where it stands.
+        ignore_label: Label without loss.
+        outputs: For how many outputs of the network labels and weights are given.
+    """
+    batches = train_dataset(
+        experiment.data_dir,
+        experiment.train_split,
+        weights=experiment.mixture_weights or None,
+        epoch=position.epoch,
+        start_step=position.step_in_epoch,
+        pad_value=BACKBONES[experiment.backbone].pad_rgb,
+        **experiment.fields(_FIELDS),
+    )
+
+    def weighted(images, labels):
+        weights = pixel_weights(labels, ignore_label)
+        if outputs > 1:
+            return images, (labels,) * outputs, (weights,) * outputs
+        return images, labels, weights
+
+    batches = batches.map(weighted, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.take(plan.end_of(position.epoch) - position.step)

@@ -1,0 +1,48 @@
+"""Points and rows past the step that a run resumes at are cut."""
+
+import csv
+
+import tensorflow as tf
+
+from kseg.training.run_log import RunLog
+
+
+def row(epoch, step):
+    return {"epoch": epoch, "step": step, "loss": 1.0 / step, "learning_rate": 0.1}
+
+
+def steps(folder):
+    found = []
+    for path in folder.glob("events.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            found += [(event.step, value.tag) for value in event.summary.value]
+    return sorted(found)
+
+
+def test_what_a_killed_run_wrote_after_its_checkpoint_is_cut(tmp_path):
+    logs, table = tmp_path / "logs", tmp_path / "metrics.csv"
+    with RunLog(logs, table) as log:
+        log.epoch(row(1, 5), {"sky": 0.5}, None)
+        log.epoch(row(2, 10), {"sky": 0.6}, None)
+    first = [event for event in steps(logs) if event[0] == 5]
+    assert len(first) == 3 and len(steps(logs)) == 6
+    with RunLog(logs, table, step=5) as log:
+        assert steps(logs) == first
+        log.epoch(row(2, 9), {}, None)
+    with open(table, newline="") as file:
+        assert [(one["epoch"], one["step"]) for one in csv.DictReader(file)] == [
+            ("1", "5"),
+            ("2", "9"),
+        ]
+    assert [event for event in steps(logs) if event[0] > 5] == [(9, "epoch"), (9, "epoch_loss")]
+
+
+def test_half_a_record_at_the_end_of_the_events_does_not_hide_those_before(tmp_path):
+    logs = tmp_path / "logs"
+    with RunLog(logs, tmp_path / "metrics.csv") as log:
+        log.epoch(row(1, 5), {}, None)
+    (path,) = logs.glob("events.*")
+    before = steps(logs)
+    path.write_bytes(path.read_bytes() + path.read_bytes()[:20])
+    with RunLog(logs, tmp_path / "metrics.csv", step=5):
+        assert steps(logs) == before
