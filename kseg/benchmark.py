@@ -4,7 +4,7 @@ from absl import flags
 
 from kseg import program
 from kseg.benchmarks import input as input_pipeline
-from kseg.benchmarks import layers, models, zoo
+from kseg.benchmarks import layers, models, train, zoo
 from kseg.errors import UserError
 
 # What can be measured: name of the flag's value -> function of (repetitions, output, only, shape).
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "input": input_pipeline.run,
     "layers": layers.run,
     "models": models.run,
+    "train": train.run,
     "zoo": zoo.run,
 }
 
@@ -24,13 +25,13 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "only",
         [],
-        "What to measure of it: modules (layers), groups (models), stages (input), networks (zoo); "
-        "empty: all.",
+        "What to measure of it: modules (layers), groups (models), stages (input), networks (zoo), "
+        "step or metric (train); empty: all.",
     )
     flags.DEFINE_list(
         "shape",
         [],
-        "batch,height,width,channels of features (layers), batch,height,width (models).",
+        "batch,height,width,channels of features (layers), batch,height,width (models, train).",
     )
     flags.DEFINE_string("data_dir", "", "input: folder of records; empty: pictures that are drawn.")
     flags.DEFINE_string("split", "train", "input: split of --data_dir.")

@@ -25,6 +25,7 @@ from kseg.experiment import Experiment
 from kseg.models import without_auxiliary
 from kseg.predict import classifier
 from kseg.run_folder import RunFolder
+from kseg.training.assembly import compile_experiment, rest_of_epoch
 from kseg.training.callbacks import (
     RestoreMetrics,
     SaveEvery,
@@ -34,32 +35,13 @@ from kseg.training.callbacks import (
 )
 from kseg.training.checkpoints import Checkpoints
 from kseg.training.distribution import make_strategy
-from kseg.training.feed import rest_of_epoch
 from kseg.training.initial_weights import take_weights
 from kseg.training.plan import Plan
-from kseg.training.recipe import compile_model, freeze_batch_norms
+from kseg.training.recipe import freeze_batch_norms
 from kseg.training.run_log import RunLog
 
 PICTURES = 4  # validation images drawn after each epoch
 STOPPED = 128  # added to the signal's number in the exit status, as shells do
-# Arguments of `compile_model` that are fields of an experiment.
-RECIPE_FIELDS = (
-    "learning_rate",
-    "schedule",
-    "learning_rate_power",
-    "end_learning_rate",
-    "halve_every",
-    "warm_up_steps",
-    "momentum",
-    "nesterov",
-    "clip_norm",
-    "weight_decay",
-    "batch_norm_momentum",
-    "losses",
-    "class_weights",
-    "hard_pixels",
-    "auxiliary_weight",
-)
 
 
 def train(experiment: Experiment, *, overwrite: bool = False) -> int:
@@ -86,6 +68,7 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
         steps=experiment.steps,
     )
     strategy = make_strategy(experiment.strategy, experiment.batch_size, experiment.precision)
+    replicas = strategy.num_replicas_in_sync
     val_manifest = _val_manifest(experiment, label_set)
     if experiment.class_weights and len(experiment.class_weights) != label_set.num_classes:
         raise UserError(
@@ -109,17 +92,12 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
             print(take_weights(model, *earlier))
         if experiment.freeze_batch_norm_epoch == 0:
             freeze_batch_norms(model)
-        compile_model(
-            model,
-            total_steps=plan.total_steps,
-            steps_per_epoch=plan.epoch_steps,
-            replicas=strategy.num_replicas_in_sync,
-            ignore_label=label_set.ignore_label,
-            **experiment.fields(RECIPE_FIELDS),
+        compile_experiment(
+            model, experiment, plan, ignore_label=label_set.ignore_label, replicas=replicas
         )
         position, metrics = run.checkpoints.restore_newest(model)
     validation = _Validation(experiment, val_manifest, model) if val_manifest else None
-    _announce(experiment, model, plan, strategy.num_replicas_in_sync, position)
+    _announce(experiment, model, plan, replicas, position)
 
     with RunLog(run.logs, run.metrics_file, position.step) as log, StopOnSignal() as stop:
 

@@ -95,10 +95,15 @@ def freeze_batch_norms(model: keras.Model) -> None:
     in checkpoints. On JAX only before the model is compiled: there an optimizer's variables must be
     those that are trained.
     """
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
-    model.train_function = None  # traced with them in training
+    norms = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+    for layer in norms:
+        layer.trainable = False
+    if norms:
+        model.train_function = None  # it was traced with them in training
 
 
 def _loss(names, ignore_label, class_weights, hard_pixels) -> keras.losses.Loss:

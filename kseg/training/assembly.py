@@ -1,5 +1,6 @@
-"""The training batches of an experiment."""
+"""What an experiment says, as training batches and as a network ready for `fit`."""
 
+import keras
 import tensorflow as tf
 
 from kseg.data.pipeline import train_dataset
@@ -8,9 +9,10 @@ from kseg.models import BACKBONES
 from kseg.training.checkpoints import Position
 from kseg.training.losses import pixel_weights
 from kseg.training.plan import Plan
+from kseg.training.recipe import compile_model
 
 # Arguments of `train_dataset` that are fields of an experiment.
-_FIELDS = (
+_DATA_FIELDS = (
     "batch_size",
     "crop_size",
     "seed",
@@ -25,6 +27,43 @@ _FIELDS = (
     "hsv",
     "shuffle_buffer",
 )
+# Those of `compile_model`.
+_RECIPE_FIELDS = (
+    "learning_rate",
+    "schedule",
+    "learning_rate_power",
+    "end_learning_rate",
+    "halve_every",
+    "warm_up_steps",
+    "momentum",
+    "nesterov",
+    "clip_norm",
+    "weight_decay",
+    "batch_norm_momentum",
+    "losses",
+    "class_weights",
+    "hard_pixels",
+    "auxiliary_weight",
+)
+
+
+def compile_experiment(
+    model: keras.Model,
+    experiment: Experiment,
+    plan: Plan,
+    *,
+    ignore_label: int,
+    replicas: int = 1,
+) -> None:
+    """Compiles a network with the recipe of an experiment; see `recipe.compile_model`."""
+    compile_model(
+        model,
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.epoch_steps,
+        ignore_label=ignore_label,
+        replicas=replicas,
+        **experiment.fields(_RECIPE_FIELDS),
+    )
 
 
 def rest_of_epoch(
@@ -46,7 +85,7 @@ def rest_of_epoch(
         epoch=position.epoch,
         start_step=position.step_in_epoch,
         pad_value=BACKBONES[experiment.backbone].pad_rgb,
-        **experiment.fields(_FIELDS),
+        **experiment.fields(_DATA_FIELDS),
     )
 
     def weighted(images, labels):
