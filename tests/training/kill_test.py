@@ -170,6 +170,7 @@ def test_a_run_killed_five_times_at_random_moments_ends_as_if_it_had_not_been(
     assert_same(folder, undisturbed[0])
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_with_a_message_and_whole_checkpoints(
     records, undisturbed, tmp_path
 ):
