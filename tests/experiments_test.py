@@ -1,0 +1,218 @@
+"""The flagfiles of `experiments/`: each parses, is listed, fits the stage before it, and builds."""
+
+import contextlib
+import functools
+import re
+from pathlib import Path
+
+import keras
+import pytest
+
+from kseg import counting
+from kseg.errors import UserError
+from kseg.experiment import Experiment
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "experiments"
+FLAGFILES = sorted(FOLDER.glob("*.flags"))
+# One run each; what begins with _ is a part of several, and the demo is no row of a table.
+RUNS = [path.stem for path in FLAGFILES if path.stem[0] != "_" and path.stem != "demo"]
+SMALL_SETS = ("camvid", "roads", "voc_animals")
+# Data set that a run's name begins with -> the classes of its data.
+CLASSES = {"ade20k": 150, "camvid": 11, "cityscapes": 19, "deepglobe": 2, "roads": 2, "voc": 21}
+# Folder below --data_dir -> the splits there, as the commands of experiments/README.md make them.
+SPLITS = {
+    "ade20k": {"train", "val"},
+    "cityscapes": {"train", "val"},
+    "cityscapes_coarse": {"train_extra"},
+    "coco": {"train2017"},
+    "coco_vortex": {"train2017"},
+    "deepglobe": {"train", "val"},
+    "voc": {"train", "val", "trainval", "trainaug"},
+}
+INCLUDE = "--flagfile="
+
+
+def path_of(name):
+    return FOLDER / f"{name}.flags"
+
+
+@functools.cache
+def read(path):
+    """The experiment of a flagfile, whose includes are relative to the repository's root."""
+    with contextlib.chdir(ROOT):
+        return Experiment.from_flagfile(path)
+
+
+def header(path):
+    """The comments of a flagfile as one line."""
+    lines = path.read_text().splitlines()
+    return " ".join(line[1:].strip() for line in lines if line.startswith("#"))
+
+
+def includes(path):
+    lines = path.read_text().splitlines()
+    return [ROOT / line.removeprefix(INCLUDE) for line in lines if line.startswith(INCLUDE)]
+
+
+def written(path):
+    """Flag -> value, as a flagfile and the parts that it includes write it; the last one wins."""
+    values = {}
+    for line in path.read_text().splitlines():
+        if line.startswith(INCLUDE):
+            values |= written(ROOT / line.removeprefix(INCLUDE))
+        elif line.startswith("--"):
+            name, _, value = line[2:].partition("=")
+            values[name] = value
+    return values
+
+
+def classes_of(name):
+    return next(number for start, number in CLASSES.items() if name.startswith(f"{start}_"))
+
+
+def network(experiment):
+    """The options that decide a network; where its first weights come from is none of them."""
+    fields = experiment.__dataclass_fields__.values()
+    options = [field.name for field in fields if field.metadata.get("option")]
+    return {name: getattr(experiment, name) for name in ("model", *options)}
+
+
+def architectures():
+    """One run of each distinct network; all but those on MobileNetV2 are slow to build."""
+    found = {}
+    for name in RUNS:
+        with contextlib.suppress(UserError):  # fails its own test
+            key = str((classes_of(name), network(read(path_of(name)))))
+            found.setdefault(key, name)
+    return [
+        name if "_mobilenet_v2_" in name else pytest.param(name, marks=pytest.mark.slow)
+        for name in found.values()
+    ]
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
+def test_every_flagfile_of_the_zoo_parses(path):
+    assert read(path).epochs >= 1
+    assert "/" + "home" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
+def test_a_flagfile_includes_shared_parts_alone_and_these_nothing(path):
+    parts = includes(path)
+    assert all(part.stem.startswith("_") and not includes(part) for part in parts)
+    assert len(parts) == len(set(parts))
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
+def test_a_flagfile_holds_no_flag_twice_and_no_comment_beside_a_value(path):
+    flags = [line for line in path.read_text().splitlines() if line.startswith("--")]
+    names = [line.partition("=")[0] for line in flags if not line.startswith(INCLUDE)]
+    assert len(names) == len(set(names))
+    assert all(re.fullmatch(r"--\w+=[^\s#]*", line) for line in flags)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FLAGFILES if path.stem[0] == "_"])
+def test_a_shared_part_is_shared(name):
+    users = [path for path in FLAGFILES if path_of(name) in includes(path)]
+    assert len(users) >= 2, users
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_name_tells_the_data_the_backbone_and_the_module_or_network(name):
+    experiment = read(path_of(name))
+    what = f"{experiment.backbone}_{experiment.context or experiment.model}"
+    assert re.fullmatch(rf"(voc_animals|{'|'.join(CLASSES)})_{what}(_\w+)?", name)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_comment_of_a_run_holds_its_command(name):
+    text = header(path_of(name))
+    # The first two runs share a comment that says NAME.
+    assert f"runs/{name}" in text or "--model_dir=runs/NAME" in text
+    assert f"experiments/{name}.flags" in text or "experiments/NAME.flags" in text
+
+
+def listed():
+    """Names of runs in the tables and lines of experiments/README.md."""
+    backbones = "mobilenet_v2|resnet50|resnet101|resnet152|xception_65"
+    text = (FOLDER / "README.md").read_text()
+    return set(re.findall(rf"`(\w+_(?:{backbones})_\w+)`", text))
+
+
+def test_the_readme_names_every_run_and_no_other():
+    assert listed() == set(RUNS)
+
+
+def test_every_row_of_the_readme_tables_has_as_many_cells_as_its_head():
+    lines = (FOLDER / "README.md").read_text().splitlines()
+    for above, line in zip(lines, lines[1:], strict=False):
+        if above.startswith("|") and line.startswith("|"):
+            assert above.count("|") == line.count("|"), line
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if not name.startswith(SMALL_SETS)])
+def test_a_paper_run_trains_on_splits_that_the_converters_make(name):
+    experiment = read(path_of(name))
+    val = (experiment.val_split,) if experiment.val_split else ()
+    for split in (*experiment.train_split, *val):
+        folder, _, part = split.partition("/")
+        assert part in SPLITS[folder], split
+    if "voc/trainval" in experiment.train_split:
+        assert not val, "trainval holds val"
+        assert "--submission=" in header(path_of(name))
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if "init_from" in written(path_of(name))])
+def test_a_stage_goes_on_from_a_run_with_the_same_network(name):
+    stage = int(re.search(r"_stage_(\d)", name)[1])
+    before = read(path_of(name)).init_from.removeprefix("runs/")
+    assert before in RUNS
+    assert before.endswith(f"_stage_{stage - 1}")
+    assert network(read(path_of(before))) == network(read(path_of(name)))
+    assert classes_of(before) == classes_of(name)
+
+
+def test_a_run_that_is_a_later_stage_says_where_it_begins():
+    later = [name for name in RUNS if re.search(r"_stage_[23]", name)]
+    assert len(later) >= 20
+    assert [name for name in later if not read(path_of(name)).init_from] == []
+
+
+COMPARED = r"Differs from (\w+) in ((?:--\w+(?:, )?)+)\."
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if "Differs" in header(path_of(name))])
+def test_a_compared_pair_differs_as_the_comment_says(name):
+    other, flags = re.search(COMPARED, header(path_of(name))).groups()
+    ours, theirs = written(path_of(name)), written(path_of(other))
+    differing = {flag for flag in ours | theirs if ours.get(flag) != theirs.get(flag)}
+    assert differing == {flag.removeprefix("--") for flag in flags.split(", ")}
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_every_distinct_network_builds_without_weights(name):
+    classes = classes_of(name)
+    model = read(path_of(name)).build_model(classes, with_backbone_weights=False)
+    assert model.output_shape == (None, None, None, classes)
+    del model
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [("voc_mobilenet_v2_aspp_stage_3", 4.5), ("voc_mobilenet_v2_ksac_stage_3", 3.0)],
+)
+def test_trainable_parameters_are_those_of_ksac_table_1(name, printed):
+    """Agrees when less than one unit of the last printed digit away."""
+    model = read(path_of(name)).build_model(21, with_backbone_weights=False)
+    assert abs(counting.parameters(model) / 1e6 - printed) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("context", "printed"), [("aspp", 54.3), ("ksac", 44.8)])
+def test_all_parameters_on_xception_65_are_those_of_ksac_table_1(context, printed):
+    """DeepLab's row has no flagfile: it is KSAC's with the other module."""
+    experiment = read(path_of("voc_xception_65_ksac_stage_3")).replace(context=context, merge=None)
+    model = experiment.build_model(21, with_backbone_weights=False)
+    assert abs(counting.parameters(model, trainable=False) / 1e6 - printed) < 0.1
