@@ -8,18 +8,22 @@ from absl import app, flags
 from kseg.errors import UserError
 
 
-def run(main: Callable[[flags.FlagValues], None], define_flags: Callable[[], None]) -> None:
+def run(main: Callable, define_flags: Callable[[], None], *, takes_arguments: bool = False) -> None:
     """Runs a program: defines and parses its flags, calls `main`, leaves with its status.
 
     Args:
         main: Takes the parsed flags. What it returns is the exit status (None: 0).
         define_flags: Defines the program's flags on `absl.flags.FLAGS`. It is called here and not
             at import, so that importing a program never touches the flags of another.
+        takes_arguments: Whether `main` takes, besides the flags, a list of the other arguments;
+            else there must be none.
     """
     define_flags()
 
     def parsed_main(arguments: list[str]) -> int | None:
         try:
+            if takes_arguments:
+                return main(flags.FLAGS, arguments[1:])
             if len(arguments) > 1:
                 raise UserError(
                     f"every argument is a flag, as in --name=value. Received: {arguments[1:]}"

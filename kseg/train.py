@@ -39,6 +39,7 @@ from kseg.training.initial_weights import take_weights
 from kseg.training.plan import Plan
 from kseg.training.recipe import freeze_batch_norms
 from kseg.training.run_log import RunLog
+from kseg.training.run_page import charts, hyperparameters
 
 PICTURES = 4  # validation images drawn after each epoch
 STOPPED = 128  # added to the signal's number in the exit status, as shells do
@@ -100,6 +101,8 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
     _announce(experiment, model, plan, replicas, position)
 
     with RunLog(run.logs, run.metrics_file, position.step) as log, StopOnSignal() as stop:
+        if not position.step:
+            log.describe(charts(label_set), hyperparameters(experiment))
 
         def save(step: int, is_best: bool = False) -> Path:
             nonlocal position

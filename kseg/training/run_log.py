@@ -39,6 +39,13 @@ class RunLog:
     def __exit__(self, *_) -> None:
         self.writer.close()
 
+    def describe(self, *summaries: bytes) -> None:
+        """Adds what holds for the run as a whole, see `run_page`; once, before its first step."""
+        with self.writer.as_default(step=0):
+            for summary in summaries:
+                tf.summary.experimental.write_raw_pb(summary)
+        self.flush()
+
     def epoch(self, row: dict[str, float], iou: dict[str, float], picture: np.ndarray | None):
         """Adds the figures of a finished epoch.
 
@@ -69,8 +76,14 @@ class RunLog:
 
 
 def _cut_events(folder: Path, step: int) -> None:
-    """Rewrites the event files of a run that was stopped without those of later steps."""
+    """Rewrites the event files of a run that was stopped without those of later steps.
+
+    Of a run that begins anew nothing is left, not even what was written before its first step.
+    """
     for path in folder.glob("events.out.tfevents.*"):
+        if not step:
+            path.unlink()
+            continue
         with files.atomic_path(path) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
             for record in _whole_records(path):
                 if tf.compat.v1.Event.FromString(record).step <= step:

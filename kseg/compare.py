@@ -1,0 +1,271 @@
+"""Sets runs side by side: python -m kseg.compare runs/*
+
+A table of what each run is and reached, as text, Markdown or CSV, and a picture of the mIoU curves.
+Runs that differ in nothing but the seed are one row, with mean and standard deviation. Runs that
+were not measured alike are not ranked.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from kseg import counting, files, program
+from kseg.errors import UserError
+from kseg.experiment import Experiment
+from kseg.run_folder import RunFolder
+
+COLUMNS = (
+    "run",
+    "context",
+    "backbone",
+    "parameters",
+    "multiply-adds",
+    "mIoU",
+    "protocol",
+    "best val mIoU",
+    "minutes",
+)
+_MISSING = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one run is and reached.
+
+    Attributes:
+        name: Of its folder.
+        experiment: Its flags.
+        num_classes: Classes it was trained on.
+        measured: What `kseg.evaluate` wrote; None if it was not called.
+        rows: Of its metrics.csv.
+    """
+
+    name: str
+    experiment: Experiment
+    num_classes: int
+    measured: dict | None
+    rows: tuple[dict[str, str], ...]
+
+    @property
+    def miou(self) -> float:
+        return self.measured["miou"] if self.measured else math.nan
+
+    @property
+    def protocol(self) -> tuple[str, ...]:
+        """How it was measured: what must be the same for two figures to be compared."""
+        if not self.measured:
+            return ("not measured",)
+        pixels = json.dumps(self.measured["pixels"], sort_keys=True)
+        return (str(self.measured["protocol"]), self.measured["split"], pixels)
+
+    @property
+    def best_val_miou(self) -> float:
+        """The best of those measured during training, at single scale."""
+        values = [float(row["val_miou"]) for row in self.rows if row.get("val_miou")]
+        return max(values, default=math.nan)
+
+    @property
+    def minutes(self) -> float:
+        """Of training steps, validation aside."""
+        batch, done, seconds = self.experiment.batch_size, 0, 0.0
+        for row in self.rows:
+            seconds += (int(row["step"]) - done) * batch / float(row["images_per_second"])
+            done = int(row["step"])
+        return seconds / 60 if self.rows else math.nan
+
+    def but_for_the_seed(self) -> Experiment:
+        return self.experiment.replace(seed=0, data_dir="", model_dir="")
+
+
+def read_run(folder: str | Path) -> Run:
+    """Reads the folder of a run.
+
+    Raises:
+        UserError: It is no run, or a file in it cannot be read.
+    """
+    run = RunFolder(folder)
+    experiment, label_set = run.experiment, run.label_set
+    measured, rows = None, ()
+    try:
+        if run.eval_file.is_file():
+            measured = json.loads(run.eval_file.read_text(encoding="utf-8"))
+        if run.metrics_file.is_file():
+            with open(run.metrics_file, newline="", encoding="utf-8") as file:
+                rows = tuple(csv.DictReader(file))
+    except ValueError as error:
+        raise UserError(f"cannot read the figures of the run {folder}: {error}") from error
+    return Run(Path(folder).resolve().name, experiment, label_set.num_classes, measured, rows)
+
+
+def grouped(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ in the seed alone together, in the order they came."""
+    groups: dict[Experiment, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.but_for_the_seed(), []).append(run)
+    return list(groups.values())
+
+
+def table(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """Rows of the table, best mIoU first if all were measured alike, else in the order given."""
+    groups = grouped(runs)
+    if not protocol_differences(runs):
+        groups.sort(key=lambda group: -statistics.fmean(run.miou for run in group))
+    costs: dict[tuple, tuple[int, int]] = {}
+    return [_row(group, costs) for group in groups]
+
+
+def _row(group: list[Run], costs: dict) -> dict[str, str]:
+    run = group[0]
+    parameters, multiply_adds = _cost(run, costs)
+    names = ", ".join(one.name for one in group)
+    return dict(
+        zip(
+            COLUMNS,
+            (
+                names,
+                run.experiment.context or run.experiment.model,
+                run.experiment.backbone,
+                f"{parameters:,}",
+                f"{multiply_adds / 1e9:.1f} G",
+                _figure([one.miou for one in group]),
+                ", ".join(run.protocol[:2]),
+                _figure([one.best_val_miou for one in group]),
+                _figure([one.minutes for one in group], digits=1),
+            ),
+            strict=True,
+        )
+    )
+
+
+def _cost(run: Run, known: dict) -> tuple[int, int]:
+    """Trainable parameters, and multiply-adds of a training crop; counted once an architecture."""
+    experiment = run.but_for_the_seed()
+    model = experiment.build_model(run.num_classes, with_backbone_weights=False)
+    key = (run.num_classes, model.to_json(), experiment.crop_size)
+    if key not in known:
+        multiply_adds = counting.cost(model, (1, *experiment.crop_size, 3)).multiply_adds
+        known[key] = counting.parameters(model), multiply_adds
+    return known[key]
+
+
+def _figure(values: list[float], digits: int = 4) -> str:
+    """The mean; with several values their standard deviation and number besides."""
+    if any(math.isnan(value) for value in values):
+        return _MISSING
+    text = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.{digits}f} ({len(values)} seeds)"
+    return text
+
+
+def protocol_differences(runs: Sequence[Run]) -> list[str]:
+    """Lines that say how differently the runs were measured; none if all were measured alike."""
+    if len({run.protocol for run in runs}) == 1 and runs[0].measured:
+        return []
+    lines = []
+    for run in runs:
+        protocol, *rest = run.protocol
+        where = f", split {rest[0]}, {_labelled(run):,} labelled pixels" if rest else ""
+        lines.append(f"{run.name}: {protocol}{where}")
+    return lines
+
+
+def _labelled(run: Run) -> int:
+    return sum(run.measured["pixels"].values())
+
+
+def to_text(rows: Sequence[dict[str, str]]) -> str:
+    """The table in columns, for a screen."""
+    lines = [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]
+    widths = {name: max(len(line[name]) for line in lines) for name in COLUMNS}
+    return "\n".join(
+        "  ".join(f"{line[name]:<{widths[name]}}" for name in COLUMNS).rstrip() for line in lines
+    )
+
+
+def to_markdown(rows: Sequence[dict[str, str]]) -> str:
+    """The table in Markdown."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row[name] for name in COLUMNS) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(rows: Sequence[dict[str, str]]) -> str:
+    """The table as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def draw_curves(runs: Sequence[Run], path: str | Path) -> None:
+    """Draws val mIoU against steps, a line a run.
+
+    Raises:
+        UserError: matplotlib is not installed, or no run has measured anything while it trained.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("`--figure` needs matplotlib: pip install 'kseg[figures]'") from error
+    curves = {
+        run.name: [(int(row["step"]), float(row["val_miou"])) for row in run.rows]
+        for run in runs
+        if run.rows and run.rows[0].get("val_miou")
+    }
+    if not curves:
+        raise UserError("`--figure`: none of the runs has a val mIoU in its metrics.csv")
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    axes.set(xlabel="step", ylabel="val mIoU", title="mIoU while training")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with files.atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
+
+
+_WRITERS = {".md": to_markdown, ".csv": to_csv}
+
+
+def define_flags() -> None:
+    flags.DEFINE_list("output", [], "Files to write the table to, .md or .csv.")
+    flags.DEFINE_string("figure", "", "File to draw the mIoU curves to, .png; empty: none.")
+
+
+def main(values: flags.FlagValues, folders: list[str]) -> int:
+    """Prints the table; returns 1 if the runs cannot be ranked."""
+    if not folders:
+        raise UserError("name the folders of runs: python -m kseg.compare runs/*")
+    outputs = [Path(name) for name in values.output]
+    for path in outputs:
+        if path.suffix not in _WRITERS:
+            raise UserError(f"`--output` must end in .md or .csv. Received: {path}")
+    if values.figure and not values.figure.endswith(".png"):
+        raise UserError(f"`--figure` must end in .png. Received: {values.figure}")
+    runs = [read_run(folder) for folder in folders]
+    rows = table(runs)
+    print(to_text(rows))
+    for path in outputs:
+        files.write_text(path, _WRITERS[path.suffix](rows))
+    if values.figure:
+        draw_curves(runs, values.figure)
+    differences = protocol_differences(runs)
+    if not differences:
+        return 0
+    print("\nnot ranked: the runs were not measured alike (python -m kseg.evaluate):")
+    print("\n".join(f"  {line}" for line in differences))
+    return 1
+
+
+if __name__ == "__main__":
+    program.run(main, define_flags, takes_arguments=True)

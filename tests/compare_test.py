@@ -1,0 +1,116 @@
+"""Runs side by side: one table, and no ranking of what was measured differently."""
+
+import csv
+import json
+import math
+
+import pytest
+from PIL import Image
+
+from kseg import compare
+from kseg.data.datasets import VOC
+from kseg.errors import UserError
+from kseg.experiment import Experiment
+from kseg.run_folder import RunFolder
+
+TINY = {
+    "decoder": False, "dilation_rates": (1,), "filters": 8, "crop_size": (33, 33), "batch_size": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(name, miou=None, protocol="scales 1", split="val", pixels=100, **options):
+        folder = tmp_path / name
+        experiment = Experiment(model_dir=str(folder), **TINY | options)
+        run = RunFolder(folder)
+        run.start(experiment, VOC)
+        run.metrics_file.write_text(
+            "epoch,step,loss,learning_rate,images_per_second,val_miou\n"
+            "1,30,2.0,0.1,1.0,0.25\n2,60,1.0,0.0,2.0,0.5\n"
+        )
+        if miou is not None:
+            measured = {
+                "split": split, "protocol": protocol, "miou": miou,
+                "pixels": {"background": pixels},
+            }  # fmt: skip
+            run.eval_file.write_text(json.dumps(measured))
+        return compare.read_run(folder)
+
+    return make
+
+
+def test_a_run_is_read_with_its_figures(make_run):
+    run = make_run("one", 0.75)
+    assert (run.name, run.miou, run.best_val_miou) == ("one", 0.75, 0.5)
+    # 30 steps of 2 images at 1 image a second, and 30 at 2.
+    assert run.minutes == pytest.approx(1.5)
+    assert math.isnan(make_run("two").miou)
+
+
+def test_the_table_ranks_what_was_measured_alike(make_run):
+    runs = [make_run("low", 0.25), make_run("high", 0.5, context="aspp")]
+    rows = compare.table(runs)
+    assert [row["run"] for row in rows] == ["high", "low"]
+    assert rows[0]["context"] == "aspp" and rows[0]["mIoU"] == "0.5000"
+    assert rows[0]["minutes"] == "1.5" and rows[0]["best val mIoU"] == "0.5000"
+    trainable = runs[1].experiment.build_model(21).trainable_variables
+    count = sum(math.prod(variable.shape) for variable in trainable)
+    assert rows[0]["parameters"] == f"{count:,}"
+    assert rows[0]["multiply-adds"].endswith(" G")
+    assert compare.protocol_differences(runs) == []
+
+
+def test_seeds_are_one_row_with_mean_and_standard_deviation(make_run):
+    runs = [make_run(f"seed_{seed}", 0.5 + 0.1 * seed, seed=seed) for seed in range(3)]
+    (row,) = compare.table([*runs])
+    assert row["run"] == "seed_0, seed_1, seed_2"
+    assert row["mIoU"] == "0.6000 ± 0.1000 (3 seeds)"
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        ({"protocol": "scales 0.5, 1"}, "scales 0.5, 1, split val, 100 labelled pixels"),
+        ({"split": "train"}, "scales 1, split train, 100 labelled pixels"),
+        ({"pixels": 99}, "scales 1, split val, 99 labelled pixels"),
+        ({"miou": None}, "other: not measured"),
+    ],
+)
+def test_runs_that_were_measured_differently_keep_their_order_and_it_is_said(
+    make_run, other, shown
+):
+    runs = [make_run("first", 0.25), make_run("other", **{"miou": 0.5} | other, seed=1)]
+    lines = compare.protocol_differences(runs)
+    assert len(lines) == 2 and shown in lines[1]
+
+
+def test_not_ranked_means_in_the_order_given(make_run):
+    runs = [make_run("a", 0.1), make_run("b", 0.9, protocol="other", context="aspp")]
+    assert [row["run"] for row in compare.table(runs)] == ["a", "b"]
+
+
+def test_text_markdown_and_csv_hold_the_same_table(make_run):
+    rows = compare.table([make_run("one", 0.5)])
+    assert compare.to_text(rows).splitlines()[1].split()[0] == "one"
+    markdown = compare.to_markdown(rows).splitlines()
+    assert markdown[0].startswith("| run | context |") and markdown[2].startswith("| one | ksac |")
+    (row,) = csv.DictReader(compare.to_csv(rows).splitlines())
+    assert row == rows[0]
+
+
+def test_the_curves_are_drawn(make_run, tmp_path):
+    path = tmp_path / "curves.png"
+    compare.draw_curves([make_run("one"), make_run("two", seed=1)], path)
+    with Image.open(path) as picture:
+        colours = picture.convert("RGB").getcolors(1 << 24)
+    # White and black, and two lines of two colours.
+    assert len(colours) > 4
+    (tmp_path / "one" / "metrics.csv").unlink()
+    with pytest.raises(UserError, match="`--figure`: none of the runs has a val mIoU"):
+        compare.draw_curves([compare.read_run(tmp_path / "one")], path)
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no run in"):
+        compare.read_run(tmp_path)
