@@ -17,6 +17,8 @@ from kseg.training.checkpoints import Checkpoints
 class RunFolder:
     """`runs/<name>/{experiment.flags, labels.json, checkpoints/, logs/, metrics.csv, eval.json}`.
 
+    `kseg.evaluate` writes `eval.csv` and `confusion.png` beside `eval.json`.
+
     Args:
         path: The folder. `start` creates it; everything else reads it.
     """
@@ -72,7 +74,8 @@ class RunFolder:
             )
 
     def _clear(self) -> None:
-        for item in (self.experiment_file, self.labels_file, self.metrics_file, self.eval_file):
+        evaluation = (self.eval_file, self.path / "eval.csv", self.path / "confusion.png")
+        for item in (self.experiment_file, self.labels_file, self.metrics_file, *evaluation):
             item.unlink(missing_ok=True)
         for folder in (self._checkpoints, self.logs):
             shutil.rmtree(folder, ignore_errors=True)
@@ -105,14 +108,19 @@ class RunFolder:
         """The checkpoints of the run."""
         return Checkpoints(self._checkpoints, self.experiment.keep_checkpoints)
 
-    def load_model(self, checkpoint: str = "best") -> keras.Model:
+    def load_model(
+        self, checkpoint: str = "best", experiment: Experiment | None = None
+    ) -> keras.Model:
         """The trained network.
 
         Args:
             checkpoint: `best` by validation mIoU (the newest if none was measured), `newest`, or
                 the path of a checkpoint file.
+            experiment: What the network is built from, where that is not the run's own: other
+                dilation rates or another output stride take the same weights.
         """
-        model = self.experiment.build_model(self.label_set.num_classes, with_backbone_weights=False)
+        experiment = experiment or self.experiment
+        model = experiment.build_model(self.label_set.num_classes, with_backbone_weights=False)
         self.checkpoints.load_weights(model, checkpoint)
         return model
 
