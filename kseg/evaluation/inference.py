@@ -20,7 +20,7 @@ def scorer(model, protocol: Protocol):
         Function of uint8 or float images `[batch, height, width, 3]`, sizes known or not, to
         float32 scores `[batch, height, width, num_classes]`: logits where one look is all or
         logits are averaged, else probabilities. To be called in a `tf.function` of one signature
-        for all sizes.
+        for all sizes. Images larger than `eval_size` fail: `Protocol.check_fits` says it better.
     """
     resize = Resize(align_corners=aligns_corners(model))
     activate = tf.nn.softmax if protocol.averages_probabilities else tf.identity
