@@ -30,7 +30,15 @@ EXTRAS = {
     "coco": ["pycocotools"],
     "geo": ["rasterio"],
     "figures": ["matplotlib>=3.10"],
-    "test": ["pytest", "pytest-xdist", "ruff", "matplotlib>=3.10", "pycocotools", "scipy"],
+    "test": [
+        "pytest",
+        "pytest-xdist",
+        "ruff",
+        "matplotlib>=3.10",
+        "pycocotools",
+        "scipy",
+        "scikit-learn",
+    ],
 }
 
 ROOT = Path(__file__).parent

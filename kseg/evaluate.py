@@ -1,25 +1,41 @@
-"""Measures a trained run on a split: per-class IoU, mIoU, pixel accuracy.
+"""Measures a trained run on a split: per-class IoU, mIoU, accuracies, confusion matrix.
 
 python -m kseg.evaluate --model_dir=runs/X --data_dir=DIR --split=val
+
+The figures go to the screen, to `eval.json`, `eval.csv` and `confusion.png`. How the papers look at
+an image is a matter of flags; see `kseg.evaluation.protocol.Protocol`:
+
+    KSAC, DeepLab     --eval_size=513, --scales=0.5,0.75,1.0,1.25,1.5,1.75 --flip
+    LKSPP             --scales=1.75,2.0,2.25 --flip, --eval_dilation_rates=24,28,32
+    D-LinkNet         --tta=dlinknet
+    GCN, Cityscapes   --window_size=1024 --window_stride=342
 """
 
 import json
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
-from kseg import files, program
+from kseg import files, pictures, program
 from kseg.data.datasets import LabelSet
 from kseg.data.pipeline import eval_dataset
 from kseg.data.records import read_manifest
 from kseg.errors import UserError
-from kseg.metrics import ConfusionMatrix, Scores, scores
+from kseg.evaluation import confusion_picture, crf
+from kseg.evaluation import protocol as protocols
+from kseg.evaluation.inference import probabilities, scorer
+from kseg.evaluation.protocol import Protocol
+from kseg.evaluation.report import csv_text, mean_over, report, table
+from kseg.metrics import ConfusionMatrix, Scores, near_border, scores
 from kseg.run_folder import RunFolder
+
+BOUNDARY_WIDTH = 7  # GCN, Table 5
+_IMAGES = tf.TensorSpec((None, None, None, 3), tf.uint8)
+_LABELS = tf.TensorSpec((None, None, None), tf.uint8)
 
 
 class Evaluator:
@@ -28,20 +44,54 @@ class Evaluator:
     Args:
         model: Gives logits at the size of its input.
         label_set: The classes of the labels it is measured on.
+        protocol: How it looks at an image. By default once, as a whole.
+        boundary_width: Pixels on either side of an object's border that boundary accuracy is
+            measured on, see `kseg.metrics.near_border`; 0 does not measure it.
+
+    Raises:
+        UserError: The protocol asks for a package that is not installed.
     """
 
-    def __init__(self, model: keras.Model, label_set: LabelSet):
+    def __init__(
+        self,
+        model: keras.Model,
+        label_set: LabelSet,
+        protocol: Protocol | None = None,
+        *,
+        boundary_width: int = 0,
+    ):
+        self._protocol = protocol or Protocol()
         self._matrix = ConfusionMatrix(label_set.num_classes, label_set.ignore_label)
+        self._boundary = None
+        if boundary_width:
+            self._boundary = ConfusionMatrix(label_set.num_classes, label_set.ignore_label)
 
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec((None, None, None, 3), tf.uint8),
-                tf.TensorSpec((None, None, None), tf.uint8),
-            ]
-        )
-        def count(images, labels):
-            logits = model(tf.cast(images, tf.float32), training=False)
-            self._matrix.update_state(labels, logits)
+        def count_classes(labels, classes):
+            self._matrix.count(labels, classes)
+            if boundary_width:
+                near = near_border(labels, boundary_width)
+                ignored = tf.cast(label_set.ignore_label, labels.dtype)
+                self._boundary.count(tf.where(near, labels, ignored), classes)
+
+        if self._protocol.crf:
+            crf.require()
+            # The network in one graph, the counting in another; the CRF is no TensorFlow.
+            look = tf.function(probabilities(model, self._protocol), input_signature=[_IMAGES])
+            add = tf.function(count_classes, input_signature=[_LABELS, _LABELS])
+
+            def count(images, labels):
+                refined = [
+                    crf.refine(*pair)
+                    for pair in zip(images.numpy(), look(images).numpy(), strict=True)
+                ]
+                add(labels, np.argmax(refined, axis=-1).astype(np.uint8))
+
+        else:
+            look = scorer(model, self._protocol)
+
+            @tf.function(input_signature=[_IMAGES, _LABELS])
+            def count(images, labels):
+                count_classes(labels, keras.ops.argmax(look(images), axis=-1))
 
         self._count = count
 
@@ -53,81 +103,57 @@ class Evaluator:
             total: Number of images, for the progress bar.
 
         Raises:
-            UserError: No pixel is labelled, or one with an id that is no class.
+            UserError: No pixel is labelled, or one with an id that is no class, or an image is
+                larger than the protocol's `eval_size`.
         """
-        self._matrix.reset_state()
+        matrices = [self._matrix] + ([self._boundary] if self._boundary else [])
+        for matrix in matrices:
+            matrix.reset_state()
         with tqdm(
             total=total, desc="evaluate", unit="image", leave=False, mininterval=1
         ) as progress:
             for images, labels in dataset:
+                self._protocol.check_fits(*images.shape[1:3])
                 self._count(images, labels)
                 progress.update(len(images))
         try:
-            return scores(self._matrix.matrix())
+            return scores(*(matrix.matrix() for matrix in matrices))
         except ValueError as error:
             raise UserError(str(error)) from error
 
 
-def evaluate(run: RunFolder, data_dir: str, split: str, *, checkpoint: str = "best") -> Scores:
-    """Measures a run at single scale, each image whole; writes and prints nothing.
+def evaluate(
+    run: RunFolder,
+    data_dir: str,
+    split: str,
+    *,
+    checkpoint: str = "best",
+    protocol: Protocol | None = None,
+    batch_size: int = 1,
+    boundary_width: int = 0,
+) -> Scores:
+    """Measures a run; writes and prints nothing.
 
     Args:
         run: Folder of the run.
         data_dir: Folder of the shards.
         split: Split to measure.
         checkpoint: `best`, `newest` or a checkpoint file.
+        protocol: How the network looks at an image. By default once, as a whole.
+        batch_size: Most images of a batch. Only images of one size share one, so that the figures
+            do not depend on it.
+        boundary_width: See `Evaluator`.
 
     Raises:
-        UserError: No run, no data, or data with other classes than the run was trained on.
+        UserError: No run, no data, data with other classes than the run was trained on, or a
+            protocol that does not fit them.
     """
+    protocol = protocol or Protocol()
     manifest = read_manifest(data_dir, split)
     run.check_labels(manifest.label_set(), f"{split!r} of {data_dir}")
-    evaluator = Evaluator(run.load_model(checkpoint), run.label_set)
-    return evaluator(eval_dataset(data_dir, split), manifest.num_examples)
-
-
-def table(label_set: LabelSet, figures: Scores) -> str:
-    """The figures as lines of text, one class a line; classes without pixels show n/a."""
-    width = max(len(name) for name in (*label_set.names, "pixel accuracy"))
-    lines = [f"{'class':<{width}}  {'IoU':>6}  {'pixels':>12}"]
-    for name, iou, support in zip(label_set.names, figures.iou, figures.support, strict=True):
-        text = "n/a" if math.isnan(iou) else f"{iou:.4f}"
-        lines.append(f"{name:<{width}}  {text:>6}  {support:>12,}")
-    present = sum(not math.isnan(iou) for iou in figures.iou)
-    lines.append(f"{'mIoU':<{width}}  {figures.miou:>6.4f}  over {present} classes present")
-    lines.append(f"{'pixel accuracy':<{width}}  {figures.pixel_accuracy:>6.4f}")
-    return "\n".join(lines)
-
-
-def mean_over(label_set: LabelSet, figures: Scores, classes: Sequence[str]) -> float:
-    """Mean IoU of the named classes alone.
-
-    Raises:
-        UserError: A name is no class, or a class has no labelled pixels.
-    """
-    unknown = [name for name in classes if name not in label_set.names]
-    if unknown:
-        raise UserError(
-            f"`--classes` must be among {', '.join(label_set.names)}. Received: "
-            + ", ".join(unknown)
-        )
-    chosen = [float(figures.iou[label_set.names.index(name)]) for name in classes]
-    if math.isnan(sum(chosen)):
-        raise UserError("`--classes` must all have labelled pixels in the split")
-    return sum(chosen) / len(chosen)
-
-
-def report(label_set: LabelSet, figures: Scores) -> dict:
-    """The figures as plain values for JSON; None for classes without pixels."""
-    return {
-        "miou": figures.miou,
-        "pixel_accuracy": float(figures.pixel_accuracy),
-        "iou": {
-            name: None if math.isnan(iou) else float(iou)
-            for name, iou in zip(label_set.names, figures.iou, strict=True)
-        },
-        "pixels": dict(zip(label_set.names, map(int, figures.support), strict=True)),
-    }
+    model = run.load_model(checkpoint, protocol.applied_to(run.experiment))
+    evaluator = Evaluator(model, run.label_set, protocol, boundary_width=boundary_width)
+    return evaluator(eval_dataset(data_dir, split, batch_size), manifest.num_examples)
 
 
 def define_flags() -> None:
@@ -136,29 +162,65 @@ def define_flags() -> None:
     flags.DEFINE_string("split", "val", "Split to measure.")
     flags.DEFINE_string("checkpoint", "best", "best, newest, or a checkpoint file.")
     flags.DEFINE_list("classes", [], "Names of classes whose mean IoU is given besides.")
-    flags.DEFINE_string("output", "", "Where the figures go; empty: eval.json in the run's folder.")
+    flags.DEFINE_string(
+        "output",
+        "",
+        "Where the figures go, as JSON; CSV and picture go beside. Empty: the run's folder.",
+    )
+    flags.DEFINE_integer("batch_size", 1, "Most images of a batch; of equal size only.", 1)
+    flags.DEFINE_integer(
+        "boundary_width",
+        BOUNDARY_WIDTH,
+        "Pixels on either side of a border that boundary accuracy is measured on; 0: not measured.",
+        0,
+    )
+    protocols.define_flags()
 
 
 def main(values: flags.FlagValues) -> None:
     program.require(values, "model_dir", "split")
+    protocol = protocols.from_flags(values)
     run = RunFolder(values.model_dir)
+    output = Path(values.output or run.eval_file)
+    if output.suffix != ".json":
+        raise UserError(f"`--output` must be the path of a .json file. Received: {output}")
     data_dir = values.data_dir or run.experiment.data_dir
-    figures = evaluate(run, data_dir, values.split, checkpoint=values.checkpoint)
+    figures = evaluate(
+        run,
+        data_dir,
+        values.split,
+        checkpoint=values.checkpoint,
+        protocol=protocol,
+        batch_size=values.batch_size,
+        boundary_width=values.boundary_width,
+    )
     print(table(run.label_set, figures))
-    content = report(run.label_set, figures)
+    content = {
+        "split": values.split,
+        "data_dir": data_dir,
+        "checkpoint": values.checkpoint,
+        "protocol": str(protocol),
+    }
+    if values.boundary_width:
+        content["boundary_width"] = values.boundary_width
+    content |= report(run.label_set, figures)
     if values.classes:
         mean = mean_over(run.label_set, figures, values.classes)
         content["mean_over"] = {"classes": values.classes, "iou": mean}
         print(f"mean IoU over {', '.join(values.classes)}: {mean:.4f}")
-    protocol = {
-        "split": values.split,
-        "data_dir": data_dir,
-        "checkpoint": values.checkpoint,
-        "protocol": "single scale, whole images",
-    }
-    output = Path(values.output or run.eval_file)
-    files.write_text(output, json.dumps(protocol | content, indent=1) + "\n")
-    print(f"written: {output}")
+    _write(output, run.label_set, figures, content)
+
+
+def _write(output: Path, label_set: LabelSet, figures: Scores, content: dict) -> None:
+    """Writes JSON, CSV and the picture of the confusion matrix side by side."""
+    table_file = output.with_suffix(".csv")
+    picture = output.with_name(
+        "confusion.png" if output.name == "eval.json" else f"{output.stem}_confusion.png"
+    )
+    files.write_text(output, json.dumps(content, indent=1) + "\n")
+    files.write_text(table_file, csv_text(label_set, figures))
+    pictures.save_picture(picture, confusion_picture.draw(figures.matrix, label_set.names))
+    print(f"protocol: {content['protocol']}\nwritten: {output}, {table_file}, {picture}")
 
 
 if __name__ == "__main__":

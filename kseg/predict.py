@@ -4,6 +4,9 @@ For each image it writes `labels/NAME.png`, a palette PNG of class ids at the im
 `overlays/NAME.png`, the image with the classes laid over it; for the first few also a contact
 sheet. NAME is the path of the image below the part of the glob that holds no wildcard, so images
 of one name in different folders stay apart.
+
+`--submission=DIR` writes the palette PNGs that the PASCAL VOC server takes, besides or instead, to
+`DIR/results/VOC2012/Segmentation/comp6_test_cls/`; `tar -czf x.tgz -C DIR results` packs them.
 """
 
 import glob
@@ -21,12 +24,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from kseg import pictures, program
-from kseg.data.datasets import LabelSet
+from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import decode_image
 from kseg.errors import UserError
 from kseg.run_folder import RunFolder
 
 CELL_SIZE = 240
+# Segmentation, trained on other data than VOC's own as well; comp5 is for VOC's alone.
+SUBMISSION = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
 MAX_PIXELS = 20_000_000  # About 3.5 GB of logits and their resize at 21 classes.
 
 
@@ -89,13 +94,13 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
         raise UserError(f"damaged picture: {error.message.splitlines()[0]}") from error
 
 
-def find_images(pattern: str, output_dir: str | os.PathLike) -> dict[str, Path]:
+def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str, Path]:
     """Returns the images that a glob names, by the name that their outputs get.
 
     Args:
         pattern: Glob; `**` stands for any number of folders. Files under the outputs of an earlier
             run in `output_dir` are left out.
-        output_dir: Where the outputs will go.
+        output_dir: Where the outputs will go; None where there are none of these.
 
     Returns:
         Name without suffix, relative to the part of the glob without wildcard -> path; sorted.
@@ -103,7 +108,8 @@ def find_images(pattern: str, output_dir: str | os.PathLike) -> dict[str, Path]:
     Raises:
         UserError: If nothing matches, or two images would write the same outputs.
     """
-    outputs = [Path(output_dir).resolve() / part for part in ("labels", "overlays")]
+    parts = ("labels", "overlays") if output_dir else ()
+    outputs = [Path(output_dir).resolve() / part for part in parts]
     paths = [
         path
         for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
@@ -128,11 +134,12 @@ def predict(
     model: keras.Model,
     label_set: LabelSet,
     images: dict[str, Path],
-    output_dir: str | os.PathLike,
+    output_dir: str | os.PathLike | None,
     *,
     alpha: float = 0.5,
     sheet_rows: int = 8,
     max_pixels: int = MAX_PIXELS,
+    submission: str | os.PathLike | None = None,
 ) -> list[str]:
     """Writes the pictures of all images; one that cannot be read does not stop the others.
 
@@ -141,14 +148,20 @@ def predict(
         label_set: Names and colours of its classes.
         images: Output name -> path, as `find_images` returns it.
         output_dir: Folder to write to; made if missing. Each file appears whole or not at all.
+            None: no masks, overlays and contact sheet.
         alpha: Weight of the class colours in the overlays.
         sheet_rows: Images on `contact_sheet.png`; 0 for none.
         max_pixels: Size above which an image is refused.
+        submission: Folder of a submission to the PASCAL VOC server; None: none is written.
 
     Returns:
         One message per image that failed, with its path.
+
+    Raises:
+        UserError: A submission of other classes than VOC's, or of images that share a name.
     """
-    output_dir = Path(output_dir)
+    if submission is not None:
+        check_submission(label_set, images)
     classify = classifier(model)
     failures, rows = [], []
     for name, path in tqdm(images.items(), desc="predict", unit="image"):
@@ -159,8 +172,14 @@ def predict(
             tqdm.write(f"skipped {failures[-1]}")
             continue
         labels = classify(image[np.newaxis])[0].numpy()
+        if submission is not None:
+            file = Path(submission) / SUBMISSION / f"{Path(name).name}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pictures.save_palette_png(file, labels, VOC.colours)
+        if output_dir is None:
+            continue
         mixed = pictures.overlay(image, labels, label_set.colours, alpha)
-        files = [output_dir / part / f"{name}.png" for part in ("labels", "overlays")]
+        files = [Path(output_dir) / part / f"{name}.png" for part in ("labels", "overlays")]
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)
         pictures.save_palette_png(files[0], labels, label_set.colours)
@@ -169,8 +188,26 @@ def predict(
             prediction = pictures.colourise(labels, label_set.colours)
             rows.append([pictures.fitted(one, CELL_SIZE) for one in (image, mixed, prediction)])
     if rows:
-        save_sheet(output_dir / "contact_sheet.png", rows, label_set, ("overlay", "prediction"))
+        save_sheet(
+            Path(output_dir) / "contact_sheet.png", rows, label_set, ("overlay", "prediction")
+        )
     return failures
+
+
+def check_submission(label_set: LabelSet, images: dict[str, Path]) -> None:
+    """Raises `UserError` unless classes and names are such as the PASCAL VOC server takes."""
+    if label_set.names != VOC.names:
+        raise UserError(
+            "`--submission` needs a run on the 21 classes of PASCAL VOC, in their order. "
+            f"Received: {', '.join(label_set.names)}"
+        )
+    paths: dict[str, Path] = {}
+    for name, path in images.items():
+        other = paths.setdefault(Path(name).name, path)
+        if other != path:
+            raise UserError(
+                f"`--submission` has no folders: {other} and {path} would write the same file"
+            )
 
 
 def save_sheet(
@@ -195,6 +232,7 @@ def define_flags() -> None:
     flags.DEFINE_string("model_dir", "", "Folder of a run, as kseg.train wrote it.")
     flags.DEFINE_string("images", "", "Glob of JPEG or PNG files, in quotes; ** means any folders.")
     flags.DEFINE_string("output_dir", "", "Folder for labels/, overlays/ and contact_sheet.png.")
+    flags.DEFINE_string("submission", "", "Folder of a submission to the PASCAL VOC server.")
     flags.DEFINE_string("checkpoint", "best", "best, newest, or the path of a checkpoint file.")
     flags.DEFINE_float("alpha", 0.5, "Weight of the class colours in overlays.", 0, 1)
     flags.DEFINE_integer("sheet_rows", 8, "Images on the contact sheet; 0: none.", 0)
@@ -203,21 +241,26 @@ def define_flags() -> None:
 
 def main(values: flags.FlagValues) -> int:
     """Predicts every image of a glob; returns 1 if any could not be read."""
-    program.require(values, "model_dir", "images", "output_dir")
-    images = find_images(values.images, values.output_dir)  # Before the model: it takes seconds.
+    program.require(values, "model_dir", "images")
+    if not values.submission:
+        program.require(values, "output_dir")
+    # Before the model: it takes seconds.
+    images = find_images(values.images, values.output_dir or None)
     run = RunFolder(values.model_dir)
     model = run.load_model(checkpoint=values.checkpoint)
     failures = predict(
         model,
         run.label_set,
         images,
-        values.output_dir,
+        values.output_dir or None,
         alpha=values.alpha,
         sheet_rows=values.sheet_rows,
         max_pixels=values.max_pixels,
+        submission=values.submission or None,
     )
     done = len(images) - len(failures)
-    print(f"{done} of {len(images)} images predicted; pictures in {values.output_dir}")
+    folders = " and ".join(filter(None, (values.output_dir, values.submission)))
+    print(f"{done} of {len(images)} images predicted; pictures in {folders}")
     for failure in failures:
         print(f"skipped {failure}")
     return 1 if failures else 0

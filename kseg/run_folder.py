@@ -19,7 +19,7 @@ class RunFolder:
     """`runs/<name>/`: all that a run is made of and leaves.
 
     `experiment.flags`, `labels.json`, `environment.json` (an entry for each start), `checkpoints/`,
-    `logs/`, `metrics.csv`, `eval.json`.
+    `logs/`, `metrics.csv`; of `kseg.evaluate` `eval.json`, `eval.csv`, `confusion.png`.
 
     Args:
         path: The folder. `start` creates it; everything else reads it.
@@ -88,12 +88,13 @@ class RunFolder:
             )
 
     def _clear(self) -> None:
+        evaluation = (self.eval_file, self.path / "eval.csv", self.path / "confusion.png")
         for item in (
             self.experiment_file,
             self.labels_file,
             self.environment_file,
             self.metrics_file,
-            self.eval_file,
+            *evaluation,
         ):
             item.unlink(missing_ok=True)
         for folder in (self._checkpoints, self.logs):
@@ -131,14 +132,19 @@ class RunFolder:
         """Whether training has begun."""
         return any(self._checkpoints.glob("step-*.npz"))
 
-    def load_model(self, checkpoint: str = "best") -> keras.Model:
+    def load_model(
+        self, checkpoint: str = "best", experiment: Experiment | None = None
+    ) -> keras.Model:
         """The trained network.
 
         Args:
             checkpoint: `best` by validation mIoU (the newest if none was measured), `newest`, or
                 the path of a checkpoint file.
+            experiment: What the network is built from, where that is not the run's own: other
+                dilation rates or another output stride take the same weights.
         """
-        model = self.experiment.build_model(self.label_set.num_classes, with_backbone_weights=False)
+        experiment = experiment or self.experiment
+        model = experiment.build_model(self.label_set.num_classes, with_backbone_weights=False)
         self.checkpoints.load_weights(model, checkpoint)
         return without_auxiliary(model)
 

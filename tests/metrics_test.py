@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kseg.metrics import ConfusionMatrix, scores
+from kseg.metrics import ConfusionMatrix, near_border, scores
 
 
 def one_hot(predictions, num_classes):
@@ -78,3 +78,45 @@ def test_config_builds_an_equal_metric():
     metric = ConfusionMatrix(5, ignore_label=9, name="counts")
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
     assert (copy.num_classes, copy.ignore_label, copy.name) == (5, 9, "counts")
+
+
+def near(labels, width):
+    """The definition, pixel by pixel."""
+    found = np.zeros(labels.shape, bool)
+    for index in np.ndindex(*labels.shape):
+        image, *place = index
+        around = tuple(slice(max(at - width, 0), at + width + 1) for at in place)
+        found[index] = (labels[(image, *around)] != labels[index]).any()
+    return found
+
+
+@pytest.mark.parametrize("width", [1, 2, 7])
+def test_near_a_border_are_the_pixels_with_another_label_around_them(width):
+    labels = np.zeros((2, 20, 30), "uint8")
+    labels[0, 5:12, 8:16] = 3
+    labels[1, :, 20:] = 255
+    labels[1, 10, 4] = 1
+    found = keras.ops.convert_to_numpy(near_border(labels, width))
+    np.testing.assert_array_equal(found, near(labels, width))
+    assert found.any() and not found.all()
+
+
+def test_the_edge_of_an_image_is_no_border():
+    assert not keras.ops.convert_to_numpy(near_border(np.full((1, 5, 4), 7, "uint8"), 3)).any()
+
+
+@pytest.mark.parametrize("width", [0, 1.5, True])
+def test_a_border_without_width_is_refused(width):
+    with pytest.raises(ValueError, match="`width` must be an integer >= 1"):
+        near_border(np.zeros((1, 2, 2), "uint8"), width)
+
+
+def test_boundary_and_internal_pixels_are_all_pixels():
+    matrix = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
+    boundary = np.array([[1, 2, 0], [0, 1, 0], [0, 0, 0]])
+    figures = scores(matrix, boundary)
+    assert figures.boundary_accuracy == pytest.approx(2 / 4)
+    assert figures.internal_accuracy == pytest.approx(7 / 8)
+    np.testing.assert_array_equal(figures.matrix, matrix)
+    assert scores(matrix).boundary_accuracy is None
+    assert np.isnan(scores(matrix, np.zeros((3, 3))).boundary_accuracy)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kseg import predict
-from kseg.data.datasets import LabelSet
+from kseg.data.datasets import VOC, LabelSet
 from kseg.errors import UserError
 
 LABELS = LabelSet(names=("dark", "bright"), colours=((10, 20, 30), (200, 100, 0)))
@@ -118,3 +118,44 @@ def test_prediction_decodes_jpeg_as_pillow_does(tmp_path):
     with Image.open(tmp_path / "a.jpg") as picture:
         expected = np.asarray(picture)
     np.testing.assert_array_equal(predict.read_image(tmp_path / "a.jpg"), expected)
+
+
+@pytest.fixture(scope="module")
+def voc_model():
+    """A network that answers the number of the class that the red channel is next to."""
+    images = keras.Input((None, None, 3))
+    levels = np.arange(VOC.num_classes, dtype=np.float32)
+    logits = keras.layers.Conv2D(VOC.num_classes, 1)
+    network = keras.Model(images, logits(images))
+    kernel = np.zeros((1, 1, 3, VOC.num_classes), np.float32)
+    kernel[0, 0, 0] = 2 * levels  # -(red - level)^2 without red^2
+    logits.set_weights([kernel, -(levels**2)])
+    return network
+
+
+def test_a_submission_lies_as_the_voc_server_expects_it(voc_model, tmp_path):
+    for number in (7, 20):
+        write_image(tmp_path / "in" / f"2008_{number:06}.png", red=number)
+    images = predict.find_images(str(tmp_path / "in" / "*.png"), None)
+    folder = tmp_path / "upload"
+    assert predict.predict(voc_model, VOC, images, None, submission=folder) == []
+    written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    assert written == [
+        "results/VOC2012/Segmentation/comp6_test_cls/2008_000007.png",
+        "results/VOC2012/Segmentation/comp6_test_cls/2008_000020.png",
+    ]
+    with Image.open(folder / written[1]) as mask:
+        assert mask.mode == "P" and mask.size == (9, 5)
+        assert set(np.unique(mask)) == {0, 20}
+        assert tuple(mask.getpalette()[60:63]) == VOC.colours[20]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "upload"]
+
+
+def test_a_submission_of_other_classes_or_of_two_images_of_one_name_is_refused(model, tmp_path):
+    write_image(tmp_path / "x" / "a.png")
+    write_image(tmp_path / "y" / "a.png")
+    images = predict.find_images(str(tmp_path / "*" / "a.png"), None)
+    with pytest.raises(UserError, match="21 classes of PASCAL VOC.* Received: dark, bright"):
+        predict.predict(model, LABELS, images, None, submission=tmp_path / "upload")
+    with pytest.raises(UserError, match=r"x/a\.png and .*y/a\.png would write the same file"):
+        predict.predict(model, VOC, images, None, submission=tmp_path / "upload")

@@ -1,0 +1,1 @@
+"""How a trained network is judged: protocols, dense CRF, tables and pictures of errors."""

@@ -1,0 +1,157 @@
+"""The program: figures that do not depend on the batch, the files, and other rates and strides."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from kseg import evaluate as evaluation
+from kseg.data.datasets import VOC
+from kseg.data.pipeline import eval_dataset
+from kseg.errors import UserError
+from kseg.evaluate import Evaluator, evaluate
+from kseg.evaluation.protocol import Protocol
+from kseg.experiment import Experiment
+from kseg.metrics import near_border
+from kseg.run_folder import RunFolder
+from kseg.training.checkpoints import Position
+from tests.data import shards
+
+SIZES = [(40, 33), (33, 40), (40, 33), (40, 33), (33, 40), (49, 33), (40, 33)]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Pictures of three sizes with labels of all classes, some ignored."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for size in SIZES:
+        labels = rng.integers(0, VOC.num_classes, (size[0] // 8 + 1, size[1] // 8 + 1), np.uint8)
+        labels = labels.repeat(8, 0).repeat(8, 1)[: size[0], : size[1]]
+        labels[:2] = VOC.ignore_label
+        image = shards.encoded(rng.integers(0, 256, (*size, 3), np.uint8), "JPEG")
+        pictures.append((image, np.ascontiguousarray(labels)))
+    return shards.write(tmp_path_factory.mktemp("records"), "val", pictures)
+
+
+@pytest.fixture(scope="module")
+def run(records, tmp_path_factory):
+    """A run whose weights are random: what it answers varies, which is all that matters here."""
+    keras.utils.set_random_seed(0)
+    experiment = Experiment(
+        data_dir=str(records), model_dir=str(tmp_path_factory.mktemp("runs") / "run"),
+        context="aspp", dilation_rates=(1, 2), decoder=False, crop_size=(65, 65),
+    )  # fmt: skip
+    folder = RunFolder(experiment.model_dir)
+    folder.start(experiment, VOC)
+    model = experiment.build_model(VOC.num_classes)
+    # Untrained statistics leave almost nothing of the features: bring the logits to size.
+    images = next(iter(eval_dataset(records, "val")))[0].numpy().astype("float32")
+    kernel, bias = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([2 * kernel / np.std(model(images)), bias])
+    model.compile(optimizer="sgd")
+    folder.checkpoints.save(model, Position())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    return run.load_model()
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [Protocol(), Protocol(scales=(0.5, 1.0), flip=True), Protocol(eval_size=(49, 49))],
+    ids=str,
+)
+def test_the_figures_do_not_depend_on_the_batch_size_and_no_image_is_left_out(
+    protocol, model, records
+):
+    evaluator = Evaluator(model, VOC, protocol, boundary_width=2)
+    alone, *others = (evaluator(eval_dataset(records, "val", size)) for size in (1, 3, 8))
+    assert alone.support.sum() == sum((height - 2) * width for height, width in SIZES)
+    for figures in others:
+        np.testing.assert_array_equal(figures.matrix, alone.matrix)
+        assert figures.boundary_accuracy == alone.boundary_accuracy
+    assert (alone.matrix.sum(axis=0) > 0).sum() > 1, "the network must not answer one class alone"
+
+
+def test_boundary_accuracy_is_that_of_the_pixels_near_a_border(model, records):
+    figures = Evaluator(model, VOC, boundary_width=3)(eval_dataset(records, "val"))
+    right = {True: 0, False: 0}
+    pixels = {True: 0, False: 0}
+    for images, labels in eval_dataset(records, "val").as_numpy_iterator():
+        near = np.asarray(near_border(labels, 3))
+        hit = np.asarray(model(images.astype("float32"))).argmax(-1) == labels
+        for where in (True, False):
+            counted = (near == where) & (labels != VOC.ignore_label)
+            pixels[where] += counted.sum()
+            right[where] += (hit & counted).sum()
+    assert figures.boundary_accuracy == pytest.approx(right[True] / pixels[True])
+    assert figures.internal_accuracy == pytest.approx(right[False] / pixels[False])
+
+
+def test_an_image_that_does_not_fit_the_padded_size_is_an_error(model, records):
+    evaluator = Evaluator(model, VOC, Protocol(eval_size=(48, 48)))
+    with pytest.raises(UserError, match="`--eval_size` must .* 48x48, and an image of 49x33"):
+        evaluator(eval_dataset(records, "val"))
+
+
+def test_other_rates_and_strides_take_the_trained_weights(run, records):
+    plain = evaluate(run, records, "val").matrix
+    same = Protocol(eval_dilation_rates=(1, 2), output_stride=16)
+    np.testing.assert_array_equal(evaluate(run, records, "val", protocol=same).matrix, plain)
+    for changed in (Protocol(eval_dilation_rates=(2, 1)), Protocol(output_stride=8)):
+        matrix = evaluate(run, records, "val", protocol=changed).matrix
+        assert matrix.sum() == plain.sum() and (matrix != plain).any()
+
+
+def call_main(*arguments):
+    """Runs the program in this process, with flags of its own."""
+    defined = set(flags.FLAGS)
+    evaluation.define_flags()
+    try:
+        flags.FLAGS(["evaluate", *map(str, arguments)])
+        evaluation.main(flags.FLAGS)
+    finally:
+        for name in set(flags.FLAGS) - defined:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+
+
+def test_the_program_writes_table_json_csv_and_picture(run, records, tmp_path, capsys):
+    output = tmp_path / "flipped.json"
+    call_main(f"--model_dir={run.path}", "--flip", "--batch_size=4", f"--output={output}")
+    printed = capsys.readouterr().out
+    content = json.loads(output.read_text())
+    assert content["protocol"] == "single scale, whole images; flip; softmax averaged"
+    assert content["boundary_width"] == 7 and 0 <= content["boundary_accuracy"] <= 1
+    figures = evaluate(run, records, "val", protocol=Protocol(flip=True))
+    assert content["miou"] == pytest.approx(figures.miou)
+    assert f"{figures.miou:.4f}" in printed and content["protocol"] in printed
+    np.testing.assert_array_equal(content["confusion_matrix"], figures.matrix)
+    with open(tmp_path / "flipped.csv", newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == list(VOC.names)
+    with Image.open(tmp_path / "flipped_confusion.png") as picture:
+        assert min(picture.size) > 21 * 30
+    call_main(f"--model_dir={run.path}", "--boundary_width=0")
+    assert {"eval.json", "eval.csv", "confusion.png"} <= {path.name for path in run.path.iterdir()}
+    assert "boundary" not in run.eval_file.read_text()
+
+
+def test_figures_go_to_a_json_file_alone(run):
+    with pytest.raises(UserError, match="`--output` must be the path of a .json file"):
+        call_main(f"--model_dir={run.path}", "--output=figures.csv")
+
+
+def test_overwriting_a_run_takes_its_figures_with_it(tmp_path):
+    experiment = Experiment(model_dir=str(tmp_path))
+    RunFolder(tmp_path).start(experiment, VOC)
+    for name in ("eval.json", "eval.csv", "confusion.png"):
+        (tmp_path / name).touch()
+    RunFolder(tmp_path).start(experiment.replace(epochs=9), VOC, overwrite=True)
+    assert not list(tmp_path.glob("eval.*")) and not (tmp_path / "confusion.png").exists()
