@@ -1,4 +1,4 @@
-"""The house: doors open one way, programs read flags once, files stay short, flagfiles parse.
+"""The house: doors open one way, programs read flags once, files stay short.
 
 Rooms are read with `ast`, not imported, so that an import inside a function counts as well.
 """
@@ -9,13 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kseg.experiment import Experiment
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCES = sorted(
     path for folder in ("kseg", "tfrecords_tools") for path in (REPOSITORY / folder).rglob("*.py")
 )
-FLAGFILES = sorted((REPOSITORY / "experiments").glob("*.flags"))
 MAX_LINES = 330
 
 # Rooms that run on TensorFlow, JAX and torch, and the rooms of ours that each may enter.
@@ -169,26 +166,6 @@ def test_importing_the_programs_defines_no_flag():
     added = set(flags.FLAGS) - before
     mine = {name for name in added if ours(flags.FLAGS.find_module_defining_flag(name))}
     assert not mine
-
-
-@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
-def test_every_flagfile_is_an_experiment(path, monkeypatch, tmp_path):
-    monkeypatch.chdir(REPOSITORY)  # An included file is named from the top of the repository.
-    experiment = Experiment.from_flagfile(path)
-    resolved = tmp_path / "experiment.flags"
-    resolved.write_text(experiment.to_flagfile())
-    assert Experiment.from_flagfile(resolved) == experiment
-    assert path.read_text().startswith("#"), "a flagfile begins with what it is"
-
-
-def test_the_two_context_modules_are_compared_in_one_line():
-    aspp, ksac = (
-        (REPOSITORY / f"experiments/voc_animals_mobilenet_v2_{name}.flags").read_text()
-        for name in ("aspp", "ksac")
-    )
-    lines = [[line for line in text.splitlines() if line.startswith("-")] for text in (aspp, ksac)]
-    assert len(set(lines[0]) ^ set(lines[1])) == 2
-    assert set(lines[0]) - set(lines[1]) == {"--context=aspp"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

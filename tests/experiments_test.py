@@ -92,8 +92,11 @@ def architectures():
 
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
-def test_every_flagfile_of_the_zoo_parses(path):
-    assert read(path).epochs >= 1
+def test_every_flagfile_is_an_experiment(path, tmp_path):
+    resolved = tmp_path / "experiment.flags"
+    resolved.write_text(read(path).to_flagfile())
+    assert Experiment.from_flagfile(resolved) == read(path)
+    assert path.read_text().startswith("#"), "a flagfile begins with what it is"
     assert "/" + "home" not in path.read_text()
 
 
@@ -188,6 +191,11 @@ def test_a_compared_pair_differs_as_the_comment_says(name):
     ours, theirs = written(path_of(name)), written(path_of(other))
     differing = {flag for flag in ours | theirs if ours.get(flag) != theirs.get(flag)}
     assert differing == {flag.removeprefix("--") for flag in flags.split(", ")}
+
+
+def test_the_two_first_context_modules_are_compared_in_one_line():
+    aspp, ksac = (written(path_of(f"voc_animals_mobilenet_v2_{name}")) for name in ("aspp", "ksac"))
+    assert aspp == ksac | {"context": "aspp"}
 
 
 @pytest.mark.parametrize("name", architectures())
