@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 JAX_TESTS := KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # Two processes, a file of tests each at a time: most tests keep one core busy.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
-ON_EVERY_BACKEND := tests/layers tests/backbones tests/models tests/metrics_test.py
+ON_EVERY_BACKEND := -m "not slow and not one_backend" tests/layers tests/backbones tests/models tests/metrics_test.py
 
 .PHONY: demo test test-slow lint clean
 
@@ -17,11 +17,11 @@ test: $(VENV)/test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(PYTEST) -m "not slow" tests
-	$(JAX_TESTS) $(PYTEST) -m "not slow" $(ON_EVERY_BACKEND)
+	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND)
 
 test-slow: $(VENV)/torch
 	$(RUN) -m pytest -m slow tests
-	KERAS_BACKEND=torch $(PYTEST) -m "not slow" $(ON_EVERY_BACKEND)
+	KERAS_BACKEND=torch $(PYTEST) $(ON_EVERY_BACKEND)
 
 lint: $(VENV)/test
 	$(RUN) -m ruff check --fix .

@@ -69,6 +69,7 @@ def test_the_sampling_grid_does_not_depend_on_the_parity_of_the_size(undilated):
     assert_close(to_numpy(odd)[:, :7, :7], to_numpy(even)[:, :7, :7])
 
 
+@pytest.mark.one_backend
 def test_variable_paths_are_unique_and_the_same_in_every_build(undilated, application):
     again = application[0](output_stride=8)
     paths = [variable.path for variable in undilated.variables]
@@ -83,11 +84,13 @@ def test_the_pad_colour_normalises_to_exactly_zero(name):
     np.testing.assert_array_equal(ImageNormalization(backbone.normalization)(border), 0)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_builder_has_the_name_that_a_flag_takes(name):
     assert BACKBONES[name].name == name
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("name", "channels"),
     [("mobilenet_v2", [96, 144, 192, 576, 320]), ("resnet50", [64, 256, 512, 1024, 2048])],
@@ -97,6 +100,7 @@ def test_channels_of_the_taps(name, channels):
     assert [outputs[tap].shape[-1] for tap in TAPS] == channels
 
 
+@pytest.mark.one_backend
 def test_a_real_weight_file_lands_in_the_variables_it_was_made_for(real_data):
     path = real_data / REAL_WEIGHTS
     reference = keras.applications.MobileNetV2(
@@ -141,6 +145,7 @@ def test_a_missing_weight_file_is_named(tmp_path):
         BACKBONES["mobilenet_v2"](weights=tmp_path / "gone.weights.h5")
 
 
+@pytest.mark.one_backend
 def test_a_file_that_holds_other_weights_is_refused_by_name(tmp_path):
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)

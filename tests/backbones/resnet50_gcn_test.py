@@ -27,6 +27,7 @@ def resnet50():
     return keras.applications.ResNet50(include_top=False, weights=None)
 
 
+@pytest.mark.one_backend
 def test_multiply_adds_are_those_of_resnet50(network, resnet50):
     """Table 11 prints 3700 M for both, at 224 x 224; within 5 %."""
     counts = [multiply_adds(each, 224, 224) for each in (resnet50, network)]
@@ -34,6 +35,7 @@ def test_multiply_adds_are_those_of_resnet50(network, resnet50):
     assert all(abs(count / 3.7e9 - 1) < 0.05 for count in counts)
 
 
+@pytest.mark.one_backend
 def test_kernels_are_those_of_the_table(network):
     for stage, blocks, k, filters, width in ((4, 6, 5, 85, 1024), (5, 3, 7, 128, 2048)):
         for block in range(1, blocks + 1):
@@ -56,6 +58,7 @@ def test_kernels_are_those_of_the_table(network):
             assert kernels == expected
 
 
+@pytest.mark.one_backend
 def test_stem_res_2_and_res_3_take_the_weights_of_resnet50_by_name(network, resnet50):
     ours = {layer.name: [w.shape for w in layer.weights] for layer in network.layers}
     shared = [layer for layer in resnet50.layers if layer.name in ours and layer.weights]
@@ -82,6 +85,7 @@ def test_the_dense_output_subsampled_is_the_output_at_stride_32(network, output_
         assert_close(to_numpy(dense[tap])[:, ::step, ::step], sparse[tap])
 
 
+@pytest.mark.one_backend
 def test_channels_of_the_taps(network):
     channels = [output.shape[-1] for output in GCN.tapped(network).values()]
     assert channels == [64, 256, 512, 1024, 2048]
@@ -100,6 +104,7 @@ def test_a_block_sees_k_by_k(network):
     np.testing.assert_array_equal(reached, expected)
 
 
+@pytest.mark.one_backend
 def test_there_is_no_classifier():
     with pytest.raises(ValueError, match="`include_top` must be False and `weights` None"):
         resnet50_gcn_network(include_top=True)

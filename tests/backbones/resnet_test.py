@@ -40,6 +40,7 @@ def test_output_stride_8_with_the_multi_grid_of_vortex_pooling(name):
     assert [shape[-1] for shape in shapes.values()] == [64, 256, 512, 1024, 2048]
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(("output_stride", "rates"), [(16, [2, 4, 8]), (32, [1, 2, 4])])
 def test_the_multi_grid_multiplies_what_the_output_stride_asks_for(resnet50, output_stride, rates):
     network = resnet50(output_stride=output_stride, multi_grid=[1, 2, 4])
@@ -47,5 +48,6 @@ def test_the_multi_grid_multiplies_what_the_output_stride_asks_for(resnet50, out
     assert dilations(network, 4, 6) == [1] * 6
 
 
+@pytest.mark.one_backend
 def test_a_multi_grid_of_ones_is_none(resnet50):
     assert dilations(resnet50(output_stride=16, multi_grid=(1, 1, 1)), 5, 3) == [2, 2, 2]

@@ -40,6 +40,7 @@ def depthwise_windows(network):
     return found
 
 
+@pytest.mark.one_backend
 def test_counts_are_those_of_the_official_network():
     network = xception_65_network()
     sizes = {variable.path: int(np.prod(variable.shape)) for variable in network.variables}
@@ -63,6 +64,7 @@ def test_the_dense_output_subsampled_is_the_output_at_stride_32(network, backbon
         assert_close(to_numpy(dense[tap])[:, ::step, ::step], sparse[tap])
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("output_stride", "third", "middle", "exit_1", "exit_2"),
     [
@@ -83,6 +85,7 @@ def test_strides_and_rates_are_those_of_the_official_network(
     assert windows["exit_flow_block2_unit_1"] == [(1, rate) for rate in exit_2]
 
 
+@pytest.mark.one_backend
 def test_channels_of_the_taps_and_the_low_level_map_is_not_rectified(network, backbone):
     outputs = XCEPTION.tapped(network)
     assert [output.shape[-1] for output in outputs.values()] == [128, 256, 728, 1024, 2048]
@@ -91,12 +94,14 @@ def test_channels_of_the_taps_and_the_low_level_map_is_not_rectified(network, ba
     assert to_numpy(features["stride_32"]).min() == 0
 
 
+@pytest.mark.one_backend
 def test_variable_paths_are_unique_and_the_same_in_every_build(network, backbone):
     paths = [variable.path for variable in network.variables]
     assert len(set(paths)) == len(paths)
     assert [variable.path for variable in backbone(output_stride=16).variables] == paths
 
 
+@pytest.mark.one_backend
 def test_a_file_of_another_network_is_refused_by_name(network, tmp_path):
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
@@ -109,6 +114,7 @@ def test_a_file_of_another_network_is_refused_by_name(network, tmp_path):
         backbone(weights=path)
 
 
+@pytest.mark.one_backend
 def test_there_is_no_classifier():
     with pytest.raises(ValueError, match="`include_top` must be False and `weights` None"):
         xception_65_network(weights="imagenet")

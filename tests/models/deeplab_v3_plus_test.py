@@ -28,6 +28,7 @@ def model():
     return deeplab_v3_plus(5, **SMALL)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -42,6 +43,7 @@ def test_trainable_parameters_are_those_of_the_ksac_paper(options, expected):
     assert trainable(deeplab_v3_plus(21, decoder=False, **options)) == expected
 
 
+@pytest.mark.one_backend
 def test_the_decoder_adds_its_three_convolutions():
     low_level = 144 * 48 + 2 * 48
     joined = 9 * (8 + 48) * 256 + 2 * 256
@@ -68,6 +70,7 @@ def test_other_forms_answer_at_the_size_of_the_image(options):
     assert tuple(logits.shape) == (2, 33, 50, 3)
 
 
+@pytest.mark.one_backend
 def test_the_context_module_sees_the_output_stride():
     for output_stride, side in ((8, 9), (16, 5), (32, 3)):
         model = deeplab_v3_plus(3, output_stride=output_stride, decoder=False, **SMALL)
@@ -93,6 +96,7 @@ def test_a_saved_model_loads_without_custom_objects_and_answers_the_same(model, 
     assert loaded.get_layer("resize_logits").align_corners is True
 
 
+@pytest.mark.one_backend
 def test_variable_paths_are_unique_and_the_same_in_every_build(model):
     paths = [variable.path for variable in model.variables]
     assert len(set(paths)) == len(paths)
@@ -112,6 +116,7 @@ def test_logits_are_float32_under_mixed_precision():
     assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
 
 
+@pytest.mark.one_backend
 def test_names_and_counts_are_refused_with_what_is_known():
     refusals = {
         r"`backbone` must be one of \['mobilenet_v2', 'resnet101', .*\]\. Received: 'vgg'": {

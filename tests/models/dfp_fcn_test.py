@@ -39,6 +39,7 @@ def assert_same_logits(actual, expected):
     assert np.abs(actual - expected).max() < 1e-3 * expected.std()
 
 
+@pytest.mark.one_backend
 def test_resnet_is_split_at_the_last_map_of_each_stride():
     ends = {1: "conv4_block6_out", 2: "conv3_block4_out", 3: "conv2_block3_out", 4: "conv1_relu"}
     network = BACKBONES["resnet50"](output_stride=32)
@@ -69,6 +70,7 @@ def test_trunk_and_stages_together_are_the_backbone(mobilenet, depth):
     assert owned[0] | owned[1] == {id(v) for v in mobilenet.variables}
 
 
+@pytest.mark.one_backend
 def test_more_scales_and_deeper_splits_cost_no_weights_but_the_classifiers(models):
     counts = {
         depth: sum(int(np.prod(v.shape)) for v in model.variables)

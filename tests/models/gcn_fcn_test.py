@@ -35,6 +35,7 @@ def plain():
     return gcn_fcn(5, boundary_refinement=False, upsampling="bilinear", **SMALL)
 
 
+@pytest.mark.one_backend
 def test_trainable_parameters_are_those_of_its_parts():
     """On ResNet50, k = 7: `2 (k C 21 + k 21 21)` a head, and the paper's 608K at res-5."""
     heads = sum(2 * 7 * 21 * (channels + 21) for channels in (256, 512, 1024, 2048))
@@ -80,6 +81,7 @@ def test_at_a_smaller_output_stride_maps_of_one_size_are_added_as_they_are():
     assert trainable(model.get_layer("head_32")) == 320 * 3
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("options", "count"),
     [
@@ -105,6 +107,7 @@ def test_a_saved_model_loads_without_custom_objects_and_answers_the_same(model, 
     assert [v.path for v in loaded.variables] == [v.path for v in model.variables]
 
 
+@pytest.mark.one_backend
 def test_variable_paths_are_unique_and_the_same_in_every_build(model):
     paths = [variable.path for variable in model.variables]
     assert len(set(paths)) == len(paths)
