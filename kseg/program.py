@@ -1,9 +1,10 @@
 """What every program of kseg shares: flags read once, and errors that a user can read."""
 
+import logging as std_logging
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from kseg.errors import UserError
 
@@ -19,6 +20,10 @@ def run(main: Callable[[flags.FlagValues], None], define_flags: Callable[[], Non
     define_flags()
 
     def parsed_main(arguments: list[str]) -> int | None:
+        if not flags.FLAGS["verbosity"].present:
+            # TensorFlow tells of every step of an export, by thousands of words.
+            logging.set_verbosity(logging.WARNING)
+            std_logging.getLogger("tensorflow").setLevel(std_logging.WARNING)
         try:
             if len(arguments) > 1:
                 raise UserError(
