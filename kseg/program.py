@@ -1,9 +1,10 @@
 """What every program of kseg shares: flags read once, and errors that a user can read."""
 
+import logging as std_logging
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from kseg.errors import UserError
 
@@ -21,6 +22,10 @@ def run(main: Callable, define_flags: Callable[[], None], *, takes_arguments: bo
     define_flags()
 
     def parsed_main(arguments: list[str]) -> int | None:
+        if not flags.FLAGS["verbosity"].present:
+            # TensorFlow tells of every step of an export, by thousands of words.
+            logging.set_verbosity(logging.WARNING)
+            std_logging.getLogger("tensorflow").setLevel(std_logging.WARNING)
         try:
             if takes_arguments:
                 return main(flags.FLAGS, arguments[1:])
