@@ -168,9 +168,9 @@ class Protocol:
             )
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one flag for each field of `Protocol`."""
-    into = {"flag_values": values}
+def define_flags(values: flags.FlagValues | None = None) -> None:
+    """Defines one flag for each field of `Protocol`, by default on those of the program."""
+    into = {} if values is None else {"flag_values": values}
     flags.DEFINE_list("scales", ["1.0"], "Factors that each image is resized by.", **into)
     flags.DEFINE_bool("flip", False, "Look at each image mirrored, too.", **into)
     flags.DEFINE_enum("average", "softmax", AVERAGES, "What is averaged over the looks.", **into)
