@@ -5,6 +5,7 @@ from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.boundary_refinement import BoundaryRefinement
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.conv_stack import ConvStack
+from kseg.layers.crop import Crop
 from kseg.layers.deconvolution import Deconvolution
 from kseg.layers.gcn import GCN
 from kseg.layers.gcn_context import GCNContext
@@ -13,6 +14,7 @@ from kseg.layers.ksac import KSAC
 from kseg.layers.large_kernel_conv import LargeKernelConv
 from kseg.layers.lkspp import LKSPP
 from kseg.layers.no_context import NoContext
+from kseg.layers.pad_to_stride import PadToStride
 from kseg.layers.pyramid_pooling import PyramidPooling
 from kseg.layers.rescale import Rescale
 from kseg.layers.resize import Resize
@@ -28,11 +30,13 @@ __all__ = [
     "BoundaryRefinement",
     "ConvNormAct",
     "ConvStack",
+    "Crop",
     "Deconvolution",
     "GCNContext",
     "ImageNormalization",
     "LargeKernelConv",
     "NoContext",
+    "PadToStride",
     "PyramidPooling",
     "Rescale",
     "Resize",

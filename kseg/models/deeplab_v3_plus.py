@@ -4,7 +4,14 @@ import keras
 from keras import layers
 
 from kseg.backbones import BACKBONES
-from kseg.layers import ConvNormAct, ImageNormalization, Resize, SeparableConvNormAct
+from kseg.layers import (
+    ConvNormAct,
+    Crop,
+    ImageNormalization,
+    PadToStride,
+    Resize,
+    SeparableConvNormAct,
+)
 from kseg.models import checks
 from kseg.models.contexts import CONTEXTS, defaults
 
@@ -34,7 +41,10 @@ def deeplab_v3_plus(
     Normalisation, atrous backbone, context module (ASPP in the paper; any other here), a
     decoder that joins the features of stride 4, a 1x1 classifier, and a bilinear resize with
     align_corners to the size of the input. The network is fully convolutional: any height and
-    width, changing from call to call; the sampling grids meet exactly at sizes k * 16 + 1.
+    width, changing from call to call. Inside it the normalised image is padded below and on the
+    right to sides of k * output_stride + 1, where the grids of all strides meet exactly, and the
+    logits are cut to the image again; only image-level pooling sees the padding as more than a
+    border.
 
     Args:
         num_classes: int >= 2. Default 21, Pascal VOC.
@@ -103,20 +113,21 @@ def deeplab_v3_plus(
     normalized = ImageNormalization(backbone_builder.normalization, name="image_normalization")(
         images
     )
+    padded = PadToStride(output_stride, name="pad_to_stride")(normalized)
     features = backbone_builder(
         output_stride=output_stride, weights=backbone_weights, multi_grid=multi_grid
-    )(normalized)
+    )(padded)
     if "output_stride" in defaults(context_class):
         context_options["output_stride"] = output_stride
     x = context_class(name="context", **context_options)(features["stride_32"])
     if decoder:
         x = _decode(x, features["stride_4"], decoder_convs, decoder_separable)
-    logits = _classify(x, images, num_classes, "logits")
+    logits = _classify(x, padded, images, num_classes, "logits")
     if not auxiliary:
         return keras.Model(images, logits, name="deeplab_v3_plus")
     x = ConvNormAct(AUXILIARY_FILTERS, kernel_size=3, name="auxiliary_conv")(features["stride_16"])
     x = layers.Dropout(AUXILIARY_DROPOUT, name="auxiliary_dropout")(x)
-    outputs = [logits, _classify(x, images, num_classes, "auxiliary_logits")]
+    outputs = [logits, _classify(x, padded, images, num_classes, "auxiliary_logits")]
     return keras.Model(images, outputs, name="deeplab_v3_plus")
 
 
@@ -127,8 +138,8 @@ def without_auxiliary(model):
     return keras.Model(model.input, model.outputs[0], name=model.name)
 
 
-def _classify(x, images, num_classes, name):
-    """1x1 classifier, and the resize to the size of the images."""
+def _classify(x, padded, images, num_classes, name):
+    """1x1 classifier, the resize to the padded size, and the crop to that of the images."""
     logits = layers.Conv2D(
         num_classes,
         1,
@@ -136,7 +147,8 @@ def _classify(x, images, num_classes, name):
         dtype="float32",
         name=name,
     )(x)
-    return Resize(align_corners=True, dtype="float32", name=f"resize_{name}")([logits, images])
+    logits = Resize(align_corners=True, dtype="float32", name=f"resize_{name}")([logits, padded])
+    return Crop(dtype="float32", name=f"crop_{name}")([logits, images])
 
 
 def _decode(x, low_level, convs, separable):

@@ -173,3 +173,15 @@ def test_the_docstring_example_runs():
     test = doctest.DocTestFinder().find(deeplab_v3_plus, "deeplab_v3_plus", globs={})[0]
     assert len(test.examples) == 4
     assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_an_image_of_any_size_is_answered_as_if_padded_to_the_grid():
+    """Else the resize moves what the features saw, by up to half a stride at the border."""
+    model = deeplab_v3_plus(3, decoder=False, image_pooling=False, **SMALL)
+    photographs = photograph(40, 59, batch=1)
+    padded = np.empty((1, 49, 65, 3), "float32")
+    # What the normalisation of the backbone's weights maps to zero.
+    padded[...] = 127.5
+    padded[:, :40, :59] = photographs
+    expected = to_numpy(call(model, padded))[:, :40, :59]
+    np.testing.assert_allclose(to_numpy(call(model, photographs)), expected, atol=1e-5)
