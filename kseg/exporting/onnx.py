@@ -1,7 +1,5 @@
 """ONNX models (extra `onnx`: tf2onnx converts, onnxruntime runs)."""
 
-import importlib.util
-
 import keras
 
 from kseg.errors import UserError
@@ -12,8 +10,12 @@ OPSET = 18  # Resize with align_corners needs 11; runtimes since the end of 2022
 
 def require() -> None:
     """Raises `UserError` unless the converter is installed."""
-    if importlib.util.find_spec("tf2onnx") is None:
-        raise UserError('`--format=onnx` needs the extra "onnx": pip install "kseg[onnx]"')
+    try:
+        import tf2onnx  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f'`--format=onnx` needs the extra "onnx": pip install "kseg[onnx]". {error}'
+        ) from error
 
 
 def convert(model: keras.Model, size: tuple[int, int], *, probabilities: bool = False) -> bytes:
