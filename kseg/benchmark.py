@@ -3,8 +3,8 @@
 from absl import flags
 
 from kseg import program
-from kseg.benchmarks import input as input_pipeline
 from kseg.benchmarks import exported, layers, models, train, zoo
+from kseg.benchmarks import input as input_pipeline
 from kseg.errors import UserError
 
 # What can be measured: name of the flag's value -> function of (repetitions, output, only, shape).

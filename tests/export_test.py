@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ LABELS = LabelSet(
 
 ANSWER = """
 import sys
+from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
@@ -136,3 +138,17 @@ def test_probabilities_are_given_where_they_are_asked_for(model, exported, tmp_p
     np.testing.assert_array_equal(answers["classes"], np.argmax(answers["probabilities"], axis=-1))
     plain = tf.saved_model.load(exported).signatures["encoded"].structured_outputs
     assert set(plain) == {"classes"}
+
+
+def test_the_command_line_of_tensorflow_runs_it(model, exported, inputs, tmp_path):
+    """In a process of its own, and by sessions, as TensorFlow Serving does."""
+    program = Path(sys.executable).with_name("saved_model_cli")
+    np.save(tmp_path / "images.npy", inputs["odd"])
+    subprocess.run(
+        [program, "run", "--dir", exported, "--tag_set", "serve",
+         "--signature_def", "serving_default", "--inputs", f"images={tmp_path}/images.npy",
+         "--outdir", tmp_path],
+        check=True, cwd=tmp_path,
+    )  # fmt: skip
+    answer = np.load(tmp_path / "classes.npy")
+    assert np.mean(answer != classes(model, inputs["odd"])) < 1e-3
