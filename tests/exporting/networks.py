@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from kseg.layers import BatchNorm
+from kseg.layers import BatchNorm, ConvNormAct, ImageNormalization
 from kseg.models import deeplab_v3_plus
 
 
@@ -37,6 +37,16 @@ def small_network(num_classes=3, **options):
     spread = logits.std((0, 1, 2))
     classifier.set_weights([kernel / spread, -logits.mean((0, 1, 2)) / spread])
     return network
+
+
+def tiny_network():
+    """Two convolutions and a classifier: for what does not depend on the network."""
+    keras.utils.set_random_seed(7)
+    images = keras.Input((None, None, 3))
+    x = ImageNormalization("tf")(images)
+    for _ in range(2):
+        x = ConvNormAct(64, kernel_size=3)(x)
+    return lived(keras.Model(images, keras.layers.Conv2D(3, 1)(x)))
 
 
 def picture(height, width, seed):
