@@ -3,12 +3,13 @@
 from absl import flags
 
 from kseg import program
+from kseg.benchmarks import exported, layers, models, train, zoo
 from kseg.benchmarks import input as input_pipeline
-from kseg.benchmarks import layers, models, train, zoo
 from kseg.errors import UserError
 
 # What can be measured: name of the flag's value -> function of (repetitions, output, only, shape).
 BENCHMARKS = {
+    "exported": exported.run,
     "input": input_pipeline.run,
     "layers": layers.run,
     "models": models.run,
@@ -25,13 +26,14 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "only",
         [],
-        "What to measure of it: modules (layers), groups (models), stages (input), networks (zoo), "
-        "step or metric (train); empty: all.",
+        "What to measure of it: modules (layers, exported), groups (models), stages (input), "
+        "networks (zoo), step or metric (train); empty: all (exported: aspp and ksac).",
     )
     flags.DEFINE_list(
         "shape",
         [],
-        "batch,height,width,channels of features (layers), batch,height,width (models, train).",
+        "batch,height,width,channels of features (layers), batch,height,width (models, train, "
+        "exported).",
     )
     flags.DEFINE_string("data_dir", "", "input: folder of records; empty: pictures that are drawn.")
     flags.DEFINE_string("split", "train", "input: split of --data_dir.")

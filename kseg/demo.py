@@ -21,7 +21,8 @@ from kseg.demo_baseline import score_nearest_mean_colour
 from kseg.errors import UserError
 from kseg.evaluate import evaluate, table
 from kseg.experiment import Experiment
-from kseg.export import ENCODED_SIGNATURE, export
+from kseg.export import export
+from kseg.exporting.saved_model import ENCODED_SIGNATURE
 from kseg.predict import CELL_SIZE, predict
 from kseg.run_folder import RunFolder
 from kseg.train import train

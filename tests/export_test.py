@@ -1,20 +1,19 @@
 """Export: the SavedModel answers as the model does, in a process without kseg."""
 
-import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from kseg import export as exporting
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
-from kseg.models import deeplab_v3_plus
+from tests.data.shards import encoded as encode
+from tests.exporting.networks import classes, decoded, picture, small_network
 
 LABELS = LabelSet(
     names=("sky", "roof", "road"), colours=((1, 2, 3), (200, 0, 0), (0, 9, 0)), ignore_label=254
@@ -22,6 +21,7 @@ LABELS = LabelSet(
 
 ANSWER = """
 import sys
+from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
@@ -39,39 +39,9 @@ np.savez(sys.argv[3], **answers)
 """
 
 
-def picture(height, width, seed):
-    """Smooth colours, so that JPEG keeps them and all classes have room."""
-    random = np.random.default_rng(seed)
-    coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR))
-
-
-def encode(image, form):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, form)
-    return buffer.getvalue()
-
-
-def decoded(contents):
-    return np.asarray(Image.open(io.BytesIO(contents)).convert("RGB"))
-
-
-def classes(model, images):
-    return np.argmax(np.asarray(model(images.astype("float32"))), axis=-1)
-
-
 @pytest.fixture(scope="module")
 def model():
-    """Random weights whose logits are spread and centred, so that every class is named."""
-    keras.utils.set_random_seed(7)  # gives every class a tenth of every picture below
-    network = deeplab_v3_plus(3, filters=8, dilation_rates=(1, 2), decoder=False)
-    classifier = network.get_layer("logits")
-    kernel = np.random.default_rng(0).normal(0, 1, classifier.kernel.shape)
-    classifier.set_weights([kernel, np.zeros(3)])
-    logits = np.asarray(network(picture(65, 97, seed=0)[np.newaxis].astype("float32")))
-    spread = logits.std((0, 1, 2))
-    classifier.set_weights([kernel / spread, -logits.mean((0, 1, 2)) / spread])
-    return network
+    return small_network()
 
 
 @pytest.fixture(scope="module")
@@ -131,17 +101,17 @@ def test_each_export_is_the_next_version_and_a_broken_one_leaves_nothing(
     (tmp_path / "7").mkdir()
     (tmp_path / "notes").mkdir()
 
-    def write(model, path):
+    def write(model, path, **options):
         path.mkdir()
 
-    monkeypatch.setattr(exporting, "_write_saved_model", write)
+    monkeypatch.setattr(exporting.saved_model, "write", write)
     assert exporting.export(model, LABELS, tmp_path) == tmp_path / "8"
 
-    def break_off(model, path):
+    def break_off(model, path, **options):
         path.mkdir()
         raise OSError("disk full")
 
-    monkeypatch.setattr(exporting, "_write_saved_model", break_off)
+    monkeypatch.setattr(exporting.saved_model, "write", break_off)
     with pytest.raises(OSError, match="disk full"):
         exporting.export(model, LABELS, tmp_path)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["7", "8", "notes"]
@@ -157,3 +127,28 @@ def test_a_file_in_the_place_of_the_folder_is_refused(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="`--export_dir` must be a folder. Received the file: .*"):
         exporting.export(model, LABELS, tmp_path / "file")
+
+
+def test_probabilities_are_given_where_they_are_asked_for(model, exported, tmp_path):
+    images = picture(33, 40, seed=1)[np.newaxis]
+    folder = exporting.export(model, LABELS, tmp_path, probabilities=True)
+    answers = tf.saved_model.load(folder).signatures["serving_default"](images=tf.constant(images))
+    expected = tf.nn.softmax(model(images.astype("float32"))).numpy()
+    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
+    np.testing.assert_array_equal(answers["classes"], np.argmax(answers["probabilities"], axis=-1))
+    plain = tf.saved_model.load(exported).signatures["encoded"].structured_outputs
+    assert set(plain) == {"classes"}
+
+
+def test_the_command_line_of_tensorflow_runs_it(model, exported, inputs, tmp_path):
+    """In a process of its own, and by sessions, as TensorFlow Serving does."""
+    program = Path(sys.executable).with_name("saved_model_cli")
+    np.save(tmp_path / "images.npy", inputs["odd"])
+    subprocess.run(
+        [program, "run", "--dir", exported, "--tag_set", "serve",
+         "--signature_def", "serving_default", "--inputs", f"images={tmp_path}/images.npy",
+         "--outdir", tmp_path],
+        check=True, cwd=tmp_path,
+    )  # fmt: skip
+    answer = np.load(tmp_path / "classes.npy")
+    assert np.mean(answer != classes(model, inputs["odd"])) < 1e-3
