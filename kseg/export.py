@@ -142,6 +142,11 @@ def define_flags() -> None:
 def main(values: flags.FlagValues) -> None:
     """Exports one run."""
     program.require(values, "model_dir", "export_dir")
+    if keras.config.backend() != "tensorflow":
+        raise UserError(
+            "`kseg.export` needs the TensorFlow backend, and reads the checkpoints of all: "
+            f"KERAS_BACKEND=tensorflow. Received: {keras.config.backend()!r}"
+        )
     run = RunFolder(values.model_dir)
     version = export(run.load_model(checkpoint=values.checkpoint), run.label_set, values.export_dir)
     print(f"SavedModel written: {version}")
