@@ -77,10 +77,15 @@ def records(tmp_path_factory):
     return root / "records"
 
 
-def environment():
-    # As the Makefile does: XLA's optimiser would take most of the time.
-    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    return os.environ | {"KERAS_BACKEND": "jax", "XLA_FLAGS": flags}
+def environment(records):
+    """To compiled programs applies what does to the Makefile's: they are to come soon, not fast."""
+    return os.environ | {
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        # A run that goes on need not compile again.
+        "JAX_COMPILATION_CACHE_DIR": str(records.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
 
 def flags_of(records, folder, **changes):
@@ -101,7 +106,7 @@ def test_a_run_on_jax_that_is_stopped_ends_as_if_it_had_not_been(records, tmp_pa
     arguments = [tmp_path / name for name in ("experiment.flags", "stopped", "matrices.npz")]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *map(str, arguments)],
-        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=600,
+        cwd=REPOSITORY, env=environment(records), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "stopped at step 2, saved" in done.stdout and "resumed at step 2," in done.stdout
@@ -126,7 +131,7 @@ def start(records, folder, address, index, **changes):
     with open(log_of(folder, index), "a") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "kseg.train", *flags_of(records, folder, **machines, **changes)],
-            cwd=REPOSITORY, env=environment(), stdout=log, stderr=log,
+            cwd=REPOSITORY, env=environment(records), stdout=log, stderr=log,
         )  # fmt: skip
 
 
