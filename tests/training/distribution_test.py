@@ -54,7 +54,7 @@ with devices.building():
     compile_model(
         model, total_steps=STEPS, steps_per_epoch=STEPS, learning_rate=0.05, momentum=0.9,
         nesterov=True, weight_decay=1e-4, batch_norm_momentum=0.9, ignore_label=255,
-        clip_norm=0.5, replicas=devices.replicas,
+        clip_norm=0.2, replicas=devices.replicas,
     )
 rng = np.random.default_rng(0)
 images = rng.normal(size=(STEPS * BATCH, 9, 9, 3)).astype("float32")
@@ -108,7 +108,7 @@ def assert_same(one, two, replicas):
     """With other numbers of ignored pixels in each replica, and batch norms, over 20 steps."""
     assert (one["replicas"], two["replicas"]) == (1, replicas)
     assert set(one.files) == set(two.files)
-    assert one["norm"] > 0.5, "the gradient must be clipped at least once"
+    assert one["norm"] > 0.2, "the gradient must be clipped at least once"
     for name in set(one.files) - {"replicas"}:
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-5, err_msg=name)
 
