@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -77,10 +78,14 @@ def _watch(arguments: list[str]) -> int:
         for number, handler in former.items():
             signal.signal(number, handler)
     if status and _DEATH.search(held):
+        with tempfile.NamedTemporaryFile(
+            prefix="kseg_train_", suffix=".log", delete=False
+        ) as details:
+            details.write(held)
         raise UserError(
             "another process of this training has died or cannot be reached, so this one has "
             "stopped. Start all of them again with the same commands: they go on from the newest "
-            "checkpoint"
+            f"checkpoint. What JAX said is in {details.name}"
         )
     sys.stderr.buffer.write(held)
     sys.stderr.buffer.flush()
