@@ -6,13 +6,15 @@ statistics are those of the global batch. What processes must agree on goes thro
 """
 
 import dataclasses
+import os
 
 import keras
 import numpy as np
 
 from kseg.errors import UserError
 
-HEARTBEAT_SECONDS = 20  # without a sign of life, and a process counts as dead; JAX' default is 100
+# So long without a sign of life, and a process counts as dead. JAX' default is 100.
+HEARTBEAT_SECONDS = int(os.environ.get("KSEG_HEARTBEAT_SECONDS", "20"))
 
 
 @dataclasses.dataclass(frozen=True)
