@@ -12,6 +12,7 @@ an image is a matter of flags; see `kseg.evaluation.protocol.Protocol`:
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -28,6 +29,7 @@ from kseg.errors import UserError
 from kseg.evaluation import confusion_picture, crf
 from kseg.evaluation import protocol as protocols
 from kseg.evaluation.inference import probabilities, scorer
+from kseg.evaluation.network import check_backend, leave_gpus_to_jax
 from kseg.evaluation.protocol import Protocol
 from kseg.evaluation.report import csv_text, mean_over, report, table
 from kseg.metrics import ConfusionMatrix, Scores, near_border, scores
@@ -70,37 +72,53 @@ class Evaluator:
             self._matrix.count(labels, classes)
             if boundary_width:
                 near = near_border(labels, boundary_width)
-                ignored = tf.cast(label_set.ignore_label, labels.dtype)
-                self._boundary.count(tf.where(near, labels, ignored), classes)
+                ignored = keras.ops.cast(label_set.ignore_label, labels.dtype)
+                self._boundary.count(keras.ops.where(near, labels, ignored), classes)
 
+        in_one_graph = check_backend() == "tensorflow" and not self._protocol.crf
         if self._protocol.crf:
             crf.require()
-            # The network in one graph, the counting in another; the CRF is no TensorFlow.
-            look = tf.function(probabilities(model, self._protocol), input_signature=[_IMAGES])
-            add = tf.function(count_classes, input_signature=[_LABELS, _LABELS])
-
-            def count(images, labels):
-                refined = [
-                    crf.refine(*pair)
-                    for pair in zip(images.numpy(), look(images).numpy(), strict=True)
-                ]
-                add(labels, np.argmax(refined, axis=-1).astype(np.uint8))
-
+            look = probabilities(model, self._protocol)
         else:
             look = scorer(model, self._protocol)
+
+        if in_one_graph:
 
             @tf.function(input_signature=[_IMAGES, _LABELS])
             def count(images, labels):
                 count_classes(labels, keras.ops.argmax(look(images), axis=-1))
 
+        else:
+            # The network in one graph, the counting apart: CRF and JAX are no TensorFlow.
+            look = tf.function(look, input_signature=[_IMAGES])
+            add = count_classes
+            if keras.config.backend() == "tensorflow":
+                add = tf.function(count_classes, input_signature=[_LABELS, _LABELS])
+
+            def count(images, labels):
+                seen = look(images).numpy()
+                if self._protocol.crf:
+                    seen = [crf.refine(*pair) for pair in zip(images.numpy(), seen, strict=True)]
+                add(labels.numpy(), np.argmax(seen, axis=-1).astype(np.uint8))
+
         self._count = count
 
-    def __call__(self, dataset: tf.data.Dataset, total: int | None = None) -> Scores:
+    def __call__(
+        self,
+        dataset: tf.data.Dataset,
+        total: int | None = None,
+        *,
+        shows_progress: bool = True,
+        add_up: Callable[[np.ndarray], np.ndarray] = lambda counts: counts,
+    ) -> Scores:
         """Counts every pixel of the dataset once.
 
         Args:
             dataset: Batches of uint8 images and labels, as `eval_dataset` gives them.
             total: Number of images, for the progress bar.
+            shows_progress: Whether there is a progress bar.
+            add_up: Adds an int64 array up over the processes, where each measures a part of the
+                data; see `kseg.training.machines.Machines.add_up`.
 
         Raises:
             UserError: No pixel is labelled, or one with an id that is no class, or an image is
@@ -110,14 +128,19 @@ class Evaluator:
         for matrix in matrices:
             matrix.reset_state()
         with tqdm(
-            total=total, desc="evaluate", unit="image", leave=False, mininterval=1
+            total=total,
+            desc="evaluate",
+            unit="image",
+            leave=False,
+            mininterval=1,
+            disable=not shows_progress,
         ) as progress:
             for images, labels in dataset:
                 self._protocol.check_fits(*images.shape[1:3])
                 self._count(images, labels)
                 progress.update(len(images))
         try:
-            return scores(*(matrix.matrix() for matrix in matrices))
+            return scores(*(add_up(matrix.matrix()) for matrix in matrices))
         except ValueError as error:
             raise UserError(str(error)) from error
 
@@ -179,6 +202,7 @@ def define_flags() -> None:
 
 def main(values: flags.FlagValues) -> None:
     program.require(values, "model_dir", "split")
+    leave_gpus_to_jax()
     protocol = protocols.from_flags(values)
     run = RunFolder(values.model_dir)
     output = Path(values.output or run.eval_file)

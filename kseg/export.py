@@ -144,6 +144,11 @@ def define_flags() -> None:
 def main(values: flags.FlagValues) -> None:
     """Exports one run."""
     program.require(values, "model_dir", "export_dir")
+    if keras.config.backend() != "tensorflow":
+        raise UserError(
+            "`kseg.export` needs the TensorFlow backend, and reads the checkpoints of all: "
+            f"KERAS_BACKEND=tensorflow. Received: {keras.config.backend()!r}"
+        )
     if values.precision != "float32" and values.format != "litert":
         raise UserError(
             f"`--precision` must be float32 where `--format` is not litert. "

@@ -27,6 +27,7 @@ from kseg import pictures, program
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import decode_image
 from kseg.errors import UserError
+from kseg.evaluation.network import in_graph, leave_gpus_to_jax
 from kseg.run_folder import RunFolder
 
 CELL_SIZE = 240
@@ -46,9 +47,11 @@ def classifier(model: keras.Model) -> tf.types.experimental.PolymorphicFunction:
         ids `[batch, height, width]`, the lower id where two classes tie.
     """
 
+    network = in_graph(model)
+
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
     def classify(images):
-        logits = model(tf.cast(images, tf.float32), training=False)
+        logits = network(tf.cast(images, tf.float32))
         return tf.cast(tf.argmax(logits, axis=-1), tf.uint8)
 
     return classify
@@ -244,6 +247,7 @@ def main(values: flags.FlagValues) -> int:
     program.require(values, "model_dir", "images")
     if not values.submission:
         program.require(values, "output_dir")
+    leave_gpus_to_jax()
     # Before the model: it takes seconds.
     images = find_images(values.images, values.output_dir or None)
     run = RunFolder(values.model_dir)

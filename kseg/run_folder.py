@@ -132,6 +132,14 @@ class RunFolder:
         """Whether training has begun."""
         return any(self._checkpoints.glob("step-*.npz"))
 
+    def newest_step(self) -> int:
+        """Step of the newest checkpoint; 0 without one, -1 where there is no run."""
+        if not self.experiment_file.is_file():
+            return -1
+        return max(
+            (int(path.stem.removeprefix("step-")) for path in self.checkpoints.paths()), default=0
+        )
+
     def load_model(
         self, checkpoint: str = "best", experiment: Experiment | None = None
     ) -> keras.Model:

@@ -3,9 +3,10 @@
 python -m kseg.train --flagfile=experiments/X.flags --data_dir=DIR --model_dir=runs/X
 """
 
-import contextlib
 import math
+import sys
 import time
+import zlib
 from pathlib import Path
 
 import keras
@@ -21,11 +22,18 @@ from kseg.data.pipeline import eval_dataset, train_steps
 from kseg.data.records import Manifest, read_manifest
 from kseg.errors import UserError
 from kseg.evaluate import Evaluator
+from kseg.evaluation.network import leave_gpus_to_jax
 from kseg.experiment import Experiment
 from kseg.models import without_auxiliary
 from kseg.predict import classifier
 from kseg.run_folder import RunFolder
-from kseg.training.assembly import compile_experiment, rest_of_epoch
+from kseg.training import supervisor
+from kseg.training.assembly import (
+    check_backend_fits,
+    compile_experiment,
+    dtype_policy,
+    rest_of_epoch,
+)
 from kseg.training.callbacks import (
     RestoreMetrics,
     SaveEvery,
@@ -33,9 +41,9 @@ from kseg.training.callbacks import (
     StopOnBadLoss,
     StopOnSignal,
 )
-from kseg.training.checkpoints import Checkpoints
-from kseg.training.distribution import make_strategy
-from kseg.training.initial_weights import take_weights
+from kseg.training.distribution import Devices, make_devices
+from kseg.training.initial_weights import read_earlier, take_weights
+from kseg.training.machines import ALONE, Machines, join
 from kseg.training.plan import Plan
 from kseg.training.recipe import freeze_batch_norms
 from kseg.training.run_log import RunLog
@@ -45,12 +53,13 @@ PICTURES = 4  # validation images drawn after each epoch
 STOPPED = 128  # added to the signal's number in the exit status, as shells do
 
 
-def train(experiment: Experiment, *, overwrite: bool = False) -> int:
+def train(experiment: Experiment, *, overwrite: bool = False, machines: Machines = ALONE) -> int:
     """Trains, measures after each epoch and keeps checkpoints; resumes a run that was stopped.
 
     Args:
         experiment: What to train. `data_dir` and `model_dir` must be given.
         overwrite: Begin anew where the folder holds a run already.
+        machines: The processes that train together, each of which calls this.
 
     Returns:
         Exit status: 0, or 128 + the number of the signal that stopped it (130 for Ctrl-C, 143 for
@@ -59,6 +68,8 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
     Raises:
         UserError: Data, flags or the run's folder do not allow it, or the loss is not finite.
     """
+    leave_gpus_to_jax()
+    check_backend_fits(experiment)
     keras.utils.set_random_seed(experiment.seed)
     if experiment.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -68,8 +79,9 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
         epochs=experiment.epochs,
         steps=experiment.steps,
     )
-    strategy = make_strategy(experiment.strategy, experiment.batch_size, experiment.precision)
-    replicas = strategy.num_replicas_in_sync
+    devices = make_devices(
+        experiment.strategy, experiment.batch_size, experiment.precision, machines.processes
+    )
     val_manifest = _val_manifest(experiment, label_set)
     if experiment.class_weights and len(experiment.class_weights) != label_set.num_classes:
         raise UserError(
@@ -82,25 +94,34 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
     run = RunFolder(experiment.model_dir)
     # A resumed run takes all weights from its checkpoint; other files may be gone by now.
     resumes = run.has_checkpoints() and not overwrite
-    earlier = _earlier_weights(experiment.init_from) if not resumes else None
-    run.start(experiment, label_set, overwrite=overwrite)
-    run.checkpoints.remove_unfinished()
-    with strategy.scope(), _dtype_policy(experiment.precision):
+    earlier = read_earlier(experiment.init_from) if not resumes else None
+    if machines.writes:
+        run.start(experiment, label_set, overwrite=overwrite)
+        run.checkpoints.remove_unfinished()
+    _check_agreement(experiment, run, machines)
+    with devices.building(), dtype_policy(experiment.precision):
         model = experiment.build_model(
             label_set.num_classes, with_backbone_weights=not (resumes or earlier)
         )
         if earlier:
-            print(take_weights(model, *earlier))
+            taken = take_weights(model, *earlier)
+            if machines.writes:
+                print(taken)
         if experiment.freeze_batch_norm_epoch == 0:
             freeze_batch_norms(model)
         compile_experiment(
-            model, experiment, plan, ignore_label=label_set.ignore_label, replicas=replicas
+            model, experiment, plan, ignore_label=label_set.ignore_label, replicas=devices.replicas
         )
         position, metrics = run.checkpoints.restore_newest(model)
-    validation = _Validation(experiment, val_manifest, model) if val_manifest else None
-    _announce(experiment, model, plan, replicas, position)
+    machines.check_same("step after restoring", position.step)
+    validation = _Validation(experiment, val_manifest, model, machines) if val_manifest else None
+    if machines.writes:
+        _announce(experiment, model, plan, devices, machines, position)
 
-    with RunLog(run.logs, run.metrics_file, position.step) as log, StopOnSignal() as stop:
+    with (
+        RunLog(run.logs, run.metrics_file, position.step, writes=machines.writes) as log,
+        StopOnSignal(machines.greatest) as stop,
+    ):
         if not position.step:
             log.describe(charts(label_set), hyperparameters(experiment))
 
@@ -108,6 +129,8 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
             nonlocal position
             log.flush()
             position = position.at(step, plan.end_of(position.epoch))
+            if not machines.writes:
+                return run.path
             return run.checkpoints.save(model, position, is_best=is_best)
 
         while position.step < plan.total_steps:
@@ -115,26 +138,30 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
             if 0 <= experiment.freeze_batch_norm_epoch <= position.epoch:
                 freeze_batch_norms(model)
             begun, first = time.monotonic(), position.step
-            history = model.fit(
-                rest_of_epoch(
-                    experiment, plan, position, label_set.ignore_label, len(model.outputs)
-                ),
-                initial_epoch=position.epoch,
-                epochs=position.epoch + 1,
-                shuffle=False,  # the dataset shuffles itself
-                callbacks=[
-                    RestoreMetrics(metrics),
-                    StopOnBadLoss(),
-                    StepLog(log.writer, experiment.log_every),
-                    SaveEvery(experiment.save_every, epoch_end, save),
-                    stop,
-                ],
+            batches = rest_of_epoch(
+                experiment, plan, position, label_set.ignore_label, len(model.outputs), machines
             )
+            with devices.fitting():
+                history = model.fit(
+                    batches,
+                    initial_epoch=position.epoch,
+                    epochs=position.epoch + 1,
+                    verbose="auto" if machines.writes else 0,
+                    shuffle=False,  # the dataset shuffles itself
+                    callbacks=[
+                        RestoreMetrics(metrics),
+                        StopOnBadLoss(),
+                        StepLog(log.writer, experiment.log_every),
+                        SaveEvery(experiment.save_every, epoch_end, save),
+                        stop,
+                    ],
+                )
             seconds = time.monotonic() - begun
             metrics = {}
             done = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
-            if stop.received is not None and done < epoch_end:
-                return _leave(stop.received, save(done), done)
+            received = stop.received()
+            if received is not None and done < epoch_end:
+                return _leave(received, save(done), done, machines)
             row = {
                 "epoch": position.epoch + 1,
                 "step": done,
@@ -150,40 +177,56 @@ def train(experiment: Experiment, *, overwrite: bool = False) -> int:
             is_best = miou > position.best_miou
             position = position.with_best(miou)
             path = save(done, is_best)
-            if stop.received is not None:
-                return _leave(stop.received, path, done)
-    print(f"trained: {run.path}, best val mIoU {position.best_miou:.4f}")
+            received = stop.received()
+            if received is not None:
+                return _leave(received, path, done, machines)
+    if machines.writes:
+        print(f"trained: {run.path}, best val mIoU {position.best_miou:.4f}")
     return 0
 
 
-def _earlier_weights(source: str) -> tuple[dict[str, np.ndarray], Path] | None:
-    """The weights that `--init_from` names, and the checkpoint that they lie in."""
-    path = Path(source)
-    if not source:
-        return None
-    if path.is_dir():
-        return RunFolder(path).checkpoints.read_weights("best")
-    if not path.is_file():
-        raise UserError(
-            f"`--init_from` must be the folder of a run or a checkpoint. Not found: {path}"
-        )
-    return Checkpoints(path.parent).read_weights(str(path))
+def _check_agreement(experiment: Experiment, run: RunFolder, machines: Machines) -> None:
+    """Raises `UserError` unless all processes train the same in the same folder; waits for all."""
+    flagfile = experiment.replace(data_dir="", model_dir="").to_flagfile()
+    machines.check_same("flags (checksum)", zlib.crc32(flagfile.encode()))
+    machines.check_same(
+        "newest checkpoint (step; -1: no run), in a `--model_dir` that all of them see",
+        run.newest_step(),
+    )
 
 
 class _Validation:
-    """Measures the network after an epoch and draws a fixed few of the validation images."""
+    """Measures the network after an epoch and draws a fixed few of the validation images.
 
-    def __init__(self, experiment: Experiment, manifest: Manifest, model: keras.Model):
-        self._total = manifest.num_examples
+    Each process measures its part of the images; process 0 draws.
+    """
+
+    def __init__(
+        self, experiment: Experiment, manifest: Manifest, model: keras.Model, machines: Machines
+    ):
+        self._machines = machines
+        self._total = -(-manifest.num_examples // machines.processes)
         self._label_set = manifest.label_set()
-        self._dataset = eval_dataset(experiment.data_dir, experiment.val_split)
+        self._dataset = eval_dataset(
+            experiment.data_dir,
+            experiment.val_split,
+            num_workers=machines.processes,
+            worker_index=machines.index,
+        )
         network = without_auxiliary(model)
         self._evaluator = Evaluator(network, self._label_set)
         self._classify = classifier(network)
 
     def measure(self, row: dict, log: RunLog) -> float:
         """Completes the row of an epoch, logs it, and returns the mIoU."""
-        figures = self._evaluator(self._dataset, self._total)
+        figures = self._evaluator(
+            self._dataset,
+            self._total,
+            shows_progress=self._machines.writes,
+            add_up=self._machines.add_up,
+        )
+        if not self._machines.writes:
+            return figures.miou
         row |= {"val_miou": figures.miou, "val_pixel_accuracy": float(figures.pixel_accuracy)}
         named = zip(self._label_set.names, figures.iou, strict=True)
         iou = {name: float(value) for name, value in named if not math.isnan(value)}
@@ -221,18 +264,10 @@ def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | Non
     return manifest
 
 
-@contextlib.contextmanager
-def _dtype_policy(name: str):
-    """Layers and optimizers made inside have this policy."""
-    former = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(former)
-
-
-def _announce(experiment: Experiment, model, plan: Plan, replicas: int, position) -> None:
+def _announce(
+    experiment: Experiment, model, plan: Plan, devices: Devices, machines: Machines, position
+) -> None:
+    replicas = devices.replicas
     trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     name = experiment.context or experiment.model
     print(f"{name} on {experiment.backbone}, {trainable:,} trainable parameters")
@@ -241,8 +276,9 @@ def _announce(experiment: Experiment, model, plan: Plan, replicas: int, position
         f"learning rate {experiment.learning_rate:g}, {experiment.schedule}"
     )
     if replicas > 1:
+        where = f" in {machines.processes} processes" if machines.processes > 1 else ""
         print(
-            f"{replicas} replicas, {experiment.batch_size // replicas} images each; batch "
+            f"{replicas} replicas{where}, {experiment.batch_size // replicas} images each; batch "
             f"normalisation and loss over all {experiment.batch_size}; the learning rate is not "
             "scaled"
         )
@@ -250,19 +286,31 @@ def _announce(experiment: Experiment, model, plan: Plan, replicas: int, position
         print(f"resumed at step {position.step}, epoch {position.epoch + 1}")
 
 
-def _leave(signal_number: int, path, step: int) -> int:
-    print(f"\nstopped at step {step}, saved {path}; the same command goes on from there")
+def _leave(signal_number: int, path, step: int, machines: Machines) -> int:
+    if machines.writes:
+        print(f"\nstopped at step {step}, saved {path}; the same command goes on from there")
     return STOPPED + signal_number
 
 
 def define_flags() -> None:
     experiments.define_flags()
     flags.DEFINE_bool("overwrite", False, "Begin anew where the folder holds a run already.")
+    flags.DEFINE_string("coordinator", "", "Several processes: host:port of process 0.")
+    flags.DEFINE_integer(
+        "num_processes", 1, "Processes that train together, on JAX; 0: as the cluster says.", 0
+    )
+    flags.DEFINE_integer("process_id", -1, "Number of this process, from 0.")
 
 
 def main(values: flags.FlagValues) -> int:
     program.require(values, "data_dir", "model_dir")
-    return train(experiments.from_flags(values), overwrite=values.overwrite)
+    experiment = experiments.from_flags(values)
+
+    def work() -> int:
+        machines = join(values.coordinator, values.num_processes, values.process_id)
+        return train(experiment, overwrite=values.overwrite, machines=machines)
+
+    return work() if values.num_processes == 1 else supervisor.run(work, sys.argv[1:])
 
 
 if __name__ == "__main__":

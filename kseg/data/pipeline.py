@@ -160,7 +160,9 @@ def train_dataset(
     return batches.prefetch(BATCHES_AHEAD)
 
 
-def eval_dataset(data_dir, split: str, batch_size: int = 1) -> tf.data.Dataset:
+def eval_dataset(
+    data_dir, split: str, batch_size: int = 1, *, num_workers: int = 1, worker_index: int = 0
+) -> tf.data.Dataset:
     """Every image of a split once, whole and at its own size.
 
     Images of one size share a batch: padding would reach the image-level branch and change the
@@ -170,6 +172,8 @@ def eval_dataset(data_dir, split: str, batch_size: int = 1) -> tf.data.Dataset:
         data_dir: Folder of the shards.
         split: Name of the split; it may have a folder of `data_dir` before it, as in voc/val.
         batch_size: Most images of a batch.
+        num_workers: Workers among which the images are dealt out.
+        worker_index: Which of them this is, from 0.
 
     Returns:
         Dataset of uint8 images `[batch, height, width, 3]` and labels `[batch, height, width]`.
@@ -177,6 +181,7 @@ def eval_dataset(data_dir, split: str, batch_size: int = 1) -> tf.data.Dataset:
     data_dir, split = locate(data_dir, split)
     manifest = read_manifest(data_dir, split)
     records = tf.data.TFRecordDataset([str(path) for path in shard_paths(data_dir, manifest)])
+    records = records.shard(num_workers, worker_index)
 
     def example(serialized):
         record = decode_example(serialized)

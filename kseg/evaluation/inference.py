@@ -4,9 +4,11 @@ import itertools
 
 import tensorflow as tf
 
+from kseg.evaluation.network import in_graph
 from kseg.evaluation.protocol import Protocol
 from kseg.evaluation.windows import slide
 from kseg.layers import ImageNormalization, Resize
+from kseg.layers.resize import resize_in_graph
 
 
 def scorer(model, protocol: Protocol):
@@ -22,11 +24,12 @@ def scorer(model, protocol: Protocol):
         logits are averaged, else probabilities. To be called in a `tf.function` of one signature
         for all sizes. Images larger than `eval_size` fail: `Protocol.check_fits` says it better.
     """
-    resize = Resize(align_corners=aligns_corners(model))
+    network = in_graph(model)
+    align_corners = aligns_corners(model)
     activate = tf.nn.softmax if protocol.averages_probabilities else tf.identity
 
-    def network(images):
-        return model(images, training=False)
+    def resize(features, reference):
+        return resize_in_graph(features, tf.shape(reference)[1:3], align_corners)
 
     def looked_at(images, size):
         """Activated scores of the images, brought to the size of the image they came from."""
@@ -38,8 +41,8 @@ def scorer(model, protocol: Protocol):
                 protocol.window_stride,
                 model.output_shape[-1],
             )
-            return resize([scores, size])
-        return activate(resize([network(images), size]))
+            return resize(scores, size)
+        return activate(resize(network(images), size))
 
     def scores(images):
         shape = tf.shape(images)
@@ -53,7 +56,7 @@ def scorer(model, protocol: Protocol):
             for scale, laying in itertools.product(protocol.scales, protocol.layings):
                 # One look after the other: their maps would not fit into memory together.
                 with tf.control_dependencies([total]):
-                    scaled = resize([images, scaled_frame(images, scale)])
+                    scaled = resize(images, scaled_frame(images, scale))
                     looked = looked_at(lay(scaled, laying), lay(images, laying))
                 total += lay_back(looked, laying)
             total /= protocol.looks

@@ -34,6 +34,24 @@ def interpolation_matrix(size, new_size, align_corners):
     return matrix.astype("float32")
 
 
+def resize_in_graph(features, size, align_corners):
+    """The layer's resize as one TensorFlow operation, which takes a size known at run time.
+
+    Args:
+        features: float32 TensorFlow tensor `(batch, height, width, channels)`.
+        size: Height and width wanted, integers or a tensor of two.
+        align_corners: See `Resize`.
+    """
+    import tensorflow as tf
+
+    return tf.raw_ops.ResizeBilinear(
+        images=features,
+        size=tf.stack(size),
+        align_corners=align_corners,
+        half_pixel_centers=not align_corners,
+    )
+
+
 @keras.saving.register_keras_serializable(package="kseg")
 class Resize(keras.layers.Layer):
     """Resizes features to the height and width of a reference, bilinearly.
@@ -84,15 +102,7 @@ class Resize(keras.layers.Layer):
 
     def _resize(self, features, size):
         if keras.config.backend() == "tensorflow":
-            import tensorflow as tf
-
-            # One op for both conventions, and the only one that takes a size known at run time.
-            return tf.raw_ops.ResizeBilinear(
-                images=features,
-                size=tf.stack(size),
-                align_corners=self.align_corners,
-                half_pixel_centers=not self.align_corners,
-            )
+            return resize_in_graph(features, size, self.align_corners)
         height, width = features.shape[1:3]
         rows = interpolation_matrix(height, size[0], self.align_corners)
         columns = interpolation_matrix(width, size[1], self.align_corners)

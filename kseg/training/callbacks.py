@@ -72,6 +72,7 @@ class SaveEvery(StepCallback):
 
     def after_step(self, step, logs):
         if self._every and step % self._every == 0 and step < self._until:
+            _ = self.model  # to ask for it brings the state of `fit` into its variables on JAX
             self._save(step)
 
 
@@ -108,12 +109,17 @@ class RestoreMetrics(keras.callbacks.Callback):
 class StopOnSignal(keras.callbacks.Callback):
     """Ends `fit` after the running step on Ctrl-C or SIGTERM; a second signal ends it at once.
 
-    Use it as a context manager around the training: `received` is the signal's number, or None.
+    Use it as a context manager around the training.
+
+    Args:
+        agree: Function that gives every process the greatest number of all, see
+            `machines.Machines.greatest`: one that is signalled stops them all after the same step.
     """
 
-    def __init__(self):
+    def __init__(self, agree: Callable[[int], int] = int):
         super().__init__()
-        self.received: int | None = None
+        self._agree = agree
+        self._received = 0
         self._former = {}
 
     def __enter__(self):
@@ -124,8 +130,15 @@ class StopOnSignal(keras.callbacks.Callback):
     def __exit__(self, *_):
         self._restore_handlers()
 
+    def received(self) -> int | None:
+        """The number of the signal that came, or None; to be asked by all processes at once."""
+        agreed = self._agree(self._received)
+        if agreed:  # 0 would undo a signal that has come meanwhile
+            self._received = agreed
+        return agreed or None
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+        self._received = number
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:
@@ -134,5 +147,5 @@ class StopOnSignal(keras.callbacks.Callback):
         self._former = {}
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.received is not None:
+        if self.received() is not None:
             self.model.stop_training = True

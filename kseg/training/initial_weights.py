@@ -6,8 +6,28 @@ import keras
 import numpy as np
 
 from kseg.errors import UserError
+from kseg.run_folder import RunFolder
+from kseg.training.checkpoints import Checkpoints
 
 _SHOWN = 8  # layers named in a message
+
+
+def read_earlier(source: str) -> tuple[dict[str, np.ndarray], Path] | None:
+    """The weights that `--init_from` names, and the checkpoint that they lie in; None if empty.
+
+    Raises:
+        UserError: There is no such run or checkpoint, or it cannot be read.
+    """
+    path = Path(source)
+    if not source:
+        return None
+    if path.is_dir():
+        return RunFolder(path).checkpoints.read_weights("best")
+    if not path.is_file():
+        raise UserError(
+            f"`--init_from` must be the folder of a run or a checkpoint. Not found: {path}"
+        )
+    return Checkpoints(path.parent).read_weights(str(path))
 
 
 def take_weights(model: keras.Model, stored: dict[str, np.ndarray], source: str | Path) -> str:

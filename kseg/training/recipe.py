@@ -60,7 +60,8 @@ def compile_model(
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
-            layer.synchronized = replicas > 1
+            # On JAX a batch is one array over all devices, and so are its statistics.
+            layer.synchronized = replicas > 1 and keras.config.backend() == "tensorflow"
     rates = SCHEDULES[schedule](
         learning_rate,
         total_steps=max(total_steps - warm_up_steps, 1),
@@ -81,8 +82,9 @@ def compile_model(
         ),
         loss=[_loss(losses, ignore_label, class_weights, hard_pixels) for _ in model.outputs],
         loss_weights=[1.0, *[auxiliary_weight] * (len(model.outputs) - 1)],
-        # XLA runs convolutions several times slower on CPU, and breaks MirroredStrategy.
-        jit_compile=False,
+        # XLA runs TensorFlow's convolutions several times slower on CPU, and breaks
+        # MirroredStrategy. JAX without it runs operation by operation.
+        jit_compile=keras.config.backend() == "jax",
     )
     # Its variables are needed before the first step, to be restored.
     model.optimizer.build(model.trainable_variables)

@@ -21,11 +21,17 @@ class RunLog:
         csv_file: One row an epoch.
         step: Where the run stands. Points and rows of later steps are cut: the run goes through
             those steps again.
+        writes: False leaves the files alone: of several processes one writes.
     """
 
-    def __init__(self, folder: str | Path, csv_file: str | Path, step: int = 0):
-        _cut_events(Path(folder), step)
-        self.writer = tf.summary.create_file_writer(str(folder))
+    def __init__(
+        self, folder: str | Path, csv_file: str | Path, step: int = 0, *, writes: bool = True
+    ):
+        self._writes = writes
+        self.writer = tf.summary.create_noop_writer()
+        if writes:
+            _cut_events(Path(folder), step)
+            self.writer = tf.summary.create_file_writer(str(folder))
         self._csv_file = Path(csv_file)
         self._rows: list[dict] = []
         if self._csv_file.is_file():
@@ -54,6 +60,8 @@ class RunLog:
             iou: IoU by class name; only in TensorBoard.
             picture: uint8 RGB `[height, width, 3]`; only in TensorBoard.
         """
+        if not self._writes:
+            return
         self._rows.append(row)
         text = io.StringIO()
         table = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")

@@ -1,14 +1,26 @@
-"""Two replicas train to the weights of one device, on two logical CPUs of a process of its own."""
+"""Two replicas train to the weights of one device: on TensorFlow, on JAX, in two JAX processes.
 
+Each training is a process of its own, with two logical CPUs.
+"""
+
+import importlib.util
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+needs_jax = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install 'kseg[jax]'"
+)
+
 SCRIPT = """
+import sys
 import keras
 import numpy as np
 import tensorflow as tf
@@ -17,11 +29,14 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
 from kseg.layers import BatchNorm
-from kseg.training.distribution import make_strategy
+from kseg.training.distribution import make_devices
 from kseg.training.losses import pixel_weights
+from kseg.training.machines import join
 from kseg.training.recipe import compile_model
 
 STEPS, BATCH = 20, 8
+output, name, coordinator, number, index = sys.argv[1:]
+machines = join(coordinator, int(number), int(index))
 
 
 def network():
@@ -33,41 +48,90 @@ def network():
     return keras.Model(images, keras.layers.Conv2D(4, 1, name="logits")(x))
 
 
-def train(name):
-    strategy = make_strategy(name, BATCH)
-    with strategy.scope():
-        model = network()
-        compile_model(
-            model, total_steps=STEPS, steps_per_epoch=STEPS, learning_rate=0.05, momentum=0.9,
-            nesterov=True, weight_decay=1e-4, batch_norm_momentum=0.9, ignore_label=255,
-            replicas=strategy.num_replicas_in_sync,
-        )
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(STEPS * BATCH, 9, 9, 3)).astype("float32")
-    labels = rng.integers(0, 4, (STEPS * BATCH, 9, 9)).astype("uint8")
-    # The second half of each batch, one replica's, has few labelled pixels.
-    second = np.arange(STEPS * BATCH) % BATCH >= BATCH // 2
-    labels[second[:, None, None] & (rng.random(labels.shape) < 0.9)] = 255
-    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH)
+devices = make_devices(name, BATCH, processes=machines.processes)
+with devices.building():
+    model = network()
+    compile_model(
+        model, total_steps=STEPS, steps_per_epoch=STEPS, learning_rate=0.05, momentum=0.9,
+        nesterov=True, weight_decay=1e-4, batch_norm_momentum=0.9, ignore_label=255,
+        clip_norm=0.2, replicas=devices.replicas,
+    )
+rng = np.random.default_rng(0)
+images = rng.normal(size=(STEPS * BATCH, 9, 9, 3)).astype("float32")
+labels = rng.integers(0, 4, (STEPS * BATCH, 9, 9)).astype("uint8")
+# The second half of each batch, one replica's, has few labelled pixels.
+second = np.arange(STEPS * BATCH) % BATCH >= BATCH // 2
+labels[second[:, None, None] & (rng.random(labels.shape) < 0.9)] = 255
+batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH)
+if keras.config.backend() == "tensorflow":
     batches = batches.map(lambda x, y: (x, y, pixel_weights(y, 255)))
+share = BATCH // machines.processes
+own = slice(share * machines.index, share * (machines.index + 1))
+batches = batches.map(lambda *parts: tuple(part[own] for part in parts))
+with devices.fitting():
     history = model.fit(batches, verbose=0, shuffle=False)
-    return strategy.num_replicas_in_sync, history.history["loss"][0], model.get_weights()
-
-
-one, two = train("default"), train("mirrored")
-apart = max(float(np.max(np.abs(a - b))) for a, b in zip(one[2], two[2]))
-print("RESULT", one[0], two[0], one[1], two[1], apart)
+weights = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
+loss = history.history["loss"][0]
+norm = keras.ops.convert_to_numpy(model.optimizer.gradient_norm)
+# All processes have seen the whole of each batch, and can add up.
+assert machines.add_up(np.array([2**40 + machines.index])) == [
+    2**40 * machines.processes + sum(range(machines.processes))
+]
+np.savez(output, *weights, loss=loss, norm=norm, replicas=devices.replicas)
 """
 
 
-def test_two_replicas_train_to_the_weights_of_one_device():
+def start(output, backend, name, *, address="", processes=1, index=-1):
+    arguments = [output, name, address, processes, index]
+    settings = {"KERAS_BACKEND": backend}
+    if processes == 1:
+        settings["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        cwd=REPOSITORY, env=os.environ | settings, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def result(process, output):
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
+    return np.load(output)
+
+
+def free_address():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def assert_same(one, two, replicas):
     """With other numbers of ignored pixels in each replica, and batch norms, over 20 steps."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=REPOSITORY, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
-    _, one_replica, replicas, loss, mirrored_loss, apart = line.split()
-    assert (one_replica, replicas) == ("1", "2")
-    assert float(mirrored_loss) == pytest.approx(float(loss), rel=1e-5)
-    assert float(apart) < 1e-5
+    assert (one["replicas"], two["replicas"]) == (1, replicas)
+    assert set(one.files) == set(two.files)
+    assert one["norm"] > 0.2, "the gradient must be clipped at least once"
+    for name in set(one.files) - {"replicas"}:
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=needs_jax)])
+def test_two_replicas_train_to_the_weights_of_one_device(backend, tmp_path):
+    found = []
+    for name in ("default", "mirrored"):
+        output = tmp_path / f"{name}.npz"
+        found.append(result(start(output, backend, name), output))
+    assert_same(*found, replicas=2)
+
+
+@needs_jax
+@pytest.mark.slow
+def test_two_processes_train_to_the_weights_of_one(tmp_path):
+    output = tmp_path / "one.npz"
+    one = result(start(output, "jax", "default"), output)
+    address = free_address()
+    outputs = [tmp_path / f"{index}.npz" for index in range(2)]
+    both = [
+        start(path, "jax", "default", address=address, processes=2, index=index)
+        for index, path in enumerate(outputs)
+    ]
+    for two in [result(*pair) for pair in zip(both, outputs, strict=True)]:
+        assert_same(one, two, replicas=2)
