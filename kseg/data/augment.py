@@ -135,11 +135,11 @@ def nearest_good_size(size: int, output_stride: int) -> int:
 
 
 def warn_about_crop_size(crop_size: tuple[int, int], output_stride: int) -> None:
-    """Warns of a crop that a network which resizes with align_corners does not like.
+    """Warns of a crop that a network which resizes with align_corners must pad.
 
-    Such networks (the DeepLab family) put the corners of a feature map on the corners of the crop.
-    That holds at every stride if the crop is k * output_stride + 1; at other sizes features and
-    labels are up to half a feature pixel apart.
+    Such networks (the DeepLab family) put the corners of a feature map on the corners of the image.
+    That holds at every stride if its sides are k * output_stride + 1; others they pad inside to the
+    next such size, see `kseg.layers.PadToStride`, and what they compute there is not used.
 
     Args:
         crop_size: Height and width.
@@ -148,8 +148,8 @@ def warn_about_crop_size(crop_size: tuple[int, int], output_stride: int) -> None
     good = tuple(nearest_good_size(size, output_stride) for size in crop_size)
     if good != tuple(crop_size):
         warnings.warn(
-            f"`crop_size` should be k * {output_stride} + 1 for a network that aligns corners, or "
-            f"features and labels are up to half a feature pixel apart. Received: "
+            f"`crop_size` should be k * {output_stride} + 1: the network pads other sizes to the "
+            f"next such size and computes what is not used. Received: "
             f"{','.join(map(str, crop_size))}; nearest: {','.join(map(str, good))}",
             stacklevel=2,
         )
