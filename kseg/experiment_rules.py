@@ -14,7 +14,7 @@ _NAMES = {
     "strategy": STRATEGIES,
 }
 _AT_LEAST_1 = ("batch_size", "epochs", "shuffle_buffer", "log_every", "keep_checkpoints")
-_NOT_NEGATIVE = (
+_AT_LEAST_0 = (
     "scale_step",
     "learning_rate",
     "end_learning_rate",
@@ -34,7 +34,7 @@ def check(experiment) -> None:
         known(name, getattr(experiment, name), names)
     for rule, holds, names in (
         ("at least 1", lambda value: value >= 1, _AT_LEAST_1),
-        ("not negative", lambda value: value >= 0, _NOT_NEGATIVE),
+        ("at least 0", lambda value: value >= 0, _AT_LEAST_0),
         ("in [0, 1)", lambda value: 0 <= value < 1, _BELOW_1),
         ("in (0, 1]", lambda value: 0 < value <= 1, ("hard_pixels",)),
     ):

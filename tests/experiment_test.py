@@ -89,7 +89,7 @@ def test_options_left_empty_are_resolved_to_the_defaults_of_the_module():
         (["--crop_size=16"], r"each at least twice `--output_stride`"),
         (["--min_scale=2", "--max_scale=1"], r"`--min_scale` must be above 0 and at most"),
         (["--batch_size=0"], r"`--batch_size` must be at least 1. Received: 0"),
-        (["--learning_rate=-1"], r"`--learning_rate` must not be negative. Received: -1.0"),
+        (["--learning_rate=-1"], r"`--learning_rate` must be at least 0. Received: -1.0"),
         (["--momentum=1"], r"`--momentum` must be in \[0, 1\). Received: 1.0"),
         (["--context=aspp", "--merge=sum"], r"`--merge` is not taken by `--context=aspp`"),
         (["--model=unet"], r"`--model` must be one of deeplab_v3_plus, gcn_fcn, dfp_fcn"),

@@ -56,9 +56,10 @@ def events(run):
     for path in run.logs.glob("events.*"):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "images":
+                plugin = value.metadata.plugin_data.plugin_name
+                if plugin == "images":
                     pictures.add(value.tag)
-                else:
+                elif plugin == "scalars":
                     scalars[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
     return scalars, pictures
 

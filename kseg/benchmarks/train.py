@@ -126,9 +126,9 @@ def _bare_step(experiment: Experiment) -> Callable:
     compile_experiment(model, experiment, plan, ignore_label=255)
     batch = next(iter(rest_of_epoch(experiment, plan, Position(), 255)))
     batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    step = model.make_train_function()
+    model.make_train_function()
     # The loss is read, so that the step is over when the clock is.
-    return lambda: float(step(batches)["loss"])
+    return lambda: float(model.train_function(batches)["loss"])
 
 
 def _trainer_step(experiment: Experiment, folder: Path) -> float:
