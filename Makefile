@@ -4,9 +4,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # XLA's optimiser would take most of the time of the JAX tests, which check values and not speed.
 JAX_TESTS := KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-# Two processes, a file of tests each at a time: most tests keep one core busy.
-PYTEST := $(RUN) -m pytest -n 2 --dist loadfile
-ON_EVERY_BACKEND := -m "not slow and not one_backend" tests/layers tests/backbones tests/models tests/metrics_test.py
+# Two processes, a file of tests each at a time: most tests keep one core busy. Files come in the order
+# of the command line; long ones first, or one process waits for the other at the end.
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+ON_EVERY_BACKEND := -m "not slow and not one_backend" tests/models tests/backbones tests/layers tests/metrics_test.py
 
 .PHONY: demo test test-slow lint clean
 
@@ -16,7 +17,7 @@ demo: $(VENV)/core
 test: $(VENV)/test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(PYTEST) -m "not slow" tests
+	$(PYTEST) -m "not slow" tests/training tests/train_test.py tests
 	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND)
 
 test-slow: $(VENV)/torch

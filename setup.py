@@ -32,7 +32,7 @@ EXTRAS = {
     "figures": ["matplotlib>=3.10"],
     "test": [
         "pytest",
-        "pytest-xdist",
+        "pytest-xdist>=3.7",
         "ruff",
         "matplotlib>=3.10",
         "pycocotools",

@@ -63,7 +63,8 @@ def answers(backend, folder):
     return np.load(path)
 
 
-@pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_networks_and_modules_answer_as_on_tensorflow(backend, on_tensorflow, tmp_path):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed: pip install 'kseg[{backend}]'")

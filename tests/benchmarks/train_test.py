@@ -8,6 +8,7 @@ from kseg.benchmarks import train
 from kseg.errors import UserError
 
 
+@pytest.mark.slow
 def test_measures_the_program_beside_the_bare_step(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "LOG_EVERY", 2)
     monkeypatch.setattr(train, "STEPS", 6)

@@ -114,7 +114,9 @@ def assert_same(one, two, replicas):
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=needs_jax)])
+@pytest.mark.parametrize(
+    "backend", ["tensorflow", pytest.param("jax", marks=[needs_jax, pytest.mark.slow])]
+)
 def test_two_replicas_train_to_the_weights_of_one_device(backend, tmp_path):
     found = []
     for name in ("default", "mirrored"):

@@ -98,6 +98,7 @@ def rows(run):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_run_on_jax_that_is_stopped_ends_as_if_it_had_not_been(records, tmp_path):
     """Stopped in the middle of an epoch; measured on JAX and, by the same checkpoint, elsewhere."""
     (tmp_path / "experiment.flags").write_text(
