@@ -5,7 +5,6 @@ import json
 import math
 
 import pytest
-from PIL import Image
 
 from kseg import compare
 from kseg.data.datasets import VOC
@@ -99,16 +98,11 @@ def test_text_markdown_and_csv_hold_the_same_table(make_run):
     assert row == rows[0]
 
 
-def test_the_curves_are_drawn(make_run, tmp_path):
-    path = tmp_path / "curves.png"
-    compare.draw_curves([make_run("one"), make_run("two", seed=1)], path)
-    with Image.open(path) as picture:
-        colours = picture.convert("RGB").getcolors(1 << 24)
-    # White and black, and two lines of two colours.
-    assert len(colours) > 4
+def test_a_run_without_validation_has_no_curve(make_run, tmp_path):
+    assert make_run("one").curve == [(30, 0.25), (60, 0.5)]
     (tmp_path / "one" / "metrics.csv").unlink()
-    with pytest.raises(UserError, match="`--figure`: none of the runs has a val mIoU"):
-        compare.draw_curves([compare.read_run(tmp_path / "one")], path)
+    run = compare.read_run(tmp_path / "one")
+    assert run.curve == [] and math.isnan(run.best_val_miou)
 
 
 def test_what_is_no_run_is_refused(tmp_path):
