@@ -26,7 +26,8 @@ class ReceptiveField:
     photograph: absolute, summed over red, green and blue, divided by its maximum. Its square root
     is coloured by `cells.heat` and laid over the photograph, since gradients fall off so fast that
     they would be black but for a few pixels. The pixel has a cross; the square around it that holds
-    95 % of the gradient's energy is outlined, and `notes` gives its side.
+    95 % of the gradient's energy is outlined. Above a column stand the run, the winning class and
+    the side of the square; `notes` has them as text.
 
     Args:
         image: uint8 array (height, width, 3), RGB, of at most 4,000,000 pixels.
@@ -63,14 +64,15 @@ class ReceptiveField:
         gradient, winner = gradient_map(model, self._image, self._pixel)
         side = square_side(gradient, self._pixel)
         row, column = self._pixel
+        name = run.label_set.names[winner]
         self.notes.append(
-            f"receptive field: {cells.name_of(run)}, {run.label_set.names[winner]} at row {row}, "
-            f"column {column}: {SHARE:.0%} of the gradient's energy within a square of {side} "
-            "pixels"
+            f"receptive field: {cells.name_of(run)}, {name} at row {row}, column {column}: "
+            f"{SHARE:.0%} of the gradient's energy within a square of {side} pixels"
         )
         colours = cells.heat(np.sqrt(gradient / max(gradient.max(), np.finfo(np.float64).tiny)))
         mixed = np.round((1 - _HEAT) * self._image + _HEAT * colours).astype(np.uint8)
-        self._columns.append((cells.title_of(run), self._marked(mixed, side)))
+        title = f"{cells.title_of(run)}: {name}, {side} pixels"
+        self._columns.append((title, self._marked(mixed, side)))
 
     def picture(self) -> Image.Image:
         """The figure of the runs that were added."""
