@@ -3,6 +3,9 @@
 A table of what each run is and reached, as text, Markdown or CSV, and a picture of the mIoU curves.
 Runs that differ in nothing but the seed are one row, with mean and standard deviation. Runs that
 were not measured alike are not ranked.
+
+`--images`, `--features` and `--receptive_field` draw the papers' figures from the best checkpoints:
+see `kseg.figures.sheet`, `features` and `receptive_field`.
 """
 
 import csv
@@ -14,11 +17,16 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
-from kseg import counting, files, program
+from kseg import counting, files, predict, program
 from kseg.errors import UserError
 from kseg.experiment import Experiment
+from kseg.figures import curves, draw_all
+from kseg.figures.features import Features
+from kseg.figures.receptive_field import ReceptiveField
+from kseg.figures.sheet import Sheet
 from kseg.run_folder import RunFolder
 
 COLUMNS = (
@@ -66,10 +74,15 @@ class Run:
         return (str(self.measured["protocol"]), self.measured["split"], pixels)
 
     @property
+    def curve(self) -> list[tuple[int, float]]:
+        """Steps and the val mIoU measured there during training, at single scale."""
+        measured = [row for row in self.rows if row.get("val_miou")]
+        return [(int(row["step"]), float(row["val_miou"])) for row in measured]
+
+    @property
     def best_val_miou(self) -> float:
-        """The best of those measured during training, at single scale."""
-        values = [float(row["val_miou"]) for row in self.rows if row.get("val_miou")]
-        return max(values, default=math.nan)
+        """The best of `curve`."""
+        return max((miou for _, miou in self.curve), default=math.nan)
 
     @property
     def minutes(self) -> float:
@@ -206,32 +219,32 @@ def to_csv(rows: Sequence[dict[str, str]]) -> str:
     return text.getvalue()
 
 
-def draw_curves(runs: Sequence[Run], path: str | Path) -> None:
-    """Draws val mIoU against steps, a line a run.
+def asked_figures(values: flags.FlagValues, runs: Sequence[RunFolder]) -> list[draw_all.Figure]:
+    """The figures of `kseg.figures` that the flags ask for, ready for `add`.
 
     Raises:
-        UserError: matplotlib is not installed, or no run has measured anything while it trained.
+        UserError: A flag is wrong or without its partner, a file cannot be read, or the runs do
+            not fit on one sheet.
     """
+    for name, partner in (("labels", "images"), ("pixel", "receptive_field")):
+        if getattr(values, name) and not getattr(values, partner):
+            raise UserError(f"`--{name}` needs `--{partner}`")
+    figures = []
+    if values.images:
+        paths = predict.find_images(values.images, None)
+        figures.append(Sheet(runs, paths, values.labels, _read_image, predict.classifier))
+    if values.features:
+        figures.append(Features(_read_image(values.features)))
+    if values.receptive_field:
+        figures.append(ReceptiveField(_read_image(values.receptive_field), values.pixel))
+    return figures
+
+
+def _read_image(path: str | Path) -> np.ndarray:
     try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("`--figure` needs matplotlib: pip install 'kseg[figures]'") from error
-    curves = {
-        run.name: [(int(row["step"]), float(row["val_miou"])) for row in run.rows]
-        for run in runs
-        if run.rows and run.rows[0].get("val_miou")
-    }
-    if not curves:
-        raise UserError("`--figure`: none of the runs has a val mIoU in its metrics.csv")
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    axes.set(xlabel="step", ylabel="val mIoU", title="mIoU while training")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with files.atomic_path(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+        return predict.read_image(path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 _WRITERS = {".md": to_markdown, ".csv": to_csv}
@@ -240,6 +253,12 @@ _WRITERS = {".md": to_markdown, ".csv": to_csv}
 def define_flags() -> None:
     flags.DEFINE_list("output", [], "Files to write the table to, .md or .csv.")
     flags.DEFINE_string("figure", "", "File to draw the mIoU curves to, .png; empty: none.")
+    flags.DEFINE_string("images", "", "Glob of photographs, in quotes, for sheet.png: a row each.")
+    flags.DEFINE_string("labels", "", "Folder of masks NAME.png for the last column of --images.")
+    flags.DEFINE_string("features", "", "Photograph for features.png: maps of each dilation rate.")
+    flags.DEFINE_string("receptive_field", "", "Photograph for receptive_field.png: gradients.")
+    flags.DEFINE_list("pixel", [], "ROW,COLUMN of --receptive_field; empty: the middle.")
+    flags.DEFINE_string("output_dir", "", "Folder of these; empty: that of the first --output.")
 
 
 def main(values: flags.FlagValues, folders: list[str]) -> int:
@@ -253,12 +272,17 @@ def main(values: flags.FlagValues, folders: list[str]) -> int:
     if values.figure and not values.figure.endswith(".png"):
         raise UserError(f"`--figure` must end in .png. Received: {values.figure}")
     runs = [read_run(folder) for folder in folders]
+    run_folders = [RunFolder(folder) for folder in folders]
+    figures = asked_figures(values, run_folders)
     rows = table(runs)
     print(to_text(rows))
     for path in outputs:
         files.write_text(path, _WRITERS[path.suffix](rows))
     if values.figure:
-        draw_curves(runs, values.figure)
+        curves.draw({run.name: run.curve for run in runs}, values.figure)
+    if figures:
+        default = outputs[0].parent if outputs else "."
+        draw_all.draw(figures, run_folders, values.output_dir or default)
     differences = protocol_differences(runs)
     if not differences:
         return 0

@@ -3,15 +3,18 @@
 import csv
 import json
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from kseg import compare
+from kseg import compare, pictures, predict
 from kseg.data.datasets import VOC
 from kseg.errors import UserError
 from kseg.experiment import Experiment
 from kseg.run_folder import RunFolder
+from kseg.training.checkpoints import Position
 
 TINY = {
     "decoder": False, "dilation_rates": (1,), "filters": 8, "crop_size": (33, 33), "batch_size": 2,
@@ -99,18 +102,85 @@ def test_text_markdown_and_csv_hold_the_same_table(make_run):
     assert row == rows[0]
 
 
-def test_the_curves_are_drawn(make_run, tmp_path):
-    path = tmp_path / "curves.png"
-    compare.draw_curves([make_run("one"), make_run("two", seed=1)], path)
-    with Image.open(path) as picture:
-        colours = picture.convert("RGB").getcolors(1 << 24)
-    # White and black, and two lines of two colours.
-    assert len(colours) > 4
+def test_a_run_without_validation_has_no_curve(make_run, tmp_path):
+    assert make_run("one").curve == [(30, 0.25), (60, 0.5)]
     (tmp_path / "one" / "metrics.csv").unlink()
-    with pytest.raises(UserError, match="`--figure`: none of the runs has a val mIoU"):
-        compare.draw_curves([compare.read_run(tmp_path / "one")], path)
+    run = compare.read_run(tmp_path / "one")
+    assert run.curve == [] and math.isnan(run.best_val_miou)
 
 
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="no run in"):
         compare.read_run(tmp_path)
+
+
+def flags(**given):
+    """The flags of the program as `main` takes them."""
+    names = ("figure", "images", "labels", "features", "receptive_field", "output_dir")
+    return SimpleNamespace(**{name: "" for name in names} | {"output": [], "pixel": []} | given)
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    path = tmp_path / "photographs" / "a.png"
+    path.parent.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 49, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_the_figures_are_drawn_from_the_checkpoints_beside_the_table(
+    make_run, photograph, tmp_path, capsys
+):
+    folders, masks = [], []
+    for name, context in (("one", "ksac"), ("two", "none")):
+        options = {"dilation_rates": None} if context == "none" else {}
+        make_run(name, 0.5, context=context, **options)
+        run = RunFolder(tmp_path / name)
+        model = run.experiment.build_model(VOC.num_classes)
+        model.compile("sgd")
+        run.checkpoints.save(model, Position(step=1))
+        masks.append(predict.classifier(model)(predict.read_image(photograph)[None])[0].numpy())
+        folders.append(str(run.path))
+    assert (masks[0] != masks[1]).any()
+    (tmp_path / "masks").mkdir()
+    pictures.save_palette_png(tmp_path / "masks" / "a.png", masks[0] * 0 + 7, VOC.colours)
+    values = flags(
+        output=[str(tmp_path / "tables" / "table.md")], images=str(photograph.parent / "*.png"),
+        labels=str(tmp_path / "masks"), features=str(photograph), receptive_field=str(photograph),
+        pixel=["16", "32"],
+    )  # fmt: skip
+    (tmp_path / "tables").mkdir()
+    assert compare.main(values, folders) == 0
+    printed = capsys.readouterr().out
+    assert "features: two has no dilation rates, left out" in printed
+    for name, mask in zip(("one", "two"), masks, strict=True):
+        winner = VOC.names[mask[16, 32]]
+        assert f"receptive field: {name}, {winner} at row 16, column 32: 95% of" in printed
+    written = sorted(path.name for path in (tmp_path / "tables").iterdir())
+    assert written == ["features.png", "receptive_field.png", "sheet.png", "table.md"]
+    sheet = np.asarray(Image.open(tmp_path / "tables" / "sheet.png"))
+    for column, mask in enumerate([*masks, masks[0] * 0 + 7], start=1):
+        expected = pictures.fitted(pictures.colourise(mask, VOC.colours), 240)
+        top, left = 52 + (240 - len(expected)) // 2, 8 + column * 248
+        cell = sheet[top : top + len(expected), left : left + 240]
+        np.testing.assert_array_equal(cell, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"labels": "masks"}, "`--labels` needs `--images`"),
+        ({"pixel": ["1", "2"]}, "`--pixel` needs `--receptive_field`"),
+        ({"images": "nowhere/*.jpg"}, r"`--images` must match at least one file.*nowhere/\*\.jpg"),
+        ({"features": "nowhere.jpg"}, r"nowhere\.jpg: cannot be read: No such file"),
+        ({"receptive_field": "nowhere.jpg"}, r"nowhere\.jpg: cannot be read: No such file"),
+    ],
+)
+def test_wrong_flags_of_figures_are_named_before_anything_is_drawn(
+    make_run, tmp_path, capsys, given, message
+):
+    make_run("one")
+    with pytest.raises(UserError, match=message):
+        compare.main(flags(**given), [str(tmp_path / "one")])
+    assert capsys.readouterr().out == ""

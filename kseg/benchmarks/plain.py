@@ -48,7 +48,7 @@ class PlainKSAC(KSAC):
         super().__init__(filters, **options)
         self._convolve = convolve
 
-    def _rate_maps(self, features):
+    def _convolutions(self, features):
         kernel = ops.convert_to_tensor(self.kernel)
         return self._convolve(features, kernel, self.dilation_rates)
 

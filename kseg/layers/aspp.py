@@ -97,7 +97,11 @@ class ASPP(ContextModule):
         return 1 + len(self.atrous)
 
     def branches(self, features, training):
-        return [branch(features, training=training) for branch in (self.first, *self.atrous)]
+        first = self.first(features, training=training)
+        return [first, *self.rate_maps(features, training)]
+
+    def rate_maps(self, features, training=None):
+        return [branch(features, training=training) for branch in self.atrous]
 
     def get_config(self):
         return {

@@ -14,6 +14,11 @@ class ContextModule(keras.layers.Layer):
     creates, builds in `build_branches` and computes in `branches`. The names of the sublayers are
     keys of checkpoints.
 
+    A module with `dilation_rates` computes the branches of these in `rate_maps(features,
+    training=None)`: a list with the map `(batch, height, width, filters)` of each rate, after its
+    normalisation and ReLU, in the order of the rates. It may be called by itself, to see what each
+    rate gives; other modules have no such method.
+
     Args:
         filters: Integer. Channels of each branch and of the output.
         dropout_rate: Float in [0, 1). Share of outputs dropped in training.

@@ -92,15 +92,18 @@ class KSAC(ContextModule):
         return 2 if self.merge == "sum" else 1 + len(self.norms)
 
     def branches(self, features, training):
-        # The ReLU stands before the sum: each rate may only add evidence.
-        maps = [
-            ops.relu(norm(rate_map, training=training))
-            for norm, rate_map in zip(self.norms, self._rate_maps(features), strict=True)
-        ]
+        maps = self.rate_maps(features, training)
         pointwise = self.pointwise(features, training=training)
         return [pointwise, sum(maps)] if self.merge == "sum" else [pointwise, *maps]
 
-    def _rate_maps(self, features):
+    def rate_maps(self, features, training=None):
+        # The ReLU stands before the sum: each rate may only add evidence.
+        return [
+            ops.relu(norm(rate_map, training=training))
+            for norm, rate_map in zip(self.norms, self._convolutions(features), strict=True)
+        ]
+
+    def _convolutions(self, features):
         return shared_atrous_conv(features, self.kernel, self.dilation_rates)
 
     def get_config(self):

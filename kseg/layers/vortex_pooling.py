@@ -110,12 +110,25 @@ class VortexPooling(ContextModule):
         return len(branches)
 
     def branches(self, features, training):
+        averages = self._averages(features)
+        maps = self._convolved(averages, training)
+        if self.module == "B":
+            return maps
+        return [self.pointwise(averages[0], training=training), *maps]
+
+    def rate_maps(self, features, training=None):
+        return self._convolved(self._averages(features), training)
+
+    def _averages(self, features):
+        """The features averaged over the window of each rate; in module A one window for all."""
         if self.module == "A":
-            pooled = average_pool(features, self.pool_size)
-            return [branch(pooled, training=training) for branch in (self.pointwise, *self.atrous)]
+            return [average_pool(features, self.pool_size)] * len(self.atrous)
+        return [average_pool(features, rate) for rate in self.dilation_rates]
+
+    def _convolved(self, averages, training):
         return [
-            branch(average_pool(features, rate), training=training)
-            for rate, branch in zip(self.dilation_rates, self.atrous, strict=True)
+            branch(average, training=training)
+            for average, branch in zip(averages, self.atrous, strict=True)
         ]
 
     def get_config(self):
