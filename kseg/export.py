@@ -26,7 +26,7 @@ from kseg import program
 from kseg.data.datasets import LabelSet
 from kseg.data.records import decode_image
 from kseg.errors import UserError
-from kseg.predict import classifier
+from kseg.evaluation.inference import classifier
 from kseg.run_folder import RunFolder
 
 IMAGES_SIGNATURE = "serving_default"

@@ -21,9 +21,9 @@ from kseg.data.pipeline import eval_dataset, train_steps
 from kseg.data.records import Manifest, read_manifest
 from kseg.errors import UserError
 from kseg.evaluate import Evaluator
+from kseg.evaluation.inference import classifier
 from kseg.experiment import Experiment
 from kseg.models import without_auxiliary
-from kseg.predict import classifier
 from kseg.run_folder import RunFolder
 from kseg.training.assembly import compile_experiment, rest_of_epoch
 from kseg.training.callbacks import (

@@ -10,6 +10,7 @@ from PIL import Image
 from kseg import predict
 from kseg.data.datasets import VOC, LabelSet
 from kseg.errors import UserError
+from kseg.evaluation.inference import classifier
 
 LABELS = LabelSet(names=("dark", "bright"), colours=((10, 20, 30), (200, 100, 0)))
 
@@ -37,7 +38,7 @@ def write_image(path, height=5, width=9, red=200):
 def test_labels_have_the_size_of_the_image_and_the_class_of_each_pixel(model):
     image = np.zeros((3, 7, 3), np.uint8)
     image[1, 2:4, 0] = 255
-    labels = predict.classifier(model)(image[np.newaxis])[0].numpy()
+    labels = classifier(model)(image[np.newaxis])[0].numpy()
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, image[..., 0] // 255)
 
@@ -76,7 +77,7 @@ def test_a_bad_image_is_named_and_the_others_go_on(model, tmp_path):
     for failure, name, reason in zip(
         failures,
         ("b.png", "c.png", "d.jpg", "e.bmp"),
-        ("not a picture", "at most 5000 pixels", "damaged", "must be JPEG or PNG"),
+        ("not a picture", "at most 5000 pixels", "damaged", "must be JPEG, PNG or TIFF"),
         strict=True,
     ):
         assert failure.startswith(str(tmp_path / name)) and reason in failure
