@@ -28,7 +28,7 @@ EXTRAS = {
     "crf": ["pydensecrf2==1.1"],
     "sbd": ["scipy"],
     "coco": ["pycocotools"],
-    "geo": ["rasterio"],
+    "geo": ["rasterio>=1.4"],
     "figures": ["matplotlib>=3.10"],
     "test": [
         "pytest",
@@ -36,6 +36,7 @@ EXTRAS = {
         "ruff",
         "matplotlib>=3.10",
         "pycocotools",
+        "rasterio>=1.4",
         "scipy",
         "scikit-learn",
     ],

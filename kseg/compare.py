@@ -20,13 +20,15 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from kseg import counting, files, predict, program
+from kseg import counting, files, program
 from kseg.errors import UserError
+from kseg.evaluation.inference import classifier
 from kseg.experiment import Experiment
 from kseg.figures import curves, draw_all
 from kseg.figures.features import Features
 from kseg.figures.receptive_field import ReceptiveField
 from kseg.figures.sheet import Sheet
+from kseg.prediction.images import find_images, read_image
 from kseg.run_folder import RunFolder
 
 COLUMNS = (
@@ -231,8 +233,8 @@ def asked_figures(values: flags.FlagValues, runs: Sequence[RunFolder]) -> list[d
             raise UserError(f"`--{name}` needs `--{partner}`")
     figures = []
     if values.images:
-        paths = predict.find_images(values.images, None)
-        figures.append(Sheet(runs, paths, values.labels, _read_image, predict.classifier))
+        paths = find_images(values.images, None)
+        figures.append(Sheet(runs, paths, values.labels, _read_image, classifier))
     if values.features:
         figures.append(Features(_read_image(values.features)))
     if values.receptive_field:
@@ -242,7 +244,7 @@ def asked_figures(values: flags.FlagValues, runs: Sequence[RunFolder]) -> list[d
 
 def _read_image(path: str | Path) -> np.ndarray:
     try:
-        return predict.read_image(path)
+        return read_image(path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

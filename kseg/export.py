@@ -31,7 +31,7 @@ from kseg import files, program
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 from kseg.exporting import litert, onnx, saved_model, warm_up
-from kseg.predict import MAX_PIXELS
+from kseg.prediction.images import MAX_PIXELS
 from kseg.run_folder import RunFolder
 
 LABELS_FILE = "labels.json"

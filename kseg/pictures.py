@@ -171,11 +171,28 @@ def contact_sheet(
             left = _MARGIN + column * step + (cell_size - cell.width) // 2
             sheet.paste(cell, (left, row_top + head + (cell_size - cell.height) // 2))
     for name, colour, (left, down) in zip(names, colours, legend, strict=True):
-        down += legend_top
-        box = (left, down + 2, left + _TEXT_SIZE, down + 2 + _TEXT_SIZE)
-        draw.rectangle(box, fill=tuple(int(value) for value in colour), outline="black")
-        draw.text((left + _TEXT_SIZE + 5, down), name, fill="black", font=font)
+        _draw_entry(draw, (left, down + legend_top), name, colour, font)
     return sheet
+
+
+def legend(names: Sequence[str], colours: Sequence[Colour]) -> Image.Image:
+    """Returns a picture with a line for each class: its colour, its id and its name.
+
+    Args:
+        names: Class names, in the order of the class ids.
+        colours: One (red, green, blue) per name.
+
+    Returns:
+        Pillow image in mode RGB.
+    """
+    font = ImageFont.load_default(_TEXT_SIZE)
+    lines = [f"{index}  {name}" for index, name in enumerate(names)]
+    width = _TEXT_SIZE + 5 + int(max(map(font.getlength, lines))) + 2 * _MARGIN
+    picture = Image.new("RGB", (width, len(lines) * _LINE + 2 * _MARGIN), "white")
+    draw = ImageDraw.Draw(picture)
+    for index, (line, colour) in enumerate(zip(lines, colours, strict=True)):
+        _draw_entry(draw, (_MARGIN, _MARGIN + index * _LINE), line, colour, font)
+    return picture
 
 
 def fitted(picture: np.ndarray, size: int) -> np.ndarray:
@@ -248,6 +265,14 @@ def _checked_rgb(image: np.ndarray) -> np.ndarray:
             f"Received: {image.dtype} of shape {image.shape}."
         )
     return image
+
+
+def _draw_entry(draw, place, text, colour, font) -> None:
+    """Draws one entry of a legend, its upper left corner at `place`."""
+    left, top = place
+    box = (left, top + 2, left + _TEXT_SIZE, top + 2 + _TEXT_SIZE)
+    draw.rectangle(box, fill=tuple(int(value) for value in colour), outline="black")
+    draw.text((left + _TEXT_SIZE + 5, top), text, fill="black", font=font)
 
 
 def _legend_places(names, font, width) -> list[tuple[int, int]]:

@@ -1,136 +1,61 @@
-"""Draws what a trained run predicts: python -m kseg.predict --model_dir=runs/X --images='GLOB'.
+"""Draws what a trained run predicts: python -m kseg.predict --model_dir=runs/X --images=WHERE.
 
-For each image it writes `labels/NAME.png`, a palette PNG of class ids at the image's own size, and
-`overlays/NAME.png`, the image with the classes laid over it; for the first few also a contact
-sheet. NAME is the path of the image below the part of the glob that holds no wildcard, so images
-of one name in different folders stay apart.
+`--images` is a glob in quotes, a folder (all JPEG, PNG and TIFF files below it), or a `.txt` list
+with a path on each line, relative to the list's folder. In `--output_dir`, for each image:
+
+    labels/NAME.png         palette PNG of class ids at the image's own size
+    overlays/NAME.png       the image with the classes laid over it
+    probabilities/NAME.npz  with --probabilities: float16 (height, width, classes) under the key
+                            `probabilities`
+
+besides `legend.png` and, of the first few images, `contact_sheet.png`. NAME is the path of the
+image below the folder, the part of the glob without wildcard, or the deepest folder that holds the
+whole list, so images of one name in different folders stay apart.
+
+By default the network looks once at the whole image; the flags of `kseg.evaluate` (`--scales`,
+`--flip`, `--crf` ...) apply. `--tile=HEIGHT,WIDTH` cuts larger images into overlapping tiles, see
+`kseg.evaluation.tiles`: less memory, and with a network that sees further than `--overlap / 2`, or
+the mean of the image, somewhat other scores. Protocol and CRF then apply to each tile by itself.
+
+TIFFs (extra `geo`; three bands of uint8 or more, of which the first are red, green, blue) always
+go by tiles, 1024,1024 by default, are read and written by window, and give TIFFs at the same place
+on earth: labels with palette, overlay, and a float32 band of probabilities for each class. They
+are not on the contact sheet.
 
 `--submission=DIR` writes the palette PNGs that the PASCAL VOC server takes, besides or instead, to
 `DIR/results/VOC2012/Segmentation/comp6_test_cls/`; `tar -czf x.tgz -C DIR results` packs them.
 """
 
-import glob
-import io
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import flags
-from PIL import Image
 from tqdm import tqdm
 
 from kseg import pictures, program
 from kseg.data.datasets import VOC, LabelSet
-from kseg.data.records import decode_image
 from kseg.errors import UserError
-from kseg.evaluation.network import in_graph, leave_gpus_to_jax
+from kseg.evaluation import protocol as protocols
+from kseg.evaluation.network import leave_gpus_to_jax
+from kseg.evaluation.protocol import Protocol
+from kseg.evaluation.tiles import Tiling
+from kseg.prediction.images import (
+    MAX_PIXELS,
+    MAX_TILED_PIXELS,
+    find_images,
+    is_tiff,
+    read_image,
+)
+from kseg.prediction.look import Look
+from kseg.prediction.outputs import draw, draw_tiff, save_probabilities
 from kseg.run_folder import RunFolder
 
 CELL_SIZE = 240
 # Segmentation, trained on other data than VOC's own as well; comp5 is for VOC's alone.
 SUBMISSION = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
-MAX_PIXELS = 20_000_000  # About 3.5 GB of logits and their resize at 21 classes.
-
-
-def classifier(model: keras.Model) -> tf.types.experimental.PolymorphicFunction:
-    """The graph from images to class ids that prediction, export and training's pictures share.
-
-    Args:
-        model: A network of `kseg.models`: RGB 0..255 in, logits of the input's size out.
-
-    Returns:
-        `tf.function` of uint8 images `[batch, height, width, 3]`, RGB, any size; gives uint8 class
-        ids `[batch, height, width]`, the lower id where two classes tie.
-    """
-
-    network = in_graph(model)
-
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
-    def classify(images):
-        logits = network(tf.cast(images, tf.float32))
-        return tf.cast(tf.argmax(logits, axis=-1), tf.uint8)
-
-    return classify
-
-
-def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads a JPEG or PNG file with the decoder that training used.
-
-    Args:
-        path: File to read.
-        max_pixels: Larger images are refused by their header, before any pixel is decoded.
-
-    Returns:
-        uint8 array (height, width, 3), RGB.
-
-    Raises:
-        UserError: If the file is no whole JPEG or PNG, or too large; the message has no path.
-    """
-    try:
-        contents = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Judged below.
-            with Image.open(io.BytesIO(contents)) as header:
-                kind, (width, height) = header.format, header.size
-    except Image.DecompressionBombError as error:
-        raise UserError(f"images must hold at most {max_pixels} pixels. {error}") from error
-    except Exception as error:  # Damaged headers make Pillow raise errors of many types.
-        raise UserError("not a picture that can be read") from error
-    # MPO is what several cameras write: a JPEG with more pictures behind it.
-    if kind not in ("JPEG", "MPO", "PNG"):
-        raise UserError(f"images must be JPEG or PNG. Received: {kind}")
-    if width * height > max_pixels:
-        raise UserError(
-            f"images must hold at most {max_pixels} pixels (`--max_pixels`). "
-            f"Received: {width} x {height}"
-        )
-    try:
-        return decode_image(tf.constant(contents)).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise UserError(f"damaged picture: {error.message.splitlines()[0]}") from error
-
-
-def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str, Path]:
-    """Returns the images that a glob names, by the name that their outputs get.
-
-    Args:
-        pattern: Glob; `**` stands for any number of folders. Files under the outputs of an earlier
-            run in `output_dir` are left out.
-        output_dir: Where the outputs will go; None where there are none of these.
-
-    Returns:
-        Name without suffix, relative to the part of the glob without wildcard -> path; sorted.
-
-    Raises:
-        UserError: If nothing matches, or two images would write the same outputs.
-    """
-    parts = ("labels", "overlays") if output_dir else ()
-    outputs = [Path(output_dir).resolve() / part for part in parts]
-    paths = [
-        path
-        for path in map(Path, sorted(glob.glob(pattern, recursive=True)))
-        if path.is_file() and not any(path.resolve().is_relative_to(one) for one in outputs)
-    ]
-    if not paths:
-        raise UserError(f"`--images` must match at least one file. No match for: {pattern}")
-    root = _fixed_folder(pattern)
-    images: dict[str, Path] = {}
-    for path in paths:
-        name = path.relative_to(root).with_suffix("").as_posix()
-        if name in images:
-            raise UserError(
-                f"two images would write the same outputs ({name}.png): {images[name]} and "
-                f"{path}. Narrow `--images` to one of them"
-            )
-        images[name] = path
-    return images
 
 
 def predict(
@@ -139,9 +64,12 @@ def predict(
     images: dict[str, Path],
     output_dir: str | os.PathLike | None,
     *,
+    protocol: Protocol | None = None,
+    tiling: Tiling | None = None,
+    probabilities: bool = False,
     alpha: float = 0.5,
     sheet_rows: int = 8,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     submission: str | os.PathLike | None = None,
 ) -> list[str]:
     """Writes the pictures of all images; one that cannot be read does not stop the others.
@@ -151,45 +79,71 @@ def predict(
         label_set: Names and colours of its classes.
         images: Output name -> path, as `find_images` returns it.
         output_dir: Folder to write to; made if missing. Each file appears whole or not at all.
-            None: no masks, overlays and contact sheet.
+            None: only the submission.
+        protocol: How the network looks at an image or a tile. By default once, at the whole.
+        tiling: How images larger than a tile are cut. None: TIFFs as `Tiling.of(model)` says,
+            others not.
+        probabilities: Whether the class probabilities are written, too.
         alpha: Weight of the class colours in the overlays.
         sheet_rows: Images on `contact_sheet.png`; 0 for none.
-        max_pixels: Size above which an image is refused.
+        max_pixels: Size above which an image that is no TIFF is refused. None: 20 million, with
+            `tiling` 170 million.
         submission: Folder of a submission to the PASCAL VOC server; None: none is written.
 
     Returns:
         One message per image that failed, with its path.
 
     Raises:
-        UserError: A submission of other classes than VOC's, or of images that share a name.
+        UserError: A submission of other classes than VOC's, or of images that share a name; a
+            protocol whose package is not installed, or that tiles do not fit.
     """
     if submission is not None:
         check_submission(label_set, images)
-    classify = classifier(model)
+    look = Look(model, protocol)
+    if tiling and protocol:
+        protocol.check_fits(*tiling.tile)
+    if max_pixels is None:
+        max_pixels = MAX_TILED_PIXELS if tiling else MAX_PIXELS
+    options = {"alpha": alpha, "probabilities": probabilities and output_dir is not None}
     failures, rows = [], []
-    for name, path in tqdm(images.items(), desc="predict", unit="image"):
-        try:
-            image = read_image(path, max_pixels)
-        except UserError as error:
-            failures.append(f"{path}: {error}")
-            tqdm.write(f"skipped {failures[-1]}")
-            continue
-        labels = classify(image[np.newaxis])[0].numpy()
+
+    def file_of(part, name, suffix=".png"):
+        file = Path(output_dir) / part / f"{name}{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
+
+    def draw_one(name, path):
+        if is_tiff(path):
+            if submission is not None:
+                raise UserError("`--submission` takes no TIFF")
+            cut = tiling or Tiling.of(model)
+            draw_tiff(look, path, name, output_dir, label_set, tiling=cut, **options)
+            return
+        image = read_image(path, max_pixels)
+        labels, mixed, found = draw(look, image, label_set, tiling=tiling, **options)
         if submission is not None:
             file = Path(submission) / SUBMISSION / f"{Path(name).name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             pictures.save_palette_png(file, labels, VOC.colours)
         if output_dir is None:
-            continue
-        mixed = pictures.overlay(image, labels, label_set.colours, alpha)
-        files = [Path(output_dir) / part / f"{name}.png" for part in ("labels", "overlays")]
-        for file in files:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        pictures.save_palette_png(files[0], labels, label_set.colours)
-        pictures.save_picture(files[1], mixed)
+            return
+        pictures.save_palette_png(file_of("labels", name), labels, label_set.colours)
+        pictures.save_picture(file_of("overlays", name), mixed)
+        if found is not None:
+            save_probabilities(file_of("probabilities", name, ".npz"), found)
         if len(rows) < sheet_rows:
             prediction = pictures.colourise(labels, label_set.colours)
             rows.append([pictures.fitted(one, CELL_SIZE) for one in (image, mixed, prediction)])
+
+    for name, path in tqdm(images.items(), desc="predict", unit="image"):
+        try:
+            draw_one(name, path)
+        except UserError as error:
+            failures.append(f"{path}: {error}")
+            tqdm.write(f"skipped {failures[-1]}")
+    if output_dir is not None and len(failures) < len(images):
+        legend = pictures.legend(label_set.names, label_set.colours)
+        pictures.save_picture(Path(output_dir) / "legend.png", legend)
     if rows:
         save_sheet(
             Path(output_dir) / "contact_sheet.png", rows, label_set, ("overlay", "prediction")
@@ -233,30 +187,58 @@ def save_sheet(
 def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("model_dir", "", "Folder of a run, as kseg.train wrote it.")
-    flags.DEFINE_string("images", "", "Glob of JPEG or PNG files, in quotes; ** means any folders.")
-    flags.DEFINE_string("output_dir", "", "Folder for labels/, overlays/ and contact_sheet.png.")
+    flags.DEFINE_string(
+        "images", "", "Glob in quotes (** means any folders), folder, or .txt list of images."
+    )
+    flags.DEFINE_string("output_dir", "", "Folder for labels/, overlays/, legend.png ...")
     flags.DEFINE_string("submission", "", "Folder of a submission to the PASCAL VOC server.")
     flags.DEFINE_string("checkpoint", "best", "best, newest, or the path of a checkpoint file.")
+    flags.DEFINE_bool("probabilities", False, "Write the probabilities of the classes, too.")
+    flags.DEFINE_list(
+        "tile",
+        [],
+        "Height,width of the tiles of larger images, multiples of the network's stride, one number "
+        "for both; empty: images are looked at whole, TIFFs by 1024,1024.",
+    )
+    flags.DEFINE_integer(
+        "overlap",
+        None,
+        "Pixels by which a tile reaches into the part of each neighbour; unset: an eighth of it.",
+    )
     flags.DEFINE_float("alpha", 0.5, "Weight of the class colours in overlays.", 0, 1)
     flags.DEFINE_integer("sheet_rows", 8, "Images on the contact sheet; 0: none.", 0)
-    flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger images are skipped.", 1)
+    flags.DEFINE_integer(
+        "max_pixels",
+        None,
+        f"Larger images are skipped, TIFFs aside; unset: {MAX_PIXELS}, or {MAX_TILED_PIXELS} with "
+        "--tile.",
+        1,
+    )
+    protocols.define_flags()
 
 
 def main(values: flags.FlagValues) -> int:
-    """Predicts every image of a glob; returns 1 if any could not be read."""
+    """Predicts every image that `--images` names; returns 1 if any could not be read."""
     program.require(values, "model_dir", "images")
     if not values.submission:
         program.require(values, "output_dir")
     leave_gpus_to_jax()
+    protocol = protocols.from_flags(values)
+    tile = protocols.numbers(values, "tile", int)
+    if values.overlap is not None and not tile:
+        raise UserError("`--overlap` goes with `--tile` alone")
     # Before the model: it takes seconds.
     images = find_images(values.images, values.output_dir or None)
     run = RunFolder(values.model_dir)
-    model = run.load_model(checkpoint=values.checkpoint)
+    model = run.load_model(values.checkpoint, protocol.applied_to(run.experiment))
     failures = predict(
         model,
         run.label_set,
         images,
         values.output_dir or None,
+        protocol=protocol,
+        tiling=Tiling.of(model, tile, values.overlap) if tile else None,
+        probabilities=values.probabilities,
         alpha=values.alpha,
         sheet_rows=values.sheet_rows,
         max_pixels=values.max_pixels,
@@ -264,20 +246,10 @@ def main(values: flags.FlagValues) -> int:
     )
     done = len(images) - len(failures)
     folders = " and ".join(filter(None, (values.output_dir, values.submission)))
-    print(f"{done} of {len(images)} images predicted; pictures in {folders}")
+    print(f"{done} of {len(images)} images predicted ({protocol}); pictures in {folders}")
     for failure in failures:
         print(f"skipped {failure}")
     return 1 if failures else 0
-
-
-def _fixed_folder(pattern: str) -> Path:
-    """Returns the folders of a glob before its first wildcard."""
-    parts = []
-    for part in Path(pattern).parent.parts:
-        if glob.has_magic(part):
-            break
-        parts.append(part)
-    return Path(*parts)
 
 
 if __name__ == "__main__":

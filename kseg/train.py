@@ -22,10 +22,10 @@ from kseg.data.pipeline import eval_dataset, train_steps
 from kseg.data.records import Manifest, read_manifest
 from kseg.errors import UserError
 from kseg.evaluate import Evaluator
+from kseg.evaluation.inference import classifier
 from kseg.evaluation.network import leave_gpus_to_jax
 from kseg.experiment import Experiment
 from kseg.models import without_auxiliary
-from kseg.predict import classifier
 from kseg.run_folder import RunFolder
 from kseg.training import supervisor
 from kseg.training.assembly import (

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kseg import compare, pictures, predict
+from kseg import compare, pictures
 from kseg.data.datasets import VOC
 from kseg.errors import UserError
+from kseg.evaluation.inference import classifier
 from kseg.experiment import Experiment
+from kseg.prediction.images import read_image
 from kseg.run_folder import RunFolder
 from kseg.training.checkpoints import Position
 
@@ -140,7 +142,7 @@ def test_the_figures_are_drawn_from_the_checkpoints_beside_the_table(
         model = run.experiment.build_model(VOC.num_classes)
         model.compile("sgd")
         run.checkpoints.save(model, Position(step=1))
-        masks.append(predict.classifier(model)(predict.read_image(photograph)[None])[0].numpy())
+        masks.append(classifier(model)(read_image(photograph)[None])[0].numpy())
         folders.append(str(run.path))
     assert (masks[0] != masks[1]).any()
     (tmp_path / "masks").mkdir()

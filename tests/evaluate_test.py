@@ -6,7 +6,6 @@ import json
 import keras
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
 from kseg import evaluate as evaluation
@@ -19,6 +18,7 @@ from kseg.experiment import Experiment
 from kseg.metrics import near_border
 from kseg.run_folder import RunFolder
 from kseg.training.checkpoints import Position
+from tests import program_calls
 from tests.data import shards
 
 SIZES = [(40, 33), (33, 40), (40, 33), (40, 33), (33, 40), (49, 33), (40, 33)]
@@ -111,16 +111,7 @@ def test_other_rates_and_strides_take_the_trained_weights(run, records):
 
 
 def call_main(*arguments):
-    """Runs the program in this process, with flags of its own."""
-    defined = set(flags.FLAGS)
-    evaluation.define_flags()
-    try:
-        flags.FLAGS(["evaluate", *map(str, arguments)])
-        evaluation.main(flags.FLAGS)
-    finally:
-        for name in set(flags.FLAGS) - defined:
-            delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
+    program_calls.call_main(evaluation, *arguments)
 
 
 def test_the_program_writes_table_json_csv_and_picture(run, records, tmp_path, capsys):

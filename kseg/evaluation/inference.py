@@ -7,8 +7,10 @@ import tensorflow as tf
 from kseg.evaluation.network import in_graph
 from kseg.evaluation.protocol import Protocol
 from kseg.evaluation.windows import slide
-from kseg.layers import ImageNormalization, Resize
+from kseg.layers import ImageNormalization, PadToStride, Resize
 from kseg.layers.resize import resize_in_graph
+
+COARSEST_STRIDE = 32  # What every output stride of `kseg.models` divides.
 
 
 def scorer(model, protocol: Protocol):
@@ -81,6 +83,29 @@ def probabilities(model, protocol: Protocol):
     return lambda images: tf.nn.softmax(scores(images))
 
 
+def classifier(
+    model, protocol: Protocol | None = None
+) -> tf.types.experimental.PolymorphicFunction:
+    """The graph from images to class ids that prediction, export and training's pictures share.
+
+    Args:
+        model: A network of `kseg.models`: RGB 0..255 in, logits of the input's size out.
+        protocol: How often and in which ways it looks; `crf` is not part of the graph. By default
+            once, at the whole image.
+
+    Returns:
+        `tf.function` of uint8 images `[batch, height, width, 3]`, RGB, any size; gives uint8 class
+        ids `[batch, height, width]`, the lower id where two classes tie.
+    """
+    scores = scorer(model, protocol or Protocol())
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
+    def classify(images):
+        return tf.cast(tf.argmax(scores(images), axis=-1), tf.uint8)
+
+    return classify
+
+
 def pad(images: tf.Tensor, size: tuple[int, int], value: tuple[float, ...]) -> tf.Tensor:
     """Pads float images `[batch, height, width, 3]` below and to the right with one colour."""
     missing = tf.constant(size) - tf.shape(images)[1:3]
@@ -98,6 +123,20 @@ def aligns_corners(model) -> bool:
     """Whether a network was trained on maps resized with align_corners: so are its images."""
     layer = _last_layer(model, Resize)
     return layer is not None and layer.align_corners
+
+
+def pads_itself(model) -> bool:
+    """Whether a network takes any size and puts its features on one grid, as DeepLab's here do."""
+    return _last_layer(model, PadToStride) is not None
+
+
+def grid_stride(model) -> int:
+    """Pixels by which an image may be moved without another grid of features coming of it.
+
+    The output stride where the network knows it, else 32, which every output stride divides.
+    """
+    layer = _last_layer(model, PadToStride)
+    return layer.stride if layer else COARSEST_STRIDE
 
 
 def scaled_frame(images: tf.Tensor, scale: float) -> tf.Tensor:

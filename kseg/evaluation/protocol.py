@@ -17,7 +17,8 @@ TTA = ("none", "dlinknet")
 class Protocol:
     """How class probabilities of an image are come by. The default is one look at the whole image.
 
-    Fields are flags of `kseg.evaluate`; the text form, `str(protocol)`, stands in `eval.json`.
+    Fields are flags of `kseg.evaluate` and `kseg.predict`; the text form, `str(protocol)`, stands
+    in `eval.json`.
 
     Attributes:
         scales: Factors the image is resized by, one look each. A side of d pixels gets
@@ -195,13 +196,14 @@ def from_flags(values: flags.FlagValues) -> Protocol:
     """Reads a protocol from parsed flags."""
     whole = ("window_size", "window_stride", "eval_size", "eval_dilation_rates")
     return Protocol(
-        scales=_numbers(values, "scales", float),
-        **{name: _numbers(values, name, int) for name in whole},
+        scales=numbers(values, "scales", float),
+        **{name: numbers(values, name, int) for name in whole},
         **{name: values[name].value for name in ("flip", "average", "tta", "output_stride", "crf")},
     )
 
 
-def _numbers(values: flags.FlagValues, name: str, kind: type) -> tuple:
+def numbers(values: flags.FlagValues, name: str, kind: type) -> tuple:
+    """Reads a list flag as a tuple of numbers, or raises `UserError`."""
     try:
         return tuple(kind(text) for text in values[name].value)
     except ValueError as error:

@@ -32,7 +32,7 @@ class Sheet:
         read_image: Function from a file to its pixels, a uint8 array (height, width, 3), RGB.
             It is called again for each run, so that the photographs need not all be held.
         classifier: Gives, for a network, the function from uint8 images `[batch, height, width,
-            3]` to uint8 class ids `[batch, height, width]`: `kseg.predict.classifier`.
+            3]` to uint8 class ids `[batch, height, width]`: `kseg.evaluation.inference.classifier`.
 
     Raises:
         UserError: Runs of different classes, too many photographs, one that cannot be read, or a

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kseg import pictures, predict
+from kseg import pictures
 from kseg.data.datasets import VOC, LabelSet
 from kseg.errors import UserError
+from kseg.evaluation.inference import classifier
 from kseg.experiment import Experiment
 from kseg.figures.sheet import CELL_SIZE, Sheet
+from kseg.prediction.images import read_image
 from kseg.run_folder import RunFolder
 
 LABELS = LabelSet(names=("dark", "bright"), colours=((10, 20, 30), (200, 100, 0)))
@@ -54,7 +56,7 @@ def threshold_model(channel):
 
 
 def make_sheet(runs, images, label_dir=None):
-    return Sheet(runs, images, label_dir, predict.read_image, predict.classifier)
+    return Sheet(runs, images, label_dir, read_image, classifier)
 
 
 def shown(picture):
@@ -77,7 +79,7 @@ def test_columns_are_image_runs_and_label_and_rows_photographs(
     pixels = np.asarray(sheet.picture())
     assert pixels.shape[1] == (3 + with_labels) * STEP + LEFT
     for row, (name, path) in enumerate(images.items()):
-        image = predict.read_image(path)
+        image = read_image(path)
         expected = [image]
         expected += [
             np.array(LABELS.colours, np.uint8)[(image[..., channel] > 127).astype(int)]

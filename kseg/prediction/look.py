@@ -1,0 +1,90 @@
+"""What a network says of one image: classes, scores, probabilities."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kseg.evaluation import crf
+from kseg.evaluation.inference import classifier, grid_stride, pad, pad_value, pads_itself, scorer
+from kseg.evaluation.protocol import Protocol
+
+
+class Look:
+    """A network under a protocol, as NumPy functions of one image or tile.
+
+    Args:
+        model: A network of `kseg.models`.
+        protocol: How it looks. By default once, at all that it is given.
+
+    Raises:
+        UserError: The protocol asks for a package that is not installed.
+    """
+
+    def __init__(self, model: keras.Model, protocol: Protocol | None = None):
+        self._model = model
+        self._protocol = protocol or Protocol()
+        self._probable = self._protocol.averages_probabilities
+        if self._protocol.crf:
+            crf.require()
+        # Each is traced when it is first called.
+        self._classify = classifier(model, self._protocol)
+        images = tf.TensorSpec((None, None, None, 3), tf.float32)
+        self._score = tf.function(scorer(model, self._protocol), input_signature=[images])
+
+    @property
+    def channels(self) -> int:
+        """Number of classes."""
+        return self._model.output_shape[-1]
+
+    def classes(self, image: np.ndarray) -> np.ndarray:
+        """Class ids of an image, uint8 (height, width): those that `classifier` gives.
+
+        Raises:
+            UserError: The image is larger than the protocol's `eval_size`.
+        """
+        if self._protocol.crf:
+            return arg_max(self.scores(image))
+        self._protocol.check_fits(*image.shape[:2])
+        return self._classify(image[np.newaxis])[0].numpy()
+
+    def scores(self, image: np.ndarray) -> np.ndarray:
+        """Scores of an image whose arg-max is the class, float32 (height, width, classes).
+
+        Raises:
+            UserError: The image is larger than the protocol's `eval_size`.
+        """
+        return self._scores(image, tf.cast(image, tf.float32))
+
+    def tile_scores(self, tile: np.ndarray) -> np.ndarray:
+        """Scores of a tile: as `scores`, but on the grid of features that all tiles share.
+
+        A network that does not pad itself stretches its features over whatever size it is given.
+        Such a one gets a tile of another size padded to a multiple of the stride, below and to
+        the right, with the levels that it normalises to zero.
+        """
+        images = tf.cast(tile, tf.float32)
+        if not pads_itself(self._model):
+            stride = grid_stride(self._model)
+            size = tuple(-(-side // stride) * stride for side in tile.shape[:2])
+            if size != tile.shape[:2]:
+                images = pad(images[np.newaxis], size, pad_value(self._model))[0]
+        return self._scores(tile, images)
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Turns scores into probabilities, float32, that sum to 1 at each pixel."""
+        if self._probable or self._protocol.crf:
+            return scores
+        return tf.nn.softmax(scores).numpy()
+
+    def _scores(self, image: np.ndarray, images: tf.Tensor) -> np.ndarray:
+        height, width = image.shape[:2]
+        self._protocol.check_fits(height, width)
+        scores = self._score(images[np.newaxis])[0].numpy()[:height, :width]
+        if not self._protocol.crf:
+            return scores
+        return crf.refine(image, scores if self._probable else tf.nn.softmax(scores).numpy())
+
+
+def arg_max(scores: np.ndarray) -> np.ndarray:
+    """Class ids of scores, uint8, the lower id where two classes tie."""
+    return tf.argmax(scores, axis=-1, output_type=tf.int32).numpy().astype(np.uint8)

@@ -1,0 +1,125 @@
+"""Label maps, overlays and probabilities of one image, in memory or straight into TIFFs."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from kseg import files, pictures
+from kseg.data.datasets import LabelSet
+from kseg.evaluation.tiles import Tiling, blended
+from kseg.prediction import geo
+from kseg.prediction.look import Look, arg_max
+
+
+def draw(
+    look: Look,
+    image: np.ndarray,
+    label_set: LabelSet,
+    *,
+    tiling: Tiling | None = None,
+    alpha: float = 0.5,
+    probabilities: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Predicts an image that lies in memory.
+
+    Args:
+        look: The network.
+        image: uint8 (height, width, 3).
+        label_set: Names and colours of its classes.
+        tiling: How an image larger than a tile is cut. None: each is looked at as a whole.
+        alpha: Weight of the class colours in the overlay.
+        probabilities: Whether they are asked for.
+
+    Returns:
+        Class ids, uint8 (height, width); the overlay, uint8 (height, width, 3); probabilities,
+        float16 (height, width, classes), or None.
+
+    Raises:
+        UserError: The image does not fit the protocol.
+    """
+    size = image.shape[:2]
+    if tiling is None or tiling.fits(*size):
+        if not probabilities:
+            labels, found = look.classes(image), None
+        else:
+            scores = look.scores(image)
+            labels, found = arg_max(scores), look.probabilities(scores).astype(np.float16)
+        return labels, pictures.overlay(image, labels, label_set.colours, alpha), found
+    labels, mixed = np.empty(size, np.uint8), np.empty_like(image)
+    found = np.empty((*size, look.channels), np.float16) if probabilities else None
+    _draw_tiles(look, image, label_set, tiling, alpha, (labels, mixed, found))
+    return labels, mixed, found
+
+
+def draw_tiff(
+    look: Look,
+    path: str | os.PathLike,
+    name: str,
+    output_dir: str | os.PathLike,
+    label_set: LabelSet,
+    *,
+    tiling: Tiling,
+    alpha: float = 0.5,
+    probabilities: bool = False,
+) -> None:
+    """Predicts a TIFF by tiles and writes TIFFs at its place, all of them or none.
+
+    Args:
+        look: The network.
+        path: The image.
+        name: Name of the outputs: `labels/NAME.tif`, uint8 with the classes' palette;
+            `overlays/NAME.tif`; with `probabilities` `probabilities/NAME.tif`, a float32 band for
+            each class.
+        output_dir: Folder of the outputs.
+        label_set: Names and colours of the classes.
+        tiling: How it is cut.
+        alpha: Weight of the class colours in the overlay.
+        probabilities: Whether they are asked for.
+
+    Raises:
+        UserError: The file cannot be read; the message has no path.
+    """
+    with geo.read(path) as image, contextlib.ExitStack() as outputs:
+
+        def target(part, **options):
+            file = Path(output_dir) / part / f"{name}.tif"
+            return outputs.enter_context(geo.write(file, image, **options))
+
+        canvases = [
+            target("labels", colours=label_set.colours),
+            target("overlays", bands=3),
+            target("probabilities", bands=look.channels, dtype="float32", names=label_set.names)
+            if probabilities
+            else None,
+        ]
+        _draw_tiles(look, image, label_set, tiling, alpha, canvases)
+
+
+def save_probabilities(path: str | os.PathLike, probabilities: np.ndarray) -> None:
+    """Writes float16 (height, width, classes) as the array `probabilities` of a .npz file."""
+    with files.atomic_path(path) as partial:
+        np.savez_compressed(partial, probabilities=probabilities)
+
+
+def _draw_tiles(look, image, label_set, tiling, alpha, canvases) -> None:
+    """Fills labels, overlay and probabilities (None: not wanted), part by part."""
+    labels, mixed, probabilities = canvases
+    size = image.shape[:2]
+    parts = tqdm(
+        blended(look.scores if tiling.fits(*size) else look.tile_scores, image, tiling),
+        total=tiling.count(*size),
+        desc="tiles",
+        unit="tile",
+        leave=False,
+    )
+    for rows, columns, scores in parts:
+        classes = arg_max(scores)
+        labels[rows, columns] = classes
+        mixed[rows, columns] = pictures.overlay(
+            image[rows, columns], classes, label_set.colours, alpha
+        )
+        if probabilities is not None:
+            probabilities[rows, columns] = look.probabilities(scores)
