@@ -20,8 +20,8 @@ test: $(VENV)/test
 	$(PYTEST) -m "not slow" tests/training tests/train_test.py tests
 	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND)
 
-test-slow: $(VENV)/torch
-	$(RUN) -m pytest -m slow tests
+test-slow: $(VENV)/slow
+	$(PYTEST) -m slow tests/programs_test.py tests
 	KERAS_BACKEND=torch $(PYTEST) $(ON_EVERY_BACKEND)
 
 lint: $(VENV)/test
@@ -43,6 +43,6 @@ $(VENV)/test: setup.py | $(VENV)/core
 	$(RUN) -m pip install --quiet -e ".[test,jax,tfds]"
 	touch $@
 
-$(VENV)/torch: setup.py | $(VENV)/test
-	$(RUN) -m pip install --quiet -e ".[test,jax,tfds,torch]"
+$(VENV)/slow: setup.py | $(VENV)/test
+	$(RUN) -m pip install --quiet -e ".[test,jax,tfds,torch,serving,edge,onnx]"
 	touch $@

@@ -10,8 +10,6 @@ from kseg.evaluation.windows import slide
 from kseg.layers import ImageNormalization, PadToStride, Resize
 from kseg.layers.resize import resize_in_graph
 
-COARSEST_STRIDE = 32  # What every output stride of `kseg.models` divides.
-
 
 def scorer(model, protocol: Protocol):
     """The graph from images to scores whose arg-max is the class: what evaluation needs.
@@ -125,18 +123,9 @@ def aligns_corners(model) -> bool:
     return layer is not None and layer.align_corners
 
 
-def pads_itself(model) -> bool:
-    """Whether a network takes any size and puts its features on one grid, as DeepLab's here do."""
-    return _last_layer(model, PadToStride) is not None
-
-
 def grid_stride(model) -> int:
-    """Pixels by which an image may be moved without another grid of features coming of it.
-
-    The output stride where the network knows it, else 32, which every output stride divides.
-    """
-    layer = _last_layer(model, PadToStride)
-    return layer.stride if layer else COARSEST_STRIDE
+    """Pixels by which an image may be moved without another grid of features coming of it."""
+    return _last_layer(model, PadToStride).stride
 
 
 def scaled_frame(images: tf.Tensor, scale: float) -> tf.Tensor:

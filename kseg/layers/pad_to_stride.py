@@ -12,11 +12,14 @@ class PadToStride(keras.layers.Layer):
 
     Features of that stride then lie at pixels 0, stride, ..., k * stride: from the first to the
     last, where a resize with align_corners expects them. At any other size the resize moves what
-    the features saw by up to half a stride, growing towards the border. `Crop` takes the padding
-    off again.
+    the features saw by up to half a stride, growing towards the border. For half-pixel resizes
+    such sizes are `k * stride`, where all features have the same place in their squares of
+    pixels. `Crop` takes the padding off again.
 
     Args:
         stride: Integer >= 1. Size of the image over that of the features.
+        align_corners: Boolean, the geometry of the resizes that follow: True (default) pads to
+            `k * stride + 1`, False to `k * stride`.
 
     Call arguments:
         images: Float tensor `(batch, height, width, channels)`, normalised, so that zero is what
@@ -26,10 +29,11 @@ class PadToStride(keras.layers.Layer):
         `(batch, height, width, channels)`
 
     Output shape:
-        `(batch, k * stride + 1, l * stride + 1, channels)`, less than one stride larger.
+        `(batch, k * stride + 1, l * stride + 1, channels)`, less than one stride larger; without
+        align_corners `(batch, k * stride, l * stride, channels)`.
 
     Raises:
-        ValueError: If `stride` is not an integer of at least 1.
+        ValueError: If `stride` is not an integer of at least 1, or `align_corners` no bool.
 
     Example:
         >>> import numpy as np
@@ -38,23 +42,28 @@ class PadToStride(keras.layers.Layer):
         (1, 33, 49, 3)
     """
 
-    def __init__(self, stride, **kwargs):
+    def __init__(self, stride, align_corners=True, **kwargs):
         super().__init__(**kwargs)
         self.stride = arguments.positive_integer("stride", stride)
+        self.align_corners = arguments.boolean("align_corners", align_corners)
 
     def build(self, input_shape):
         pass
 
     def call(self, images):
-        below, right = ((1 - size) % self.stride for size in ops.shape(images)[1:3])
+        below, right = (self._missing(size) for size in ops.shape(images)[1:3])
         if isinstance(below, int) and isinstance(right, int) and below == right == 0:
             return images
         return ops.pad(images, [[0, 0], [0, below], [0, right], [0, 0]])
 
     def compute_output_shape(self, input_shape):
         batch, *sides, channels = input_shape
-        padded = [None if side is None else side + (1 - side) % self.stride for side in sides]
+        padded = [None if side is None else side + self._missing(side) for side in sides]
         return (batch, *padded, channels)
 
+    def _missing(self, side):
+        return (int(self.align_corners) - side) % self.stride
+
     def get_config(self):
-        return {**super().get_config(), "stride": self.stride}
+        options = {"stride": self.stride, "align_corners": self.align_corners}
+        return {**super().get_config(), **options}

@@ -4,11 +4,12 @@ import keras
 from keras import layers
 
 from kseg.backbones import BACKBONES
-from kseg.layers import ConvNormAct, ImageNormalization, Resize
+from kseg.layers import ConvNormAct, Crop, ImageNormalization, PadToStride, Resize
 from kseg.layers.rescale import Rescale, check_scale
 from kseg.models import checks
 
 MAX_DEPTH = 5
+STRIDE = 2**MAX_DEPTH
 
 
 def dfp_fcn(
@@ -28,7 +29,8 @@ def dfp_fcn(
     same weights and the same batch normalisation. The outputs are resized to that of scale 1,
     concatenated and classified by a 1x1 convolution; the logits are resized to the input. All
     resizes are bilinear and half-pixel. The network is fully convolutional: any height and width,
-    changing from call to call.
+    changing from call to call; inside it the normalised image is padded below and on the right to
+    multiples of 32, and the logits are cut to the image again.
 
     Args:
         num_classes: int >= 2. Default 21, Pascal VOC.
@@ -83,14 +85,14 @@ def dfp_fcn(
     backbone_builder = checks.known("backbone", backbone, BACKBONES)
 
     images = keras.Input((*checks.image_size(image_size), 3), name="images")
-    features = ImageNormalization(backbone_builder.normalization, name="image_normalization")(
+    normalized = ImageNormalization(backbone_builder.normalization, name="image_normalization")(
         images
     )
-    network = backbone_builder(output_stride=32, weights=backbone_weights)
+    padded = PadToStride(STRIDE, align_corners=False, name="pad_to_stride")(normalized)
+    network = backbone_builder(output_stride=STRIDE, weights=backbone_weights)
     trunk, stages = split(network, depth)
-    if trunk is not None:
-        features = trunk(features)
-    encoder = ConvNormAct(network.output["stride_32"].shape[-1] // 2, name="encoder")
+    features = padded if trunk is None else trunk(padded)
+    encoder = ConvNormAct(network.output[f"stride_{STRIDE}"].shape[-1] // 2, name="encoder")
     maps = {}
     for index, scale in enumerate(scales if stages is not None else (1,)):
         scaled = features if scale == 1 else Rescale(scale, name=f"rescale_{index}")(features)
@@ -109,7 +111,8 @@ def dfp_fcn(
         dtype="float32",
         name="logits",
     )(x)
-    logits = Resize(align_corners=False, dtype="float32", name="resize_logits")([logits, images])
+    logits = Resize(align_corners=False, dtype="float32", name="resize_logits")([logits, padded])
+    logits = Crop(dtype="float32", name="crop_logits")([logits, images])
     return keras.Model(images, logits, name="dfp_fcn")
 
 

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from kseg.backbones import BACKBONES
-from kseg.layers import ImageNormalization, Resize, arguments
+from kseg.layers import Crop, ImageNormalization, PadToStride, Resize, arguments
 from kseg.layers.boundary_refinement import BoundaryRefinement
 from kseg.layers.conv_stack import ConvStack
 from kseg.layers.deconvolution import Deconvolution
@@ -35,7 +35,9 @@ def gcn_fcn(
     From the coarsest on, scores are doubled in size and added to those of the next finer map;
     two more doublings lead to the size of the image. A boundary refinement follows each head,
     each sum and each of the last two doublings. The network is fully convolutional: any height
-    and width, changing from call to call, with half-pixel geometry.
+    and width, changing from call to call, with half-pixel geometry; inside it the normalised
+    image is padded below and on the right to multiples of `output_stride`, and the logits are cut
+    to the image again.
 
     Args:
         num_classes: int >= 2, channels of every head too. Default 21, Pascal VOC.
@@ -108,7 +110,8 @@ def gcn_fcn(
     normalized = ImageNormalization(backbone_builder.normalization, name="image_normalization")(
         images
     )
-    features = backbone_builder(output_stride=output_stride, weights=backbone_weights)(normalized)
+    padded = PadToStride(output_stride, align_corners=False, name="pad_to_stride")(normalized)
+    features = backbone_builder(output_stride=output_stride, weights=backbone_weights)(padded)
 
     def head(stride):
         return refine(heads[stride](features[f"stride_{stride}"]), f"refine_head_{stride}")
@@ -132,8 +135,9 @@ def gcn_fcn(
             scores, held = upsample(scores, finer, stride), stride
         scores = layers.Add(dtype="float32", name=f"add_{stride}")([scores, finer])
         scores = refine(scores, f"refine_{stride}")
-    for stride, reference in ((2, features["stride_2"]), (1, images)):
+    for stride, reference in ((2, features["stride_2"]), (1, padded)):
         scores = refine(upsample(scores, reference, stride), f"refine_{stride}")
+    scores = Crop(dtype="float32", name="crop")([scores, images])
     return keras.Model(images, scores, name="gcn_fcn")
 
 

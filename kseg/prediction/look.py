@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from kseg.evaluation import crf
-from kseg.evaluation.inference import classifier, grid_stride, pad, pad_value, pads_itself, scorer
+from kseg.evaluation.inference import classifier, scorer
 from kseg.evaluation.protocol import Protocol
 
 
@@ -53,36 +53,18 @@ class Look:
         Raises:
             UserError: The image is larger than the protocol's `eval_size`.
         """
-        return self._scores(image, tf.cast(image, tf.float32))
-
-    def tile_scores(self, tile: np.ndarray) -> np.ndarray:
-        """Scores of a tile: as `scores`, but on the grid of features that all tiles share.
-
-        A network that does not pad itself stretches its features over whatever size it is given.
-        Such a one gets a tile of another size padded to a multiple of the stride, below and to
-        the right, with the levels that it normalises to zero.
-        """
-        images = tf.cast(tile, tf.float32)
-        if not pads_itself(self._model):
-            stride = grid_stride(self._model)
-            size = tuple(-(-side // stride) * stride for side in tile.shape[:2])
-            if size != tile.shape[:2]:
-                images = pad(images[np.newaxis], size, pad_value(self._model))[0]
-        return self._scores(tile, images)
+        height, width = image.shape[:2]
+        self._protocol.check_fits(height, width)
+        scores = self._score(tf.cast(image, tf.float32)[np.newaxis])[0].numpy()
+        if not self._protocol.crf:
+            return scores
+        return crf.refine(image, scores if self._probable else tf.nn.softmax(scores).numpy())
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Turns scores into probabilities, float32, that sum to 1 at each pixel."""
         if self._probable or self._protocol.crf:
             return scores
         return tf.nn.softmax(scores).numpy()
-
-    def _scores(self, image: np.ndarray, images: tf.Tensor) -> np.ndarray:
-        height, width = image.shape[:2]
-        self._protocol.check_fits(height, width)
-        scores = self._score(images[np.newaxis])[0].numpy()[:height, :width]
-        if not self._protocol.crf:
-            return scores
-        return crf.refine(image, scores if self._probable else tf.nn.softmax(scores).numpy())
 
 
 def arg_max(scores: np.ndarray) -> np.ndarray:

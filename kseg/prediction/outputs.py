@@ -109,7 +109,7 @@ def _draw_tiles(look, image, label_set, tiling, alpha, canvases) -> None:
     labels, mixed, probabilities = canvases
     size = image.shape[:2]
     parts = tqdm(
-        blended(look.scores if tiling.fits(*size) else look.tile_scores, image, tiling),
+        blended(look.scores, image, tiling),
         total=tiling.count(*size),
         desc="tiles",
         unit="tile",

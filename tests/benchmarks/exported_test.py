@@ -35,6 +35,7 @@ def test_measures_both_saved_models_and_names_what_is_not_installed(small, monke
     assert 'LiteRT: needs the extra "edge"' in printed and 'ONNX: needs the extra "onnx"' in printed
 
 
+@pytest.mark.slow
 def test_measures_every_form_whose_extra_is_there(small):
     pytest.importorskip("ai_edge_litert", reason="needs the extra edge")
     pytest.importorskip("tf2onnx", reason="needs the extra onnx")

@@ -29,6 +29,7 @@ def images(real_data):
     return [records.decode_image(one)[:height, :width].numpy()[np.newaxis] for one in files]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", litert.PRECISIONS)
 def test_photographs_get_the_classes_of_the_saved_model(model, images, precision, tmp_path):
     interpreters = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra edge")

@@ -14,6 +14,7 @@ from tests.exporting.networks import photographs, small_network
 SIZE = (193, 257)
 
 
+@pytest.mark.slow
 def test_photographs_get_the_classes_and_probabilities_of_the_saved_model(real_data, tmp_path):
     pytest.importorskip("tf2onnx", reason="needs the extra onnx")
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")

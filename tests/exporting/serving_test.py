@@ -21,6 +21,7 @@ from kseg.data.records import decode_image
 from tests.data.shards import encoded as encode
 from tests.exporting.networks import classes, photographs, picture, small_network
 
+pytestmark = pytest.mark.slow
 pytest.importorskip("tensorflow_serving.apis", reason="needs the extra serving")
 
 import grpc

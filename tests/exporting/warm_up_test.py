@@ -25,6 +25,7 @@ def parsed(serialized):
     return log.predict_log.request
 
 
+@pytest.mark.slow
 def test_both_signatures_are_asked_by_messages_that_serving_reads(tmp_path):
     images, encoded = map(parsed, records(tmp_path, max_pixels=10**6))
     assert images.model_spec.signature_name == "serving_default"
@@ -34,11 +35,13 @@ def test_both_signatures_are_asked_by_messages_that_serving_reads(tmp_path):
     assert tf.io.decode_jpeg(contents).shape == (513, 513, 3)
 
 
+@pytest.mark.slow
 def test_no_request_is_larger_than_the_model_allows(tmp_path):
     small, _ = map(parsed, records(tmp_path, max_pixels=101))
     assert tf.make_ndarray(small.inputs["images"]).shape == (1, 10, 10, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 20_000, 3_000_000])
 def test_values_of_any_length_are_written(length):
     pixels = np.full(length, 7, np.uint8)

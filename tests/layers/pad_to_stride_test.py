@@ -9,10 +9,13 @@ from kseg.layers import Crop, PadToStride
 from tests import layer_checks
 
 
-@pytest.mark.parametrize(("stride", "height", "width"), [(1, 6, 5), (4, 9, 5), (16, 17, 17)])
-def test_padding_keeps_the_contract(stride, height, width, tmp_path):
+@pytest.mark.parametrize(
+    ("stride", "align_corners", "height", "width"),
+    [(1, True, 6, 5), (4, True, 9, 5), (16, True, 17, 17), (5, False, 10, 5), (16, False, 16, 16)],
+)
+def test_padding_keeps_the_contract(stride, align_corners, height, width, tmp_path):
     layer_checks.check_layer(
-        lambda **options: PadToStride(stride, **options),
+        lambda **options: PadToStride(stride, align_corners, **options),
         [(4, 6, 5, 3)],
         (4, height, width, 3),
         tmp_path,
@@ -45,6 +48,11 @@ def test_refuses_by_name(stride):
         ValueError, match=re.escape(f"`stride` must be an integer >= 1. Received: {stride!r}")
     ):
         PadToStride(stride)
+
+
+def test_refuses_a_geometry_that_is_no_bool():
+    with pytest.raises(ValueError, match="`align_corners` must be .*Received: 1"):
+        PadToStride(8, align_corners=1)
 
 
 def test_crop_refuses_a_single_map():

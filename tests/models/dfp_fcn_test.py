@@ -100,7 +100,7 @@ def test_without_other_scales_it_is_the_plain_network(models):
 
 @pytest.mark.parametrize("depth", [2, 5])
 def test_is_the_stages_on_each_scale_of_the_map_fused_at_scale_one(models, depth):
-    model, image = models[depth], photograph(66, 47)
+    model, image = models[depth], photograph(96, 64)
     if depth == 5:
         features = image / 127.5 - 1  # the pyramid is one of images
     else:
@@ -112,6 +112,15 @@ def test_is_the_stages_on_each_scale_of_the_map_fused_at_scale_one(models, depth
         maps.append(resize([encoder(call(stages, Rescale(scale)(features))), maps[0]]))
     logits = model.get_layer("logits")(keras.ops.concatenate(maps, axis=-1))
     assert_same_logits(call(model, image), resize([logits, image]))
+
+
+@pytest.mark.parametrize("depth", [0, 2, 5])
+def test_an_image_of_any_size_is_seen_on_the_grid_of_one_padded_to_the_stride(models, depth):
+    image = photograph(66, 47)
+    # Zero once it is normalised, as in `PadToStride`.
+    padded = np.pad(image, ((0, 0), (0, 30), (0, 17), (0, 0)), constant_values=127.5)
+    expected = to_numpy(call(models[depth], padded))[:, :66, :47]
+    assert_same_logits(call(models[depth], image), expected)
 
 
 def test_the_order_of_the_scales_is_that_of_the_fused_maps(models):

@@ -57,16 +57,26 @@ def test_logits_have_the_size_of_the_image_whatever_it_is(model, plain, size):
 
 def test_scores_are_added_from_the_coarsest_map_to_the_image(plain):
     heads = [plain.get_layer(f"head_{stride}").output for stride in (32, 16, 8, 4)]
-    image = photograph(45, 66, batch=1)
+    image = photograph(64, 96, batch=1)
     scores, *finer = call(keras.Model(plain.input, heads), image)
-    assert [tuple(each.shape[1:3]) for each in finer] == [(3, 5), (6, 9), (12, 17)]
+    assert [tuple(each.shape[1:3]) for each in finer] == [(4, 6), (8, 12), (16, 24)]
     resize = Resize(align_corners=False)
     for head in finer:
         scores = resize([scores, head]) + head
-    scores = resize([scores, np.zeros((1, 23, 33, 1), "float32")])
+    scores = resize([scores, np.zeros((1, 32, 48, 1), "float32")])
     expected = to_numpy(resize([scores, image]))
     difference = to_numpy(call(plain, image)) - expected
     assert np.abs(difference).max() < 1e-3 * expected.std()
+
+
+def test_an_image_of_any_size_is_seen_on_the_grid_of_one_padded_to_the_stride(model, plain):
+    image = photograph(45, 66)
+    # Zero once it is normalised, as in `PadToStride`.
+    padded = np.pad(image, ((0, 0), (0, 19), (0, 30), (0, 0)), constant_values=127.5)
+    for each in (model, plain):
+        expected = to_numpy(call(each, padded))[:, :45, :66]
+        difference = to_numpy(call(each, image)) - expected
+        assert np.abs(difference).max() < 1e-3 * expected.std()
 
 
 def test_at_a_smaller_output_stride_maps_of_one_size_are_added_as_they_are():
