@@ -124,8 +124,12 @@ def aligns_corners(model) -> bool:
 
 
 def grid_stride(model) -> int:
-    """Pixels by which an image may be moved without another grid of features coming of it."""
-    return _last_layer(model, PadToStride).stride
+    """Pixels by which an image may be moved without another grid of features coming of it.
+
+    Where the network does not say, 32, which every output stride of `kseg.models` divides.
+    """
+    layer = _last_layer(model, PadToStride)
+    return layer.stride if layer else 32
 
 
 def scaled_frame(images: tf.Tensor, scale: float) -> tf.Tensor:

@@ -42,7 +42,7 @@ class PadToStride(keras.layers.Layer):
         (1, 33, 49, 3)
     """
 
-    def __init__(self, stride, align_corners=True, **kwargs):
+    def __init__(self, stride, *, align_corners=True, **kwargs):
         super().__init__(**kwargs)
         self.stride = arguments.positive_integer("stride", stride)
         self.align_corners = arguments.boolean("align_corners", align_corners)

@@ -21,7 +21,6 @@ from kseg.data.records import decode_image
 from tests.data.shards import encoded as encode
 from tests.exporting.networks import classes, photographs, picture, small_network
 
-pytestmark = pytest.mark.slow
 pytest.importorskip("tensorflow_serving.apis", reason="needs the extra serving")
 
 import grpc
@@ -29,6 +28,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from tests.exporting.prediction_server import serving
 
+pytestmark = pytest.mark.slow
 README = Path(__file__).parents[2] / "README.md"
 LABELS = LabelSet(names=("a", "b", "c"), colours=((0, 0, 0), (9, 9, 9), (99, 99, 99)))
 

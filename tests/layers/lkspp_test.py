@@ -59,10 +59,12 @@ def test_weights_are_those_of_the_equations(convolution, weights, kernel_sizes):
     assert kernel_weights(layer) == sum(weights(size, 64, 64) for size in kernel_sizes)
 
 
+@pytest.mark.one_backend
 def test_features_of_2048_channels_take_4_85_million_weights():
     assert kernel_weights(built(LKSPP(), 2048)) == 4_852_224
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("convolution", LKSPP.CONVOLUTIONS)
 def test_has_no_bias(convolution):
     layer = built(LKSPP(4, convolution=convolution))

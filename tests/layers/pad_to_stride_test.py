@@ -15,7 +15,7 @@ from tests import layer_checks
 )
 def test_padding_keeps_the_contract(stride, align_corners, height, width, tmp_path):
     layer_checks.check_layer(
-        lambda **options: PadToStride(stride, align_corners, **options),
+        lambda **options: PadToStride(stride, align_corners=align_corners, **options),
         [(4, 6, 5, 3)],
         (4, height, width, 3),
         tmp_path,

@@ -169,6 +169,7 @@ def test_registries_name_what_can_be_built():
     assert set(MODELS) == {"deeplab_v3_plus", "gcn_fcn", "dfp_fcn"}
 
 
+@pytest.mark.one_backend
 def test_the_docstring_example_runs():
     test = doctest.DocTestFinder().find(deeplab_v3_plus, "deeplab_v3_plus", globs={})[0]
     assert len(test.examples) == 4
