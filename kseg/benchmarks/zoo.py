@@ -7,7 +7,8 @@ from kseg.benchmarks import timing
 from kseg.benchmarks.models import build
 from kseg.errors import UserError
 
-SIZE = 513  # the papers' crop
+# The papers' crop, and the nearest size that the networks on half-pixel geometry need not pad.
+SIZES = {"deeplab_v3_plus": 513, "gcn_fcn": 512, "dfp_fcn": 512}
 
 _LITE = {"model": "deeplab_v3_plus", "backbone": "mobilenet_v2", "decoder": False}
 _FULL = {"model": "deeplab_v3_plus", "context": "ksac"}
@@ -63,7 +64,7 @@ def run(
         repetitions: Not used: nothing is timed.
         output: `.csv` or `.json` file to write the rows to as well; none if empty.
         only: Words, such as "xception_65": networks with one of them in their name; all if empty.
-        shape: (batch, height, width) of the images; (1, 513, 513) if empty.
+        shape: (batch, height, width) of the images; one of `SIZES` if empty.
 
     Raises:
         UserError: No network has such a name.
@@ -75,7 +76,8 @@ def run(
     rows = []
     for name, variant in chosen.items():
         network = build(variant)
-        size = (*(shape or (1, SIZE, SIZE)), 3)
+        side = SIZES[variant["model"]]
+        size = (*(shape or (1, side, side)), 3)
         multiply_adds = counting.cost(network, size).multiply_adds
         rows.append(Row(name, counting.parameters(network), multiply_adds))
         print(rows[-1], flush=True)
