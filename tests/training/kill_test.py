@@ -112,7 +112,6 @@ def checkpoints_of(folder):
     return Checkpoints(folder / "checkpoints").paths()
 
 
-@pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_not_been(records, undisturbed, tmp_path):
     """Killed in the middle of an epoch, and the newest checkpoint damaged besides."""
     folder = tmp_path / "run"
