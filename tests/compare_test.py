@@ -131,6 +131,7 @@ def photograph(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_figures_are_drawn_from_the_checkpoints_beside_the_table(
     make_run, photograph, tmp_path, capsys
 ):

@@ -48,6 +48,7 @@ def two_steps(name, data, folder, **changes):
     return experiment
 
 
+@pytest.mark.slow
 def test_ksac_stages_are_trained_one_after_the_other(data, tmp_path, capsys):
     small = {"batch_size": 4, "dilation_rates": (1, 2, 3)}
     first = two_steps("voc_mobilenet_v2_ksac_stage_1", data, tmp_path / "stage_1", **small)

@@ -8,7 +8,7 @@ import pytest
 
 from kseg.backbones import BACKBONES
 from kseg.backbones.resnet50_gcn import resnet50_gcn_network
-from tests.backbones.networks import assert_close, multiply_adds, photograph, scramble
+from tests.backbones.networks import DILATED, assert_close, multiply_adds, photograph, scramble
 from tests.layer_checks import call, to_numpy
 
 GCN = BACKBONES["resnet50_gcn"]
@@ -70,7 +70,7 @@ def test_stem_res_2_and_res_3_take_the_weights_of_resnet50_by_name(network, resn
     assert not any(layer.name.startswith(("conv4", "conv5")) for layer in shared)
 
 
-@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize("output_stride", DILATED)
 def test_the_dense_output_subsampled_is_the_output_at_stride_32(network, output_stride):
     backbone = dataclasses.replace(GCN, application=lambda **_: network)
     image = photograph(65, 97)

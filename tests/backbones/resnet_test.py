@@ -28,6 +28,7 @@ def resnet50():
     return dataclasses.replace(backbone, application=lambda **_: network)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("name", ["resnet101", pytest.param("resnet152", marks=pytest.mark.slow)])
 def test_output_stride_8_with_the_multi_grid_of_vortex_pooling(name):
     network = BACKBONES[name](output_stride=8, multi_grid=(1, 2, 4))

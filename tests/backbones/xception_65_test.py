@@ -11,7 +11,7 @@ import pytest
 
 from kseg.backbones import BACKBONES
 from kseg.backbones.xception_65 import xception_65_network
-from tests.backbones.networks import assert_close, photograph, scramble
+from tests.backbones.networks import DILATED, assert_close, photograph, scramble
 from tests.layer_checks import call, to_numpy
 
 XCEPTION = BACKBONES["xception_65"]
@@ -50,7 +50,7 @@ def test_counts_are_those_of_the_official_network():
     assert len(kernels) == 2 + 2 * 3 * 21 + 4  # stem, 21 modules of separable ones, shortcuts
 
 
-@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize("output_stride", DILATED)
 def test_the_dense_output_subsampled_is_the_output_at_stride_32(network, backbone, output_stride):
     image = photograph(65, 97)
     dense = call(backbone(output_stride=output_stride, multi_grid=(1, 1, 1)), image)

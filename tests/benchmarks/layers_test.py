@@ -59,6 +59,7 @@ def test_chosen_modules_and_shapes(tmp_path, monkeypatch, capsys):
 
 
 @needs_tensorflow
+@pytest.mark.slow
 def test_the_memory_of_a_module_is_taken_in_a_process_of_its_own():
     held = np.ones(3 * 2**27)  # 3 GiB here, which must not count there
     assert held[-1] == 1

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_measures_every_network_of_a_group(monkeypatch, capsys):
     variant = {"model": "deeplab_v3_plus", "decoder": False, "filters": 4, "context": "none"}
     monkeypatch.setattr(models, "GROUPS", {"small": {"none": variant}})

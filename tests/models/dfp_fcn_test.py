@@ -133,6 +133,7 @@ def test_the_order_of_the_scales_is_that_of_the_fused_maps(models):
     assert_same_logits(call(turned, image), call(models[2], image))
 
 
+@pytest.mark.one_backend
 def test_a_training_step_reaches_trunk_stages_and_encoder():
     model = dfp_fcn(3, depth=1, scales=(1, 0.5), image_size=(32, 48), **SMALL)
     assert model.output_shape == (None, 32, 48, 3)
