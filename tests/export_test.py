@@ -12,6 +12,7 @@ import tensorflow as tf
 from kseg import export as exporting
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
+from tests import program_calls
 from tests.data.shards import encoded as encode
 from tests.exporting.networks import classes, decoded, picture, small_network
 
@@ -152,3 +153,18 @@ def test_the_command_line_of_tensorflow_runs_it(model, exported, inputs, tmp_pat
     )  # fmt: skip
     answer = np.load(tmp_path / "classes.npy")
     assert np.mean(answer != classes(model, inputs["odd"])) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--image_size=0", "`--image_size` must be one or two integers >= 1"),
+        (
+            "--precision=int8",
+            "`--precision` must be float32 where `--format` is not litert",
+        ),
+    ],
+)
+def test_wrong_flags_are_refused_by_name(flag, message):
+    with pytest.raises(UserError, match=message):
+        program_calls.call_main(exporting, "--model_dir=x", "--export_dir=y", flag)

@@ -68,14 +68,6 @@ def run(*arguments, status=0):
         (["kseg.evaluate", "--model_dir=nowhere"], "error: no run in nowhere"),
         (["kseg.predict", "images/*.jpg"], "error: every argument is a flag"),
         (["kseg.export", "--model_dir=x"], "error: `--export_dir` must be given"),
-        (
-            ["kseg.export", "--model_dir=x", "--export_dir=y", "--image_size=0"],
-            "error: `--image_size` must be one or two integers >= 1",
-        ),
-        (
-            ["kseg.export", "--model_dir=x", "--export_dir=y", "--precision=int8"],
-            "error: `--precision` must be float32 where `--format` is not litert",
-        ),
     ],
 )
 def test_a_mistake_is_one_message_and_status_1(arguments, message):

@@ -14,6 +14,7 @@ def small(monkeypatch):
     monkeypatch.setattr(exported, "NETWORKS", {"none": variant})
 
 
+@pytest.mark.slow
 def test_measures_both_saved_models_and_names_what_is_not_installed(small, monkeypatch, capsys):
     imports = builtins.__import__
 

@@ -17,7 +17,12 @@ def trainable_count(layer):
 
 @pytest.mark.parametrize(
     "variant",
-    [{}, {"image_pooling": False}, {"first_kernel_size": 3}, {"separable": True}],
+    [
+        {},
+        pytest.param({"image_pooling": False}, marks=pytest.mark.one_backend),
+        pytest.param({"first_kernel_size": 3}, marks=pytest.mark.one_backend),
+        {"separable": True},
+    ],
     ids=str,
 )
 def test_keeps_the_contract(variant, tmp_path):
@@ -56,6 +61,7 @@ def test_other_rates_fit_the_weights_but_not_another_number_of_rates():
         fewer.set_weights(trained.get_weights())
 
 
+@pytest.mark.one_backend
 def test_example_runs():
     layer_checks.run_docstring_example(ASPP)
 

@@ -37,6 +37,7 @@ def test_keeps_the_contract(tmp_path):
     layer_checks.check_bfloat16(BatchNorm, shapes, 1.0)
 
 
+@pytest.mark.one_backend
 def test_example_runs():
     layer_checks.run_docstring_example(BatchNorm)
 

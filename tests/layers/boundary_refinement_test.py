@@ -1,6 +1,7 @@
 """BoundaryRefinement: contract, example, laws."""
 
 import numpy as np
+import pytest
 
 from kseg.layers.boundary_refinement import BoundaryRefinement
 from tests import layer_checks
@@ -16,6 +17,7 @@ def test_keeps_the_contract(tmp_path):
     layer_checks.check_layer(BoundaryRefinement, [(4, 6, 5, 3)], (4, 6, 5, 3), tmp_path)
 
 
+@pytest.mark.one_backend
 def test_example_runs():
     layer_checks.run_docstring_example(BoundaryRefinement)
 

@@ -25,6 +25,7 @@ def test_keeps_the_contract(options, output_shape, tmp_path):
     )
 
 
+@pytest.mark.one_backend
 def test_example_runs():
     layer_checks.run_docstring_example(ConvNormAct)
 

@@ -19,6 +19,7 @@ def test_keeps_the_contract(tmp_path):
     )
 
 
+@pytest.mark.one_backend
 def test_example_runs():
     layer_checks.run_docstring_example(GCNContext)
 

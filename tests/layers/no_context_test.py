@@ -17,6 +17,7 @@ def test_keeps_the_contract(image_pooling, tmp_path):
     )
 
 
+@pytest.mark.one_backend
 def test_example_runs():
     layer_checks.run_docstring_example(NoContext)
 

@@ -29,6 +29,7 @@ def test_crop_keeps_the_contract(size, tmp_path):
     )
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("layer", [PadToStride, Crop])
 def test_example_runs(layer):
     layer_checks.run_docstring_example(layer)

@@ -11,7 +11,7 @@ from kseg.layers.pyramid_pooling import PyramidPooling, pool_grids
 from tests import layer_checks
 
 
-@pytest.mark.parametrize("bin_sizes", [(1, 2, 3, 6), (4,)])
+@pytest.mark.parametrize("bin_sizes", [(1, 3), (4,)])
 def test_keeps_the_contract(bin_sizes, tmp_path):
     layer_checks.check_layer(
         lambda **options: PyramidPooling(4, bin_sizes=bin_sizes, **options),
@@ -21,6 +21,7 @@ def test_keeps_the_contract(bin_sizes, tmp_path):
     )
 
 
+@pytest.mark.one_backend
 def test_example_runs():
     layer_checks.run_docstring_example(PyramidPooling)
 

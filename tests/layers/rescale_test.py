@@ -20,6 +20,7 @@ def test_keeps_the_contract(scale, height, width, tmp_path):
     )
 
 
+@pytest.mark.one_backend
 def test_example_runs():
     layer_checks.run_docstring_example(Rescale)
 

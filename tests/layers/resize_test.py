@@ -20,6 +20,7 @@ def test_keeps_the_contract(align_corners, new_size, tmp_path):
     )
 
 
+@pytest.mark.one_backend
 def test_example_runs():
     layer_checks.run_docstring_example(Resize)
 

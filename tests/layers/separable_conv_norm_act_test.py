@@ -27,6 +27,7 @@ def test_keeps_the_contract(options, tmp_path):
     )
 
 
+@pytest.mark.one_backend
 def test_example_runs():
     layer_checks.run_docstring_example(SeparableConvNormAct)
 
