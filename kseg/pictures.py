@@ -4,6 +4,7 @@ NumPy and Pillow only, so that programs, TensorBoard callbacks and notebooks can
 maps are arrays (height, width) of class ids; colours one (red, green, blue) per class, 0 to 255.
 """
 
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -124,7 +125,8 @@ def contact_sheet(
         names: Class names for a legend below the rows. Defaults to no legend.
         colours: One (red, green, blue) per name.
         row_titles: One title per row, above it. Defaults to none.
-        cell_size: Side in pixels of the square that each picture fills. Defaults to 240.
+        cell_size: Width in pixels of a column and greatest height of a row, which is as high as
+            the highest of its pictures. Defaults to 240.
 
     Returns:
         Pillow image in mode RGB.
@@ -151,25 +153,25 @@ def contact_sheet(
             f"`row_titles` must hold one title per row ({len(rows)}). Received: {len(row_titles)}."
         )
     font = ImageFont.load_default(_TEXT_SIZE)
+    cells = [[Image.fromarray(fitted(picture, cell_size)) for picture in row] for row in rows]
+    heights = [max(cell.height for cell in row) for row in cells]
     step = cell_size + _MARGIN
     head = _LINE if row_titles else 0
     width = len(titles) * step + _MARGIN
     legend = _legend_places(names, font, width)
     top = _LINE + _MARGIN
-    legend_top = top + len(rows) * (step + head)
+    *tops, legend_top = itertools.accumulate((head + one + _MARGIN for one in heights), initial=top)
     legend_height = legend[-1][1] + _LINE + _MARGIN if legend else 0
     sheet = Image.new("RGB", (width, legend_top + legend_height), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         draw.text((_MARGIN + column * step, _MARGIN), title, fill="black", font=font)
-    for index, row in enumerate(rows):
-        row_top = top + index * (step + head)
+    for index, (row, row_top, height) in enumerate(zip(cells, tops, heights, strict=True)):
         if row_titles:
             draw.text((_MARGIN, row_top), row_titles[index], fill="black", font=font)
-        for column, picture in enumerate(row):
-            cell = Image.fromarray(fitted(picture, cell_size))
+        for column, cell in enumerate(row):
             left = _MARGIN + column * step + (cell_size - cell.width) // 2
-            sheet.paste(cell, (left, row_top + head + (cell_size - cell.height) // 2))
+            sheet.paste(cell, (left, row_top + head + (height - cell.height) // 2))
     for name, colour, (left, down) in zip(names, colours, legend, strict=True):
         _draw_entry(draw, (left, down + legend_top), name, colour, font)
     return sheet

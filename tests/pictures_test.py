@@ -44,6 +44,15 @@ def test_contact_sheet_shows_every_picture_in_its_column_and_a_legend():
     assert (np.asarray(with_legend) == (0, 0, 255)).all(-1).any()
 
 
+def test_a_row_of_a_contact_sheet_is_as_high_as_its_highest_picture():
+    wide, square = (np.zeros((one, 8, 3), np.uint8) for one in (4, 8))
+    heights = [
+        pictures.contact_sheet([row, row], ("a", "b"), cell_size=40).height
+        for row in ((wide, wide), (wide, square), (square, square))
+    ]
+    assert heights[1] - heights[0] == 2 * 20 and heights[2] == heights[1]
+
+
 def test_legend_wraps_instead_of_leaving_the_sheet():
     names = [f"class {index}" for index in range(12)]
     colours = [(index + 1, 0, 200) for index in range(12)]

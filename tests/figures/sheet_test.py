@@ -60,11 +60,11 @@ def make_sheet(runs, images, label_dir=None):
 
 
 def shown(picture):
-    """A picture as it stands in its cell, the rest of which is white."""
-    cell = np.full((CELL_SIZE, CELL_SIZE, 3), 255, np.uint8)
+    """A picture as it stands in its cell, white on its left and right."""
     fitted = pictures.fitted(picture, CELL_SIZE)
-    top, left = ((CELL_SIZE - side) // 2 for side in fitted.shape[:2])
-    cell[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
+    cell = np.full((fitted.shape[0], CELL_SIZE, 3), 255, np.uint8)
+    left = (CELL_SIZE - fitted.shape[1]) // 2
+    cell[:, left : left + fitted.shape[1]] = fitted
     return cell
 
 
@@ -78,7 +78,8 @@ def test_columns_are_image_runs_and_label_and_rows_photographs(
         sheet.add(run, model)
     pixels = np.asarray(sheet.picture())
     assert pixels.shape[1] == (3 + with_labels) * STEP + LEFT
-    for row, (name, path) in enumerate(images.items()):
+    top = TOP
+    for name, path in images.items():
         image = read_image(path)
         expected = [image]
         expected += [
@@ -88,9 +89,10 @@ def test_columns_are_image_runs_and_label_and_rows_photographs(
         if with_labels:
             expected.append(np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")))
         for column, picture in enumerate(expected):
-            top, left = TOP + row * (STEP + 22), LEFT + column * STEP
-            cell = pixels[top : top + CELL_SIZE, left : left + CELL_SIZE]
-            np.testing.assert_array_equal(cell, shown(picture), err_msg=f"{name}, {column}")
+            left, drawn = LEFT + column * STEP, shown(picture)
+            cell = pixels[top : top + len(drawn), left : left + CELL_SIZE]
+            np.testing.assert_array_equal(cell, drawn, err_msg=f"{name}, {column}")
+        top += len(drawn) + STEP - CELL_SIZE + 22
 
 
 def test_runs_on_other_classes_are_refused(make_run, images):

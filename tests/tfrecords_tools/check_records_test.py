@@ -209,7 +209,7 @@ def test_a_sheet_shows_each_image_beside_itself_with_its_labels(out, capsys):
     assert drawn.shape[2] == 3
     # Four rows of image and labels; of their 9 pixel rows 2 and 3 are a person, 5 is ignored.
     middles = [row * 180 // 9 + 10 for row in range(9)]
-    for top in (82, 352, 622, 892):
+    for top in (52, 262, 472, 682):
         plain, mixed = (drawn[top : top + 180, left : left + 240][middles] for left in (8, 256))
         np.testing.assert_array_equal(mixed[2:4], np.round((plain[2:4] + [192, 128, 128]) / 2))
         np.testing.assert_array_equal(mixed[5], plain[5])
