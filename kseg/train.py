@@ -181,7 +181,8 @@ def train(experiment: Experiment, *, overwrite: bool = False, machines: Machines
             if received is not None:
                 return _leave(received, path, done, machines)
     if machines.writes:
-        print(f"trained: {run.path}, best val mIoU {position.best_miou:.4f}")
+        best = f", best val mIoU {position.best_miou:.4f}" if experiment.val_split else ""
+        print(f"trained: {run.path}{best}")
     return 0
 
 

@@ -295,9 +295,12 @@ def test_every_network_trains_on_photographs(options, photographs, tmp_path):
     run.load_model()
 
 
-def test_a_number_of_steps_may_end_inside_an_epoch(experiment, tmp_path):
-    short = experiment.replace(model_dir=str(tmp_path / "run"), steps=STEPS + 1)
+def test_a_number_of_steps_may_end_inside_an_epoch(experiment, tmp_path, capsys):
+    """Without a split to measure, too: then no mIoU is told of."""
+    folder = str(tmp_path / "run")
+    short = experiment.replace(model_dir=folder, steps=STEPS + 1, val_split="")
     assert training.train(short) == 0
+    assert capsys.readouterr().out.endswith(f"\ntrained: {folder}\n")
     run = RunFolder(tmp_path / "run")
     assert [(row["epoch"], row["step"]) for row in rows(run)] == [("1", "3"), ("2", "4")]
     assert float(rows(run)[-1]["learning_rate"]) == 0
