@@ -94,8 +94,8 @@ def test_a_column_a_run_with_the_pixel_marked_and_the_side_said():
     ]
     pixels = np.asarray(figure.picture())
     assert pixels.shape[1] == 3 * (CELL_SIZE + 8) + 8
-    # Photograph, then narrow, then wide: 90 pixels are shown as 360, 45 of them below the top.
-    top, scale = 30 + 90, 4
+    # Photograph, then narrow, then wide: 90 pixels are shown as 360.
+    top, scale = 30, 4
     for column, side in enumerate((None, 3, 11)):
         cell = pixels[top : top + 180, 8 + column * 368 :][:, :360].astype(int)
         marked = (cell == (0, 255, 255)).all(-1)
