@@ -87,7 +87,8 @@ def test_a_run_leaves_its_flags_labels_checkpoints_figures_and_events(finished, 
     assert start["packages"]["tensorflow"] == tf.__version__ and start["backend"] == "tensorflow"
 
 
-@pytest.mark.parametrize("stop_after", [2, pytest.param(STEPS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_after", [2, STEPS])
 def test_a_run_stopped_by_ctrl_c_ends_as_if_it_had_not_been(
     stop_after, finished, experiment, tmp_path, monkeypatch, capsys
 ):

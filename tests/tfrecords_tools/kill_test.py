@@ -102,6 +102,7 @@ def _kill_and_go_on(raw, out, whole, process):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.slow
 def test_a_killed_conversion_goes_on_to_the_same_bytes(raw, whole, tmp_path):
     process = _start(raw, tmp_path)
     _wait(lambda: len(list(tmp_path.glob(".train.partial/train-*.json"))) >= 3)
