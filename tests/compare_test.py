@@ -165,7 +165,7 @@ def test_the_figures_are_drawn_from_the_checkpoints_beside_the_table(
     sheet = np.asarray(Image.open(tmp_path / "tables" / "sheet.png"))
     for column, mask in enumerate([*masks, masks[0] * 0 + 7], start=1):
         expected = pictures.fitted(pictures.colourise(mask, VOC.colours), 240)
-        top, left = 52 + (240 - len(expected)) // 2, 8 + column * 248
+        top, left = 52, 8 + column * 248
         cell = sheet[top : top + len(expected), left : left + 240]
         np.testing.assert_array_equal(cell, expected)
 

@@ -15,9 +15,9 @@ from kseg.evaluation.inference import classifier
 from kseg.evaluation.protocol import Protocol
 from kseg.evaluation.tiles import Tiling
 from kseg.experiment import Experiment
-from kseg.layers import ImageNormalization
 from kseg.run_folder import RunFolder
 from kseg.training.checkpoints import Position
+from tests.prediction.networks import bright_network
 from tests.program_calls import call_main
 
 LABELS = LabelSet(names=("dark", "bright"), colours=((10, 20, 30), (200, 100, 0)))
@@ -38,13 +38,7 @@ def model():
 @pytest.fixture(scope="module")
 def normalized():
     """The same, but for a layer that says what images are padded with."""
-    images = keras.Input((None, None, 3))
-    logits = keras.layers.Conv2D(2, 1)
-    network = keras.Model(images, logits(ImageNormalization("tf")(images)))
-    kernel = np.zeros((1, 1, 3, 2), np.float32)
-    kernel[0, 0, 0, 1] = 1
-    logits.set_weights([kernel, np.zeros(2, np.float32)])
-    return network
+    return bright_network(contrast=1)
 
 
 def write_image(path, height=5, width=9, red=200):

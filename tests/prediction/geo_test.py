@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,8 +11,8 @@ from PIL import Image
 from kseg import predict
 from kseg.data.datasets import LabelSet
 from kseg.evaluation.tiles import Tiling
-from kseg.layers import ImageNormalization
 from kseg.prediction import geo
+from tests.prediction.networks import bright_network
 
 rasterio = pytest.importorskip("rasterio", reason='needs the extra "geo"')
 
@@ -24,14 +23,7 @@ TILING = Tiling(tile=(64, 96), overlap=0, stride=32)
 
 @pytest.fixture(scope="module")
 def model():
-    """A network that answers `bright` where the red channel is above 127.5."""
-    images = keras.Input((None, None, 3))
-    logits = keras.layers.Conv2D(2, 1)
-    network = keras.Model(images, logits(ImageNormalization("tf")(images)))
-    kernel = np.zeros((1, 1, 3, 2), np.float32)
-    kernel[0, 0, 0, 1] = 3
-    logits.set_weights([kernel, np.zeros(2, np.float32)])
-    return network
+    return bright_network(contrast=3)
 
 
 def write_tiff(path, height=100, width=130, bands=3, dtype="uint8", **options):
