@@ -16,6 +16,12 @@ BENCHMARKS = {
     "train": train.run,
     "zoo": zoo.run,
 }
+# Flags of data and runs, and which of them take these, as arguments of the same names.
+_DATA = {
+    "model_dir": ("exported",),
+    "data_dir": ("exported", "input"),
+    "split": ("exported", "input"),
+}
 
 
 def define_flags() -> None:
@@ -35,8 +41,15 @@ def define_flags() -> None:
         "batch,height,width,channels of features (layers), batch,height,width (models, train, "
         "exported).",
     )
-    flags.DEFINE_string("data_dir", "", "input: folder of records; empty: pictures that are drawn.")
-    flags.DEFINE_string("split", "train", "input: split of --data_dir.")
+    flags.DEFINE_string(
+        "model_dir", "", "exported: run to export and to measure on a split, in place of --only."
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        "",
+        "Folder of records. input: empty: pictures that are drawn; exported: the run's own.",
+    )
+    flags.DEFINE_string("split", "", "Split of --data_dir; empty: train (input), val (exported).")
     flags.DEFINE_string("output", "", "File, .csv or .json, to write the rows to as well.")
 
 
@@ -47,11 +60,10 @@ def main(values: flags.FlagValues) -> None:
         raise UserError(
             f"`--shape` must be integers joined by commas. Received: {','.join(values.shape)}"
         ) from error
-    options = {}
-    if values.what == "input":
-        options = {"data_dir": values.data_dir, "split": values.split}
-    elif values.data_dir:
-        raise UserError(f"`--data_dir` is not taken by `--what={values.what}`")
+    options = {name: values[name].value for name in _DATA if values[name].value}
+    for name in options:
+        if values.what not in _DATA[name]:
+            raise UserError(f"`--{name}` is not taken by `--what={values.what}`")
     BENCHMARKS[values.what](values.repetitions, values.output, tuple(values.only), shape, **options)
 
 

@@ -1,19 +1,19 @@
 """Sets runs side by side: python -m kseg.compare runs/*
 
 A table of what each run is and reached, as text, Markdown or CSV, and a picture of the mIoU curves.
-Runs that differ in nothing but the seed are one row, with mean and standard deviation. Runs that
-were not measured alike are not ranked.
+Runs that differ in nothing but the seed and were measured alike are one row, with mean and standard
+deviation. Runs that were not measured alike (protocol, split, best or newest checkpoint) are not
+ranked. What is no run is named and left out.
 
 `--images`, `--features` and `--receptive_field` draw the papers' figures from the best checkpoints:
 see `kseg.figures.sheet`, `features` and `receptive_field`.
 """
 
 import csv
-import dataclasses
 import io
-import json
 import math
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +21,10 @@ import numpy as np
 from absl import flags
 
 from kseg import counting, files, program
+from kseg.comparison.runs import Run, find_runs, grouped, protocol_differences, read_run
 from kseg.errors import UserError
 from kseg.evaluation.inference import classifier
-from kseg.experiment import Experiment
+from kseg.evaluation.network import require_tensorflow
 from kseg.figures import curves, draw_all
 from kseg.figures.features import Features
 from kseg.figures.receptive_field import ReceptiveField
@@ -43,88 +44,6 @@ COLUMNS = (
     "minutes",
 )
 _MISSING = "-"
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What one run is and reached.
-
-    Attributes:
-        name: Of its folder.
-        experiment: Its flags.
-        num_classes: Classes it was trained on.
-        measured: What `kseg.evaluate` wrote; None if it was not called.
-        rows: Of its metrics.csv.
-    """
-
-    name: str
-    experiment: Experiment
-    num_classes: int
-    measured: dict | None
-    rows: tuple[dict[str, str], ...]
-
-    @property
-    def miou(self) -> float:
-        return self.measured["miou"] if self.measured else math.nan
-
-    @property
-    def protocol(self) -> tuple[str, ...]:
-        """How it was measured: what must be the same for two figures to be compared."""
-        if not self.measured:
-            return ("not measured",)
-        pixels = json.dumps(self.measured["pixels"], sort_keys=True)
-        return (str(self.measured["protocol"]), self.measured["split"], pixels)
-
-    @property
-    def curve(self) -> list[tuple[int, float]]:
-        """Steps and the val mIoU measured there during training, at single scale."""
-        measured = [row for row in self.rows if row.get("val_miou")]
-        return [(int(row["step"]), float(row["val_miou"])) for row in measured]
-
-    @property
-    def best_val_miou(self) -> float:
-        """The best of `curve`."""
-        return max((miou for _, miou in self.curve), default=math.nan)
-
-    @property
-    def minutes(self) -> float:
-        """Of training steps, validation aside."""
-        batch, done, seconds = self.experiment.batch_size, 0, 0.0
-        for row in self.rows:
-            seconds += (int(row["step"]) - done) * batch / float(row["images_per_second"])
-            done = int(row["step"])
-        return seconds / 60 if self.rows else math.nan
-
-    def but_for_the_seed(self) -> Experiment:
-        return self.experiment.replace(seed=0, data_dir="", model_dir="")
-
-
-def read_run(folder: str | Path) -> Run:
-    """Reads the folder of a run.
-
-    Raises:
-        UserError: It is no run, or a file in it cannot be read.
-    """
-    run = RunFolder(folder)
-    experiment, label_set = run.experiment, run.label_set
-    measured, rows = None, ()
-    try:
-        if run.eval_file.is_file():
-            measured = json.loads(run.eval_file.read_text(encoding="utf-8"))
-        if run.metrics_file.is_file():
-            with open(run.metrics_file, newline="", encoding="utf-8") as file:
-                rows = tuple(csv.DictReader(file))
-    except ValueError as error:
-        raise UserError(f"cannot read the figures of the run {folder}: {error}") from error
-    return Run(Path(folder).resolve().name, experiment, label_set.num_classes, measured, rows)
-
-
-def grouped(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ in the seed alone together, in the order they came."""
-    groups: dict[Experiment, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.but_for_the_seed(), []).append(run)
-    return list(groups.values())
 
 
 def table(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -150,7 +69,7 @@ def _row(group: list[Run], costs: dict) -> dict[str, str]:
                 f"{parameters:,}",
                 f"{multiply_adds / 1e9:.1f} G",
                 _figure([one.miou for one in group]),
-                ", ".join(run.protocol[:2]),
+                run.protocol,
                 _figure([one.best_val_miou for one in group]),
                 _figure([one.minutes for one in group], digits=1),
             ),
@@ -162,12 +81,15 @@ def _row(group: list[Run], costs: dict) -> dict[str, str]:
 def _cost(run: Run, known: dict) -> tuple[int, int]:
     """Trainable parameters, and multiply-adds of a training crop; counted once an architecture."""
     experiment = run.but_for_the_seed()
-    model = experiment.build_model(run.num_classes, with_backbone_weights=False)
-    key = (run.num_classes, model.to_json(), experiment.crop_size)
-    if key not in known:
-        multiply_adds = counting.cost(model, (1, *experiment.crop_size, 3)).multiply_adds
-        known[key] = counting.parameters(model), multiply_adds
-    return known[key]
+    experiment_key = (run.num_classes, experiment)
+    if experiment_key not in known:
+        model = experiment.build_model(run.num_classes, with_backbone_weights=False)
+        key = (run.num_classes, model.to_json(), experiment.crop_size)
+        if key not in known:
+            multiply_adds = counting.cost(model, (1, *experiment.crop_size, 3)).multiply_adds
+            known[key] = counting.parameters(model), multiply_adds
+        known[experiment_key] = known[key]
+    return known[experiment_key]
 
 
 def _figure(values: list[float], digits: int = 4) -> str:
@@ -178,22 +100,6 @@ def _figure(values: list[float], digits: int = 4) -> str:
     if len(values) > 1:
         text += f" ± {statistics.stdev(values):.{digits}f} ({len(values)} seeds)"
     return text
-
-
-def protocol_differences(runs: Sequence[Run]) -> list[str]:
-    """Lines that say how differently the runs were measured; none if all were measured alike."""
-    if len({run.protocol for run in runs}) == 1 and runs[0].measured:
-        return []
-    lines = []
-    for run in runs:
-        protocol, *rest = run.protocol
-        where = f", split {rest[0]}, {_labelled(run):,} labelled pixels" if rest else ""
-        lines.append(f"{run.name}: {protocol}{where}")
-    return lines
-
-
-def _labelled(run: Run) -> int:
-    return sum(run.measured["pixels"].values())
 
 
 def to_text(rows: Sequence[dict[str, str]]) -> str:
@@ -263,18 +169,21 @@ def define_flags() -> None:
     flags.DEFINE_string("output_dir", "", "Folder of these; empty: that of the first --output.")
 
 
-def main(values: flags.FlagValues, folders: list[str]) -> int:
+def main(values: flags.FlagValues, paths: list[str]) -> int:
     """Prints the table; returns 1 if the runs cannot be ranked."""
-    if not folders:
-        raise UserError("name the folders of runs: python -m kseg.compare runs/*")
+    require_tensorflow("kseg.compare")
     outputs = [Path(name) for name in values.output]
     for path in outputs:
         if path.suffix not in _WRITERS:
             raise UserError(f"`--output` must end in .md or .csv. Received: {path}")
     if values.figure and not values.figure.endswith(".png"):
         raise UserError(f"`--figure` must end in .png. Received: {values.figure}")
-    runs = [read_run(folder) for folder in folders]
-    run_folders = [RunFolder(folder) for folder in folders]
+    if values.figure:
+        curves.require()  # Before the table: it takes seconds.
+    run_folders, others = find_runs(paths)
+    if others:
+        print(f"no runs, left out: {', '.join(others)}", file=sys.stderr)
+    runs = [read_run(folder) for folder in run_folders]
     figures = asked_figures(values, run_folders)
     rows = table(runs)
     print(to_text(rows))

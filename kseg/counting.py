@@ -7,15 +7,30 @@ form that runs: what a fast form does not compute is not counted.
 import dataclasses
 import math
 
+import keras
 import tensorflow as tf
+
+from kseg.errors import UserError
 
 # Operations whose outputs are the feature maps of a network; what only passes tensors on (reads,
 # reshapes, paddings) holds nothing of its own.
 _MAPS = {
-    "AddV2", "AvgPool", "BatchToSpaceND", "ConcatV2", "Conv2D", "Conv2DBackpropInput",
-    "DepthwiseConv2dNative", "FusedBatchNormV3", "MatMul", "MaxPool", "Relu", "Relu6",
-    "ResizeBilinear",
+    "AddV2", "AvgPool", "BatchMatMulV2", "BatchToSpaceND", "ConcatV2", "Conv2D",
+    "Conv2DBackpropInput", "DepthwiseConv2dNative", "Einsum", "FusedBatchNormV3", "MatMul",
+    "MaxPool", "Relu", "Relu6", "ResizeBilinear",
 }  # fmt: skip
+
+
+def check_backend(what: str) -> None:
+    """Raises UserError unless Keras runs on TensorFlow, whose graphs the counts are read off.
+
+    Args:
+        what: What asks, and does, for the message.
+    """
+    if keras.config.backend() != "tensorflow":
+        raise UserError(
+            f"{what} under KERAS_BACKEND=tensorflow. Received: {keras.config.backend()!r}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +73,8 @@ def cost(call, *shapes) -> Cost:
         sum(
             math.prod(operation.outputs[0].shape) * operation.outputs[0].dtype.size
             for operation in operations
-            if operation.type in _MAPS
+            # Sums of sizes and positions are no maps.
+            if operation.type in _MAPS and operation.outputs[0].dtype.is_floating
         ),
     )
 
@@ -72,6 +88,12 @@ def _multiply_adds(operation) -> int:
     if operation.type == "BatchMatMulV2":
         axis = -2 if operation.get_attr("adj_x") else -1
         return math.prod(operation.outputs[0].shape) * operation.inputs[0].shape[axis]
+    if operation.type == "Einsum":
+        terms = operation.get_attr("equation").decode().partition("->")[0].split(",")
+        sizes = {}
+        for term, tensor in zip(terms, operation.inputs, strict=True):
+            sizes.update(zip(term, tensor.shape, strict=True))
+        return math.prod(sizes.values())
     if operation.type in ("Conv2D", "DepthwiseConv2dNative"):
         kernel = operation.inputs[1].shape
         taps = math.prod(kernel[:3]) if operation.type == "Conv2D" else math.prod(kernel[:2])

@@ -2,11 +2,15 @@
 
 python -m kseg.evaluate --model_dir=runs/X --data_dir=DIR --split=val
 
-The figures go to the screen, to `eval.json`, `eval.csv` and `confusion.png`. How the papers look at
-an image is a matter of flags; see `kseg.evaluation.protocol.Protocol`:
+The figures go to the screen, to `eval.json`, `eval.csv` and `confusion.png`. In the CSV the totals
+stand below the classes, in rows without an id: the name of each in the column `class`, its value in
+the column `iou`. `eval.json` names the checkpoint that was measured and its step.
+
+How the papers look at an image is a matter of flags; see `kseg.evaluation.protocol.Protocol`:
 
     KSAC, DeepLab     --eval_size=513, --scales=0.5,0.75,1.0,1.25,1.5,1.75 --flip
-    LKSPP             --scales=1.75,2.0,2.25 --flip, --eval_dilation_rates=24,28,32
+    LKSPP             --scales=1.75,2.0,2.25 --flip
+    LKSPP, Table 2    --eval_dilation_rates=24,28,32 (of its ASPP; LKSPP itself has no rates)
     D-LinkNet         --tta=dlinknet
     GCN, Cityscapes   --window_size=1024 --window_stride=342
 """
@@ -179,6 +183,21 @@ def evaluate(
     return evaluator(eval_dataset(data_dir, split, batch_size), manifest.num_examples)
 
 
+def find_checkpoint(run: RunFolder, which: str) -> tuple[str, Path, int]:
+    """Name, file and step of the checkpoint that `best`, `newest` or a path stands for.
+
+    The name is that which was asked for, but `newest` where there is no best one.
+
+    Raises:
+        UserError: There is none, or it is damaged.
+    """
+    _, path = run.checkpoints.read_weights(which)
+    name = "newest" if which == "best" and path != run.checkpoints.best else which
+    with np.load(path) as arrays:
+        step = json.loads(str(arrays["position"]))["step"]
+    return name, path, step
+
+
 def define_flags() -> None:
     flags.DEFINE_string("model_dir", "", "Folder of the run to measure.")
     flags.DEFINE_string("data_dir", "", "Folder of the shards; empty: the run's own.")
@@ -209,11 +228,12 @@ def main(values: flags.FlagValues) -> None:
     if output.suffix != ".json":
         raise UserError(f"`--output` must be the path of a .json file. Received: {output}")
     data_dir = values.data_dir or run.experiment.data_dir
+    checkpoint, path, step = find_checkpoint(run, values.checkpoint)
     figures = evaluate(
         run,
         data_dir,
         values.split,
-        checkpoint=values.checkpoint,
+        checkpoint=str(path),
         protocol=protocol,
         batch_size=values.batch_size,
         boundary_width=values.boundary_width,
@@ -222,7 +242,8 @@ def main(values: flags.FlagValues) -> None:
     content = {
         "split": values.split,
         "data_dir": data_dir,
-        "checkpoint": values.checkpoint,
+        "checkpoint": checkpoint,
+        "step": step,
         "protocol": str(protocol),
     }
     if values.boundary_width:

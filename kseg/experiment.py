@@ -129,7 +129,9 @@ class Experiment:
         "0: from the start, -1: never.",
     )
     init_from: str = _field(
-        "", "Folder of a run, or a checkpoint, whose weights training starts from (a stage before)."
+        "",
+        "Folder of a run (its best checkpoint is taken), or a checkpoint, whose weights training "
+        "starts from (a stage before).",
     )
     seed: int = _field(0, "Fixes initial weights, dropout, order and augmentation.")
     precision: str = _field("float32", f"Of the training, one of {', '.join(PRECISIONS)}.")

@@ -1,5 +1,7 @@
 """What the fields of an experiment must be, beyond their types."""
 
+import math
+
 from kseg.errors import UserError
 from kseg.models import BACKBONES
 from kseg.training.distribution import STRATEGIES
@@ -17,6 +19,7 @@ _AT_LEAST_1 = ("batch_size", "epochs", "shuffle_buffer", "log_every", "keep_chec
 _AT_LEAST_0 = (
     "scale_step",
     "learning_rate",
+    "learning_rate_power",
     "end_learning_rate",
     "warm_up_steps",
     "clip_norm",
@@ -24,6 +27,7 @@ _AT_LEAST_0 = (
     "weight_decay",
     "steps",
     "save_every",
+    "seed",
 )
 _BELOW_1 = ("momentum", "batch_norm_momentum")
 
@@ -32,9 +36,13 @@ def check(experiment) -> None:
     """Raises `UserError` for the first value that breaks its rule; names flag, rule and value."""
     for name, names in _NAMES.items():
         known(name, getattr(experiment, name), names)
+    for name, value in vars(experiment).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"`--{name}` must be finite. Received: {value}")
     for rule, holds, names in (
         ("at least 1", lambda value: value >= 1, _AT_LEAST_1),
         ("at least 0", lambda value: value >= 0, _AT_LEAST_0),
+        ("at least -1", lambda value: value >= -1, ("freeze_batch_norm_epoch",)),
         ("in [0, 1)", lambda value: 0 <= value < 1, _BELOW_1),
         ("in (0, 1]", lambda value: 0 < value <= 1, ("hard_pixels",)),
     ):
@@ -43,6 +51,12 @@ def check(experiment) -> None:
             if not holds(value):
                 raise UserError(f"`--{name}` must be {rule}. Received: {value}")
     _check_data(experiment)
+    weights = experiment.class_weights
+    if weights and not (min(weights) >= 0 < sum(weights) < math.inf):
+        raise UserError(
+            "`--class_weights` must be at least 0, and one of them above it. "
+            f"Received: {to_text(weights)}"
+        )
     if not experiment.losses or len(set(experiment.losses)) < len(experiment.losses):
         raise UserError(
             f"`--losses` must hold names, none twice. Received: {to_text(experiment.losses)}"

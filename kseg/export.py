@@ -30,6 +30,7 @@ from absl import flags
 from kseg import files, program
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
+from kseg.evaluation.network import require_tensorflow
 from kseg.exporting import litert, onnx, saved_model, warm_up
 from kseg.prediction.images import MAX_PIXELS
 from kseg.run_folder import RunFolder
@@ -144,11 +145,7 @@ def define_flags() -> None:
 def main(values: flags.FlagValues) -> None:
     """Exports one run."""
     program.require(values, "model_dir", "export_dir")
-    if keras.config.backend() != "tensorflow":
-        raise UserError(
-            "`kseg.export` needs the TensorFlow backend, and reads the checkpoints of all: "
-            f"KERAS_BACKEND=tensorflow. Received: {keras.config.backend()!r}"
-        )
+    require_tensorflow("kseg.export")
     if values.precision != "float32" and values.format != "litert":
         raise UserError(
             f"`--precision` must be float32 where `--format` is not litert. "

@@ -24,6 +24,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def partials(folder: str | Path) -> list[Path]:
+    """What processes that were killed inside `atomic_path` have left in a folder."""
+    return list(Path(folder).glob(".partial-*"))
+
+
+def remove_partials(folder: str | Path) -> None:
+    """Removes them."""
+    for path in partials(folder):
+        path.unlink()
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file atomically."""
     with atomic_path(path) as partial:

@@ -19,8 +19,9 @@ the mean of the image, somewhat other scores. Protocol and CRF then apply to eac
 
 TIFFs (extra `geo`; three bands of uint8 or more, of which the first are red, green, blue) always
 go by tiles, 1024,1024 by default, are read and written by window, and give TIFFs at the same place
-on earth: labels with palette, overlay, and a float32 band of probabilities for each class. They
-are not on the contact sheet.
+on earth: labels with palette, overlay, and a float32 band of probabilities for each class. Where a
+TIFF has no data (nodata value, mask, alpha of 0) labels are 255 and probabilities nan, and these
+are the nodata values of the files. They are not on the contact sheet.
 
 `--submission=DIR` writes the palette PNGs that the PASCAL VOC server takes, besides or instead, to
 `DIR/results/VOC2012/Segmentation/comp6_test_cls/`; `tar -czf x.tgz -C DIR results` packs them.

@@ -45,18 +45,29 @@ class RunFolder:
         Raises:
             UserError: The folder holds another experiment, other labels, or something else.
         """
+        try:
+            return self._start(experiment, label_set, overwrite)
+        except OSError as error:
+            raise UserError(f"cannot write to `--model_dir`: {error}") from error
+
+    def _start(self, experiment: Experiment, label_set: LabelSet, overwrite: bool) -> bool:
         if overwrite:
             self._clear()
         if self.experiment_file.is_file():
             self._refuse_differences(experiment, label_set)
+            files.remove_partials(self.path)
             self._record_start()
             return True
-        if self.path.is_dir() and any(self.path.iterdir()):
+        # What a start that was killed has written before the flags.
+        own = {self.labels_file, self.environment_file, *files.partials(self.path)}
+        others = [item for item in self.path.glob("*") if item not in own]
+        if others:
             raise UserError(
                 f"`--model_dir` must be new, empty or the folder of a run. {self.path} holds "
-                f"other things: {', '.join(sorted(item.name for item in self.path.iterdir())[:5])}"
+                f"other things: {', '.join(sorted(item.name for item in others)[:5])}"
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        files.remove_partials(self.path)
         labels = {
             "names": label_set.names,
             "colours": label_set.colours,

@@ -44,6 +44,7 @@ from kseg.training.callbacks import (
 from kseg.training.distribution import Devices, make_devices
 from kseg.training.initial_weights import read_earlier, take_weights
 from kseg.training.machines import ALONE, Machines, join
+from kseg.training.optimizer import inner_optimizer
 from kseg.training.plan import Plan
 from kseg.training.recipe import freeze_batch_norms
 from kseg.training.run_log import RunLog
@@ -141,6 +142,7 @@ def train(experiment: Experiment, *, overwrite: bool = False, machines: Machines
             batches = rest_of_epoch(
                 experiment, plan, position, label_set.ignore_label, len(model.outputs), machines
             )
+            step_log = StepLog(first, log, experiment.log_every)
             with devices.fitting():
                 history = model.fit(
                     batches,
@@ -150,15 +152,15 @@ def train(experiment: Experiment, *, overwrite: bool = False, machines: Machines
                     shuffle=False,  # the dataset shuffles itself
                     callbacks=[
                         RestoreMetrics(metrics),
-                        StopOnBadLoss(),
-                        StepLog(log.writer, experiment.log_every),
-                        SaveEvery(experiment.save_every, epoch_end, save),
+                        StopOnBadLoss(first),
+                        step_log,
+                        SaveEvery(first, experiment.save_every, epoch_end, save),
                         stop,
                     ],
                 )
             seconds = time.monotonic() - begun
             metrics = {}
-            done = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+            done = step_log.step
             received = stop.received()
             if received is not None and done < epoch_end:
                 return _leave(received, save(done), done, machines)
@@ -166,7 +168,7 @@ def train(experiment: Experiment, *, overwrite: bool = False, machines: Machines
                 "epoch": position.epoch + 1,
                 "step": done,
                 "loss": history.history["loss"][-1],
-                "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
+                "learning_rate": inner_optimizer(model).last_learning_rate(),
                 "images_per_second": (done - first) * experiment.batch_size / seconds,
             }
             miou = position.best_miou

@@ -3,13 +3,16 @@
 import csv
 import json
 import math
+import sys
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from kseg import compare, pictures
+from kseg.comparison import runs as comparison
 from kseg.data.datasets import VOC
 from kseg.errors import UserError
 from kseg.evaluation.inference import classifier
@@ -25,7 +28,10 @@ TINY = {
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(name, miou=None, protocol="scales 1", split="val", pixels=100, **options):
+    def make(
+        name, miou=None, protocol="scales 1", split="val", pixels=100, checkpoint="best", step=60,
+        **options,
+    ):  # fmt: skip
         folder = tmp_path / name
         experiment = Experiment(model_dir=str(folder), **TINY | options)
         run = RunFolder(folder)
@@ -37,10 +43,10 @@ def make_run(tmp_path):
         if miou is not None:
             measured = {
                 "split": split, "protocol": protocol, "miou": miou,
-                "pixels": {"background": pixels},
+                "checkpoint": checkpoint, "step": step, "pixels": {"background": pixels},
             }  # fmt: skip
             run.eval_file.write_text(json.dumps(measured))
-        return compare.read_run(folder)
+        return comparison.read_run(run)
 
     return make
 
@@ -63,22 +69,45 @@ def test_the_table_ranks_what_was_measured_alike(make_run):
     count = sum(math.prod(variable.shape) for variable in trainable)
     assert rows[0]["parameters"] == f"{count:,}"
     assert rows[0]["multiply-adds"].endswith(" G")
-    assert compare.protocol_differences(runs) == []
+    assert comparison.protocol_differences(runs) == []
 
 
-def test_seeds_are_one_row_with_mean_and_standard_deviation(make_run):
-    runs = [make_run(f"seed_{seed}", 0.5 + 0.1 * seed, seed=seed) for seed in range(3)]
-    (row,) = compare.table([*runs])
-    assert row["run"] == "seed_0, seed_1, seed_2"
-    assert row["mIoU"] == "0.6000 ± 0.1000 (3 seeds)"
+def test_seeds_that_were_measured_alike_are_one_row_with_mean_and_standard_deviation(make_run):
+    runs = [
+        make_run("a", 0.5, seed=0),
+        make_run("flipped", 0.9, seed=1, protocol="flip"),
+        make_run("b", 0.6, seed=2),
+        make_run("newest", 0.1, seed=3, checkpoint="newest"),
+        make_run("new", seed=4),
+        make_run("c", 0.7, seed=5, step=30),
+    ]
+    rows = csv.DictReader(compare.to_csv(compare.table(runs)).splitlines())
+    assert [(row["run"], row["mIoU"], row["protocol"]) for row in rows] == [
+        ("a, b, c", "0.6000 ± 0.1000 (3 seeds)", "scales 1, val, best"),
+        ("flipped", "0.9000", "flip, val, best"),
+        ("newest", "0.1000", "scales 1, val, newest"),
+        ("new", "-", "not measured"),
+    ]
+
+
+def test_a_checkpoint_at_a_path_is_known_by_its_step(make_run):
+    runs = [
+        make_run(name, 0.5, checkpoint=f"runs/{name}/step.npz", step=step, context=context)
+        for name, step, context in (("a", 30, "aspp"), ("b", 30, "ksac"), ("c", 60, "vortex"))
+    ]
+    assert comparison.protocol_differences(runs[:2]) == []
+    assert len(comparison.protocol_differences(runs)) == 3
+    earlier = make_run("without_step", 0.5, step=None)  # as earlier versions wrote it
+    assert comparison.protocol_differences([earlier, make_run("e", 0.5)]) == []
 
 
 @pytest.mark.parametrize(
     ("other", "shown"),
     [
-        ({"protocol": "scales 0.5, 1"}, "scales 0.5, 1, split val, 100 labelled pixels"),
-        ({"split": "train"}, "scales 1, split train, 100 labelled pixels"),
-        ({"pixels": 99}, "scales 1, split val, 99 labelled pixels"),
+        ({"protocol": "scales 0.5, 1"}, "other: scales 0.5, 1, split val, "),
+        ({"split": "train"}, "scales 1, split train, checkpoint best (step 60), 100 labelled"),
+        ({"pixels": 99}, "checkpoint best (step 60), 99 labelled pixels"),
+        ({"checkpoint": "newest", "step": 90}, "checkpoint newest (step 90), 100 labelled pixels"),
         ({"miou": None}, "other: not measured"),
     ],
 )
@@ -86,7 +115,7 @@ def test_runs_that_were_measured_differently_keep_their_order_and_it_is_said(
     make_run, other, shown
 ):
     runs = [make_run("first", 0.25), make_run("other", **{"miou": 0.5} | other, seed=1)]
-    lines = compare.protocol_differences(runs)
+    lines = comparison.protocol_differences(runs)
     assert len(lines) == 2 and shown in lines[1]
 
 
@@ -107,19 +136,46 @@ def test_text_markdown_and_csv_hold_the_same_table(make_run):
 def test_a_run_without_validation_has_no_curve(make_run, tmp_path):
     assert make_run("one").curve == [(30, 0.25), (60, 0.5)]
     (tmp_path / "one" / "metrics.csv").unlink()
-    run = compare.read_run(tmp_path / "one")
+    run = comparison.read_run(RunFolder(tmp_path / "one"))
     assert run.curve == [] and math.isnan(run.best_val_miou)
-
-
-def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no run in"):
-        compare.read_run(tmp_path)
 
 
 def flags(**given):
     """The flags of the program as `main` takes them."""
     names = ("figure", "images", "labels", "features", "receptive_field", "output_dir")
     return SimpleNamespace(**{name: "" for name in names} | {"output": [], "pixel": []} | given)
+
+
+def test_what_is_no_run_is_named_once_and_left_out(make_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compare, "_cost", lambda run, known: (0, 0))
+    make_run("one", 0.5)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    assert compare.main(flags(), paths) == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"no runs, left out: {tmp_path / 'empty'}, {tmp_path / 'notes.txt'}\n"
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["run", "one"]
+    for none in ([str(tmp_path / "empty")], []):
+        with pytest.raises(UserError, match=r"no run among .* runs/\*` .*experiment\.flags"):
+            compare.main(flags(), none)
+
+
+def test_without_matplotlib_a_figure_is_refused_before_the_table(
+    make_run, tmp_path, monkeypatch, capsys
+):
+    make_run("one", 0.5)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match='`--figure` needs the extra "figures": pip install "kseg'):
+        compare.main(flags(figure=str(tmp_path / "curves.png")), [str(tmp_path / "one")])
+    assert capsys.readouterr().out == ""
+
+
+def test_on_another_backend_than_tensorflow_it_says_so(make_run, tmp_path, monkeypatch):
+    make_run("one", 0.5)
+    monkeypatch.setattr(keras.config, "backend", lambda: "torch")
+    with pytest.raises(UserError, match="`kseg.compare` needs the TensorFlow backend.*: 'torch'"):
+        compare.main(flags(), [str(tmp_path / "one")])
 
 
 @pytest.fixture

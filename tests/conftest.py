@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import pytest
+
+import kseg  # noqa: F401 - before TensorFlow, for which it sets what all programs run with
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

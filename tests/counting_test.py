@@ -4,7 +4,8 @@ import keras
 import pytest
 
 from kseg import counting
-from kseg.layers import KSAC
+from kseg.layers import KSAC, PyramidPooling
+from kseg.layers.average_pool import average_pool
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,26 @@ def test_activation_bytes_are_four_for_each_value_of_a_map():
     network = keras.Sequential([keras.layers.Conv2D(5, 1, use_bias=False), keras.layers.ReLU()])
     network.build((1, 3, 3, 2))
     assert counting.cost(network, (1, 3, 3, 2)).activation_bytes == 2 * (9 * 5 * 4)
+
+
+def test_products_that_are_no_convolution_count_as_well():
+    # 4x6 pixels of 2 channels. Rows of all grids at once, then the columns of each.
+    layer = PyramidPooling(3, bin_sizes=(1, 2))
+    layer.build((1, 4, 6, 2))
+    means = (1 + 2) * 4 * 6 * 2 + (1 * 1 + 2 * 2) * 6 * 2
+    grids = (1 + 4) * 2 * 1
+    cost = counting.cost(layer, (1, 4, 6, 2))
+    assert cost.multiply_adds == means + grids + 24 * 9 * (2 + 1 + 1) * 3
+    # Weights and means of rows, means of columns; grids convolved, normalised and rectified;
+    # resized; joined; projected.
+    values = 3 * 4 + 3 * 6 * 2 + 5 * 2 + 3 * 5 + 2 * 24 + 24 * 4 + 3 * 24 * 3
+    assert cost.activation_bytes == 4 * values
+
+
+def test_matrix_products_are_maps_too():
+    cost = counting.cost(lambda features: average_pool(features, 7), (1, 4, 6, 2))
+    assert cost.multiply_adds == (4 + 6) * 4 * 6 * 2
+    assert cost.activation_bytes == 2 * 4 * (4 * 6 * 2)
 
 
 def test_parameters_are_trainable_or_all_but_never_seeds():

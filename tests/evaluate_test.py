@@ -120,18 +120,35 @@ def test_the_program_writes_table_json_csv_and_picture(run, records, tmp_path, c
     printed = capsys.readouterr().out
     content = json.loads(output.read_text())
     assert content["protocol"] == "single scale, whole images; flip; softmax averaged"
+    assert (content["checkpoint"], content["step"]) == ("newest", 0)
     assert content["boundary_width"] == 7 and 0 <= content["boundary_accuracy"] <= 1
     figures = evaluate(run, records, "val", protocol=Protocol(flip=True))
     assert content["miou"] == pytest.approx(figures.miou)
     assert f"{figures.miou:.4f}" in printed and content["protocol"] in printed
     np.testing.assert_array_equal(content["confusion_matrix"], figures.matrix)
     with open(tmp_path / "flipped.csv", newline="") as file:
-        assert [row["class"] for row in csv.DictReader(file)] == list(VOC.names)
+        rows = [(row["id"], row["class"]) for row in csv.DictReader(file)]
+    assert rows[:21] == [(str(number), name) for number, name in enumerate(VOC.names)]
+    assert rows[21] == ("", "mIoU")
     with Image.open(tmp_path / "flipped_confusion.png") as picture:
         assert min(picture.size) > 21 * 30
     call_main(f"--model_dir={run.path}", "--boundary_width=0")
     assert {"eval.json", "eval.csv", "confusion.png"} <= {path.name for path in run.path.iterdir()}
     assert "boundary" not in run.eval_file.read_text()
+
+
+def test_the_checkpoint_that_was_measured_is_named_with_its_step(run, tmp_path, model):
+    other = RunFolder(tmp_path / "other")
+    other.start(run.experiment.replace(model_dir=str(other.path)), VOC)
+    model.compile(optimizer="sgd")
+    first = other.checkpoints.save(model, Position(step=30), is_best=False)
+    # Without validation the newest stands for the best.
+    assert evaluation.find_checkpoint(other, "best") == ("newest", first, 30)
+    other.checkpoints.save(model, Position(step=60), is_best=True)
+    last = other.checkpoints.save(model, Position(step=90))
+    assert evaluation.find_checkpoint(other, "best") == ("best", other.checkpoints.best, 60)
+    assert evaluation.find_checkpoint(other, "newest") == ("newest", last, 90)
+    assert evaluation.find_checkpoint(other, str(last)) == (str(last), last, 90)
 
 
 def test_figures_go_to_a_json_file_alone(run):

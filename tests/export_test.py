@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -153,6 +154,12 @@ def test_the_command_line_of_tensorflow_runs_it(model, exported, inputs, tmp_pat
     )  # fmt: skip
     answer = np.load(tmp_path / "classes.npy")
     assert np.mean(answer != classes(model, inputs["odd"])) < 1e-3
+
+
+def test_on_another_backend_than_tensorflow_it_says_so(monkeypatch):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(UserError, match="`kseg.export` needs the TensorFlow backend.*: 'jax'"):
+        program_calls.call_main(exporting, "--model_dir=x", "--export_dir=y")
 
 
 @pytest.mark.parametrize(

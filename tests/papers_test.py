@@ -1,9 +1,12 @@
 """The program that sets the papers' numbers beside ours."""
 
+import sys
+
 import pytest
 from absl import flags
 
 from kseg import papers
+from kseg.errors import UserError
 from kseg.papers import Row
 
 
@@ -31,6 +34,21 @@ def test_the_numbers_of_a_paper_agree(paper):
     rows = list(papers.PAPERS[paper]())
     assert len(rows) >= 4
     assert [row for row in rows if not row.agrees] == []
+
+
+def test_vortex_module_b_must_see_every_pixel(monkeypatch):
+    seen = {65: 65**2 - 1, 129: 81**2 - 1}
+    monkeypatch.setattr(papers, "_seen", lambda layer, size: seen[size])
+    *_, share, pixels = papers.PAPERS["Vortex"]()
+    assert (share.printed, share.agrees) == ("1", False)
+    assert (pixels.printed, pixels.agrees) == ("6561", False)
+
+
+def test_without_matplotlib_nothing_is_counted(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(papers, "rows", lambda: pytest.fail("it counts"))
+    with pytest.raises(UserError, match=r"`--figure` needs matplotlib: .*kseg\[figures\]"):
+        papers.main(parsed("--figure=figure.png"))
 
 
 def test_a_row_that_disagrees_fails_the_program(monkeypatch, capsys):

@@ -23,7 +23,7 @@ from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS
 from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import layouts, writer
-from tfrecords_tools.inputs import Sample
+from tfrecords_tools.inputs import IMAGE_SUFFIXES, Sample
 from tfrecords_tools.remap import Remap, read_remapped_mask
 
 IMAGES = "leftImg8bit"
@@ -97,6 +97,8 @@ def _of_all_cities(folder: Path, ending: str, problems: list[str]) -> dict[str, 
                     found[name] = path
                 else:
                     problems.append(f"{path}: the name must begin with its city, {city.name!r}")
+        elif city.suffix.lower() in IMAGE_SUFFIXES and not city.name.startswith("."):
+            problems.append(f"{city}: must lie in the folder of its city")
     return found
 
 

@@ -10,10 +10,11 @@ a line is a name, or a name and its colour as red, green, blue; `#` begins a lin
     background 0 0 0
     road surface 255 255 255
 
-A mask holds the ids themselves (palette PNG or 8-bit grey), 255 where a pixel counts for nothing.
-With colours in the classes file it may also be RGB in just these colours; `--ignore_colour=r,g,b`
-names the colour, if any, that counts for nothing. Masks that hold other ids or colours go with a
-table, `--remap=remap.txt`, of lines such as `7 -> 0`, `128 64 128 -> 1`, `0 -> ignore` and
+A mask holds the ids themselves (palette PNG or grey), 255 where a pixel counts for nothing. With
+colours in the classes file it may also be RGB in just these colours; `--ignore_colour=r,g,b` names
+the colour, if any, that counts for nothing. A palette mask then must not show a class in the colour
+of another, as it does when an editor has renumbered it. Masks that hold other ids or colours go
+with a table, `--remap=remap.txt`, of lines such as `7 -> 0`, `128 64 128 -> 1`, `0 -> ignore` and
 `other -> ignore`.
 
 Several splits at once, `{split}` standing for the name of each, all below one folder:
@@ -171,7 +172,7 @@ def _reader(
             )
     if has_colours:
         return functools.partial(inputs.read_index_or_colour_mask, ignore_colour=ignore_colour)
-    return inputs.read_index_mask
+    return inputs.read_mask_of_any_palette
 
 
 def _parse_colour(values: list[str] | None) -> tuple[int, int, int] | None:

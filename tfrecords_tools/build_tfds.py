@@ -33,7 +33,7 @@ from kseg import program
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS, PETS, PETS_RAW_IDS, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import build_folder, inputs, layouts, options, summary, writer
+from tfrecords_tools import build_folder, inputs, layouts, options, staging, summary, writer
 from tfrecords_tools.inputs import Sample
 from tfrecords_tools.remap import Remap, read_remapped_mask
 
@@ -42,17 +42,22 @@ PREFIX = "tfds:"
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a set of tensorflow-datasets has its images and masks, and what the masks mean."""
+    """Where a set of tensorflow-datasets has its images and masks, and what the masks mean.
+
+    `knows_colours` is whether the colours of the label set are those of the masks' palettes.
+    """
 
     image_key: str
     label_key: str
     label_set: LabelSet
     raw_ids: Mapping[int, int] | None = None
+    knows_colours: bool = True
 
     @property
     def read_label(self) -> inputs.ReadLabel:
         if self.raw_ids is None:
-            return inputs.read_index_mask
+            known = self.knows_colours
+            return inputs.read_index_mask if known else inputs.read_mask_of_any_palette
         return functools.partial(read_remapped_mask, remap=Remap(self.raw_ids, {}))
 
 
@@ -113,7 +118,7 @@ def build(
     for split in splits:
         writer.check_split_name(split)
     output_dir = Path(output_dir)
-    folders = {split: output_dir / f".{split}.unpacked" for split in splits}
+    folders = {split: output_dir / f".{split}{staging.UNPACKED}" for split in splits}
     try:
         samples = {
             split: list(_unpack(builder, split, source, folder))
@@ -150,7 +155,8 @@ def _remove(folders: Iterable[Path]) -> None:
 def _source(name: str, image_key: str, label_key: str, classes: str | Path | None) -> Source:
     plain = name.split("/")[0].split(":")[0]
     if classes:
-        return Source(image_key, label_key, build_folder.read_classes(classes)[0])
+        label_set, has_colours = build_folder.read_classes(classes)
+        return Source(image_key, label_key, label_set, knows_colours=has_colours)
     if plain in KNOWN:
         return KNOWN[plain]
     reason = _UNFIT.get(

@@ -6,37 +6,31 @@ Every problem is printed with the name of the shard and, where it lies in one, t
 record from 0; with any problem the exit status is 1. Checked are: every shard there, its length and
 hash, the framing and checksums of the records, the counts, image and label decoded as training
 decodes them, one size for both and for what the record says, ids within the classes, names that
-differ, the histogram. The hidden folder of an unfinished conversion and shards beside those of a
+differ, the histogram. The hidden folders of an unfinished conversion and shards beside those of a
 manifest are problems, too. Shards without a manifest, such as those of the official DeepLab tools,
-are checked by themselves. `--sheet` draws examples of every split with their labels laid over them:
-what no check can see is whether the labels are right.
+are checked by themselves; `build_manifest` makes one for them. `--sheet` draws examples of every
+split with their labels laid over them: what no check can see is whether the labels are right.
 """
 
 import contextlib
 import dataclasses
 import hashlib
-import io
 import itertools
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from absl import flags
-from PIL import Image
 from tqdm import tqdm
 
 from kseg import program
 from kseg.data import records
 from kseg.data.datasets import LabelSet, voc_palette
-from kseg.data.records import Manifest
+from kseg.data.records import Manifest, Shard
 from kseg.errors import UserError
-from tfrecords_tools import inputs, sheet, staging
+from tfrecords_tools import inputs, sheet, staging, stored
 
-# Bytes that frame a record: its length (8) and two checksums (4 each).
-_FRAME = 16
 _SHEET_EXAMPLES = 8
 
 
@@ -44,25 +38,31 @@ _SHEET_EXAMPLES = 8
 class SplitCheck:
     """What was found in one split; `problems` is empty for a good one.
 
-    `names` tells the shard and record of each name.
+    `shards` are those that are there; `names` tells the shard and record of each name.
     """
 
     split: str
     manifest: Manifest | None
     problems: list[str] = dataclasses.field(default_factory=list)
-    shards: int = 0
-    examples: int = 0
+    shards: list[Shard] = dataclasses.field(default_factory=list)
     pixels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
     names: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def examples(self) -> int:
+        return sum(shard.examples for shard in self.shards)
 
-def check(data_dir: str | os.PathLike, splits: Sequence[str] = ()) -> list[SplitCheck]:
+
+def check(
+    data_dir: str | os.PathLike, splits: Sequence[str] = (), label_set: LabelSet | None = None
+) -> list[SplitCheck]:
     """Checks splits of a folder.
 
     Args:
         data_dir: folder of the records.
         splits: splits to check. Defaults to all of which there is a manifest, a shard or an
             unfinished conversion.
+        label_set: classes of the splits without a manifest. By default their ids are not judged.
 
     Returns:
         One result a split, sorted by name.
@@ -71,21 +71,26 @@ def check(data_dir: str | os.PathLike, splits: Sequence[str] = ()) -> list[Split
         UserError: the folder, or a split asked for, is not there, or there is nothing to check.
     """
     data_dir = Path(data_dir)
-    if not data_dir.is_dir():
-        raise UserError(f"`data_dir` must be a folder of records. Not found: {data_dir}")
-    found = set(records.finished_splits(data_dir))
-    found |= {parts[0] for parts in map(records.parse_shard_name, os.listdir(data_dir)) if parts}
-    found |= {staging.partial_split(path.name) for path in staging.partials(data_dir)}
+    found = find_splits(data_dir)
     missing = [split for split in splits if split not in found]
     if missing or not found:
         raise UserError(
             f"no records of {', '.join(map(repr, missing)) or 'any split'} in {data_dir}; splits "
             f"there: {', '.join(sorted(found)) or 'none'}"
         )
-    return [_check_split(data_dir, split) for split in sorted(set(splits) or found)]
+    return [_check_split(data_dir, split, label_set) for split in sorted(set(splits) or found)]
 
 
-def _check_split(data_dir: Path, split: str) -> SplitCheck:
+def find_splits(data_dir: Path) -> set[str]:
+    """Every split of which there is a manifest, a shard or an unfinished conversion."""
+    if not data_dir.is_dir():
+        raise UserError(f"`data_dir` must be a folder of records. Not found: {data_dir}")
+    found = set(records.finished_splits(data_dir))
+    found |= {parts[0] for parts in map(records.parse_shard_name, os.listdir(data_dir)) if parts}
+    return found | {staging.partial_split(path.name) for path in staging.partials(data_dir)}
+
+
+def _check_split(data_dir: Path, split: str, label_set: LabelSet | None) -> SplitCheck:
     manifest, problems = None, []
     if records.manifest_path(data_dir, split).exists():
         try:
@@ -99,15 +104,15 @@ def _check_split(data_dir: Path, split: str) -> SplitCheck:
     present = _present(data_dir, split)
     expected = _expected_shards(manifest, split, present, problems)
     problems += [f"{name}: not in the manifest" for name in present if name not in expected]
-    label_set = manifest.label_set() if manifest else None
+    beside = len(problems)
+    label_set = manifest.label_set() if manifest else label_set
     for name in tqdm(expected, desc=split, unit="shard", disable=None):
         if name in present:
-            result.shards += 1
             _check_shard(data_dir / name, result, label_set)
         else:
             problems.append(f"{name}: missing")
-    # A histogram of other shards than the manifest's would only repeat the problems above.
-    if manifest and not problems:
+    # A histogram of other shards than the manifest's would only repeat what is wrong with them.
+    if manifest and len(problems) == beside:
         _check_histogram(result, manifest)
     return result
 
@@ -132,17 +137,17 @@ def _check_shard(path: Path, result: SplitCheck, label_set: LabelSet | None) -> 
     problems = result.problems
     known = {shard.name: shard for shard in result.manifest.shards} if result.manifest else {}
     expected = known.get(path.name)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = path.stat().st_size
     if expected:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = path.stat().st_size
         if size != expected.bytes:
             problems.append(f"{path.name}: {size} bytes, the manifest says {expected.bytes}")
         elif digest != expected.sha256:
             problems.append(f"{path.name}: content changed since conversion (SHA-256 differs)")
     count = 0
     damaged = False
-    for index, serialized in _records(path):
+    for index, serialized in stored.read(path):
         where = f"{path.name}, record {index}"
         if isinstance(serialized, str):
             problems.append(f"{where}: {serialized}; the records after it were not read")
@@ -150,7 +155,7 @@ def _check_shard(path: Path, result: SplitCheck, label_set: LabelSet | None) -> 
             break
         count += 1
         try:
-            name, _, label = _decode(serialized)
+            name, _, label = stored.decode(serialized)
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
@@ -162,83 +167,11 @@ def _check_shard(path: Path, result: SplitCheck, label_set: LabelSet | None) -> 
                 inputs.check_ids(where, label, label_set)
             except inputs.BadInput as error:
                 problems.append(str(error))
-    result.examples += count
+    result.shards.append(Shard(path.name, count, size, digest))
     if expected and not damaged and count != expected.examples:
         problems.append(f"{path.name}: {count} records, the manifest says {expected.examples}")
     if not expected and not damaged and not count:
         problems.append(f"{path.name}: holds no records")
-
-
-def _records(path: Path) -> Iterator[tuple[int, bytes | str]]:
-    """Yields (index, record), and for the first record of broken framing (index, reason)."""
-    iterator = iter(tf.data.TFRecordDataset(str(path)))
-    index = read = 0
-    while True:
-        try:
-            serialized = next(iterator).numpy()
-        except StopIteration:
-            # TensorFlow takes a tail shorter than the head of a record for the end of the file.
-            left = path.stat().st_size - read
-            if left:
-                yield index, f"damaged or truncated ({left} bytes after the last whole record)"
-            return
-        except tf.errors.DataLossError as error:
-            yield (
-                index,
-                f"damaged or truncated ({error.message.split('}}')[-1].split(' [Op')[0].strip()})",
-            )
-            return
-        yield index, serialized
-        index += 1
-        read += len(serialized) + _FRAME
-
-
-def _decode(serialized: bytes) -> tuple[str, np.ndarray, np.ndarray]:
-    """Name, image and label of a record; `ValueError` tells what is wrong with it."""
-    try:
-        encoded = records.parse_example(serialized)
-    except tf.errors.InvalidArgumentError:
-        raise ValueError(
-            f"no serialised example with {records.IMAGE!r} and {records.LABEL!r}"
-        ) from None
-    name = encoded["filename"].numpy().decode(errors="replace")
-    decoded = {}
-    for what, decode in (("image", records.decode_image), ("label", records.decode_label)):
-        _refuse_bomb(what, name, encoded[what].numpy())
-        try:
-            decoded[what] = decode(encoded[what]).numpy()
-        except tf.errors.InvalidArgumentError:
-            raise ValueError(f"{what} of {name!r} cannot be decoded") from None
-    image, label = decoded["image"], decoded["label"]
-    if image.shape[:2] != label.shape:
-        raise ValueError(
-            f"label of {name!r} is {label.shape[1]}x{label.shape[0]}, its image "
-            f"{image.shape[1]}x{image.shape[0]}"
-        )
-    feature = tf.train.Example.FromString(serialized).features.feature
-    for key, side in ((records.HEIGHT, image.shape[0]), (records.WIDTH, image.shape[1])):
-        said = feature[key].int64_list.value[:1] if key in feature else [side]
-        if list(said) != [side]:
-            raise ValueError(f"{key!r} of {name!r} is {list(said)}, its image has {side}")
-    return name, image, label
-
-
-def _refuse_bomb(what: str, name: str, contents: bytes) -> None:
-    """Judges the size that the header claims, before TensorFlow allocates it."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(contents)) as image:
-                pixels = image.width * image.height
-                mode = image.mode
-    except Image.DecompressionBombError:
-        pixels, mode = Image.MAX_IMAGE_PIXELS + 1, ""
-    except Exception:
-        raise ValueError(f"{what} of {name!r} is not an image") from None
-    if pixels > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{what} of {name!r} has more than {Image.MAX_IMAGE_PIXELS} pixels")
-    if what == "label" and mode not in ("L", "1"):
-        raise ValueError(f"label of {name!r} is {mode}, not one channel of ids")
 
 
 def _check_histogram(result: SplitCheck, manifest: Manifest) -> None:
@@ -273,10 +206,12 @@ def draw_sheet(
     for result in results:
         every = max(1, result.examples // _SHEET_EXAMPLES)
         shards = [Path(data_dir) / name for name in _present(Path(data_dir), result.split)]
-        contents = (one for shard in shards for _, one in _records(shard) if isinstance(one, bytes))
+        contents = (
+            one for path in shards for _, one in stored.read(path) if isinstance(one, bytes)
+        )
         for serialized in itertools.islice(contents, 0, every * _SHEET_EXAMPLES, every):
             with contextlib.suppress(ValueError):
-                name, image, label = _decode(serialized)
+                name, image, label = stored.decode(serialized)
                 examples.append((f"{result.split}: {name}", image, label))
     known = [result.manifest.label_set() for result in results if result.manifest]
     by_themselves = LabelSet(tuple(f"id {one}" for one in range(255)), voc_palette(255))
@@ -302,12 +237,15 @@ def main(values: flags.FlagValues) -> None:
     for result in results:
         ids = ", ".join(str(one) for one in np.flatnonzero(result.pixels))
         verdict = f"{len(result.problems)} problem(s)" if result.problems else "good"
-        print(f"{result.split:<12}{result.examples:>8}{result.shards:>8}  {verdict}; ids: {ids}")
+        print(
+            f"{result.split:<12}{result.examples:>8}{len(result.shards):>8}  {verdict}; ids: {ids}"
+        )
     for result in results:
         if not records.manifest_path(values.data_dir, result.split).exists():
             print(
                 f"note: split {result.split!r} has no manifest, so counts, classes and hashes "
-                "could not be checked; kseg.train needs one"
+                "could not be checked; kseg.train needs one, which tfrecords_tools.build_manifest "
+                "makes of shards of other tools"
             )
     for one, two in itertools.combinations(results, 2):
         if shared := one.names.keys() & two.names.keys():

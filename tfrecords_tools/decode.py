@@ -6,6 +6,7 @@ Sizes are judged by the header alone, before anything is decoded: a file of 400 
 import io
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 0x0102
 _PNG_END = b"IEND\xaeB`\x82"
+_BAND = 1 << 20
 
 
 class BadInput(ValueError):
@@ -78,31 +80,48 @@ def load(path: Path, image: Image.Image, contents: bytes) -> None:
 def refuse_turned_or_deep(path: Path, image: Image.Image, contents: bytes) -> None:
     """Refuses an EXIF orientation, and more than 8 bits a channel."""
     turned = image.getexif().get(_ORIENTATION, 1)
-    if turned != 1:
+    # 0 is what some programs write for "not known".
+    if turned not in (0, 1):
         raise BadInput(
             path,
             f"EXIF orientation {turned}; turn the pixels of image and mask and drop the tag, or "
             "only drop the tag if the mask fits the stored pixels",
         )
-    # Pillow cuts RGB of 16 bits down to 8 without a word. IHDR is the first chunk of every PNG, its
-    # bit depth byte 24 of the file; a TIFF tells in a tag.
-    deep = image.mode.startswith(("I", "F")) or image.format == "PNG" and contents[24] == 16
-    if image.format == "TIFF":
-        deep |= np.max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8
-    if deep:
+    if image.mode.startswith(("I", "F")) or stored_bits(image, contents) > 8:
         raise BadInput(path, "more than 8 bits a channel; convert it to 8 bits first")
+
+
+def stored_bits(image: Image.Image, contents: bytes) -> int:
+    """Bits a channel in the file; Pillow gives 8: it cuts RGB of 16 down and stretches grey."""
+    if image.format == "PNG":
+        # IHDR is the first chunk of every PNG.
+        return contents[24]
+    if image.format == "TIFF":
+        return int(np.max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))))
+    return 8
+
+
+def bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Yields (rows, that part of the picture), so that what works on it needs little memory."""
+    height = max(1, _BAND // image.width)
+    for top in range(0, image.height, height):
+        bottom = min(top + height, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
 def refuse_transparent(path: Path, image: Image.Image) -> None:
     """Refuses pixels that let through what lies behind them."""
-    if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        raise BadInput(path, "has transparent pixels, which have no colour; flatten it first")
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return
+    for _, band in bands(image):
+        if band.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+            raise BadInput(path, "has transparent pixels, which have no colour; flatten it first")
 
 
-def some(values: list, most: int) -> str:
-    """The first values of a list for a message, and how many more there are."""
-    rest = f" and {len(values) - most} more" if len(values) > most else ""
-    return ", ".join(str(one) for one in values[:most]) + rest
+def some(values: Sequence, most: int, of: int = 0) -> str:
+    """The first values for a message, and how many more there are, of `of` if not all are given."""
+    more = max(len(values), of) - most
+    return ", ".join(str(one) for one in values[:most]) + f" and {more} more" * (more > 0)
 
 
 def _reason(error: Exception) -> str:

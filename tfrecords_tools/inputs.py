@@ -28,6 +28,11 @@ from tfrecords_tools.decode import BadInput
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 _BAND = 1 << 20
+_BITS = "kseg_stored_bits"
+_COLOURS = (
+    ", a palette mask saved as colours? tfrecords_tools.build_folder reads such masks by the "
+    "colours in its classes file, or by a --remap table"
+)
 
 # From `Sample.label` and the classes to ids, uint8 (height, width); raises `BadInput`.
 ReadLabel = Callable[[Any, LabelSet], np.ndarray]
@@ -127,7 +132,7 @@ def read_image(path: Path) -> tuple[bytes, str, int, int]:
 
 
 def load_mask(path: Path) -> Image.Image:
-    """The picture of a mask, decoded: one of 8 bits, stored without loss and not turned."""
+    """The picture of a mask, decoded: of at most 8 bits, stored without loss and not turned."""
     contents = decode.read(path, "mask")
     mask = decode.header(path, contents)
     decode.load(path, mask, contents)
@@ -136,12 +141,19 @@ def load_mask(path: Path) -> Image.Image:
     if getattr(mask, "n_frames", 1) > 1:
         raise BadInput(path, f"holds {mask.n_frames} pictures; a mask must be one")
     decode.refuse_turned_or_deep(path, mask, contents)
+    mask.info[_BITS] = decode.stored_bits(mask, contents)
     return mask
 
 
 def read_index_mask(path: Path, label_set: LabelSet) -> np.ndarray:
     """Ids of a mask whose pixel values are the ids: a palette PNG's indices, or grey values."""
     return _index_ids(path, load_mask(path), label_set)
+
+
+def read_mask_of_any_palette(path: Path, label_set: LabelSet) -> np.ndarray:
+    """`read_index_mask` where nothing is known of the colours that a palette should have."""
+    del label_set
+    return raw_ids(path, load_mask(path))
 
 
 def read_index_or_colour_mask(
@@ -164,14 +176,19 @@ def read_index_or_colour_mask(
 
 
 def raw_ids(path: Path, mask: Image.Image) -> np.ndarray:
-    """The values of a mask that holds ids and not colours, uint8 (height, width)."""
+    """The values of a mask of `load_mask` that holds ids and not colours, uint8 (height, width)."""
     if mask.mode not in ("P", "L", "1"):
         raise BadInput(
             path,
-            f"a mask must hold class ids, as palette indices or 8-bit grey; this one is "
-            f"{mask.mode}" + ", a palette mask saved as colours?" * mask.mode.startswith("RGB"),
+            "a mask must hold class ids, as palette indices or grey; this one is "
+            f"{mask.mode}" + _COLOURS * mask.mode.startswith("RGB"),
         )
-    return np.asarray(mask).astype(np.uint8)
+    ids = np.asarray(mask).astype(np.uint8)
+    bits = mask.info[_BITS]
+    if mask.mode == "L" and bits < 8:
+        # Pillow stretches the grey of 2 and 4 bits over 0 to 255.
+        ids //= 255 // (2**bits - 1)
+    return ids
 
 
 def ids_of_colours(
@@ -189,21 +206,27 @@ def ids_of_colours(
         uint8 (height, width).
     """
     decode.refuse_transparent(path, mask)
-    pixels = np.asarray(mask.convert("RGB"))
-    packed = np.zeros(pixels.shape[:2], np.int32)
-    for channel in range(3):
-        packed = packed << 8 | pixels[..., channel]
-    ids = np.full(packed.shape, max(other, 0), np.uint8)
-    strange = np.ones(packed.shape, bool)
-    for (red, green, blue), label in meaning.items():
-        here = packed == (red << 16 | green << 8 | blue)
-        ids[here] = label
-        strange &= ~here
-    if other < 0 and strange.any():
-        values = np.unique(packed[strange]).tolist()
-        colours = [(value >> 16, value >> 8 & 255, value & 255) for value in values]
+    ids = np.full((mask.height, mask.width), max(other, 0), np.uint8)
+    # Of every colour: a photograph has more than a list may hold.
+    refused = np.zeros(1 << 24, bool)
+    for rows, band in decode.bands(mask):
+        pixels = np.asarray(band.convert("RGB"))
+        packed = np.zeros(pixels.shape[:2], np.int32)
+        for channel in range(3):
+            packed = packed << 8 | pixels[..., channel]
+        strange = np.ones(packed.shape, bool)
+        for (red, green, blue), label in meaning.items():
+            here = packed == (red << 16 | green << 8 | blue)
+            ids[rows][here] = label
+            strange &= ~here
+        if other < 0:
+            refused[packed[strange]] = True
+    if refused.any():
+        values = np.flatnonzero(refused)
+        first = [(value >> 16, value >> 8 & 255, value & 255) for value in values[:5].tolist()]
         raise BadInput(
-            path, f"holds {len(colours)} colours that no class has: {decode.some(colours, 5)}"
+            path,
+            f"holds {values.size} colours that no class has: {decode.some(first, 5, values.size)}",
         )
     return ids
 

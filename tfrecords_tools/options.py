@@ -2,13 +2,20 @@
 
 from absl import flags
 
+from tfrecords_tools import worker
+
 ON_ERROR = ("fail", "skip")
 
 
 def define_flags() -> None:
     """Defines `--num_shards`, `--workers` and `--on_error`."""
     flags.DEFINE_integer("num_shards", None, "Files per split; default: about 1000 images a file.")
-    flags.DEFINE_integer("workers", None, "Processes that read the images; default: all cores.")
+    flags.DEFINE_integer(
+        "workers",
+        None,
+        "Processes that read the images; default: one a core, but at most one for each "
+        f"{worker.WORTH_A_PROCESS} images. Never more than images.",
+    )
     flags.DEFINE_enum(
         "on_error",
         "fail",

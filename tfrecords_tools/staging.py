@@ -38,6 +38,8 @@ from kseg.errors import UserError
 from tfrecords_tools.inputs import ReadLabel, Sample
 
 PARTIAL = ".partial"
+# Ends the name of the hidden folder in which `build_tfds` lays the files that it converts.
+UNPACKED = ".unpacked"
 # To be raised with every change by which the same input gives other shards.
 _FORM = 1
 
@@ -171,12 +173,13 @@ class Staging:
 
 def partials(output_dir: Path) -> list[Path]:
     """The hidden folders of unfinished conversions in a folder, sorted."""
-    return sorted(path for path in output_dir.glob(f".*{PARTIAL}") if path.is_dir())
+    found = (path for end in (PARTIAL, UNPACKED) for path in output_dir.glob(f".*{end}"))
+    return sorted(path for path in found if path.is_dir())
 
 
 def partial_split(name: str) -> str:
     """The split to which a hidden folder belongs."""
-    return name.removeprefix(".").removesuffix(PARTIAL)
+    return name.removeprefix(".").removesuffix(PARTIAL).removesuffix(UNPACKED)
 
 
 def _shard(path: Path, examples: int) -> Shard:

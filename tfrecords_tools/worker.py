@@ -2,8 +2,9 @@
 
 What comes back has the order of what went in, whatever the number of processes, and only a few
 samples are under way at a time: memory does not grow with the data set. A worker needs NumPy,
-Pillow and one image: 50 MB and 4 bytes a pixel of a large JPEG, up to 14 of an image that has to be
-converted. The program alone serialises and writes, with TensorFlow's 0.7 GB.
+Pillow and one image: 50 MB and 4 bytes a pixel of a large JPEG, 5 with a mask in colours, up to 8
+of an image that has to be converted. The program alone serialises and writes, with TensorFlow's
+0.7 GB.
 """
 
 import collections
@@ -22,7 +23,7 @@ from kseg.errors import UserError
 from tfrecords_tools import inputs
 
 # Starting a process costs about as much as preparing this many photographs.
-_WORTH_A_PROCESS = 16
+WORTH_A_PROCESS = 16
 # Samples under way for each process: one in hand, the others so that it never waits.
 _AHEAD = 4
 
@@ -73,7 +74,7 @@ def count(workers: int | None, samples: int) -> int:
     if workers is None:
         # Not all cores of the machine may be this program's; only Linux tells.
         mine = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
-        return max(1, min(len(mine), samples // _WORTH_A_PROCESS))
+        return max(1, min(len(mine), samples // WORTH_A_PROCESS))
     if workers < 1:
         raise UserError(f"`workers` must be at least 1. Received: {workers}")
     return max(1, min(workers, samples))

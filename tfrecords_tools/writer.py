@@ -64,7 +64,8 @@ def convert(
         may_share: pairs of splits that hold the same images by their nature, such as train and
             trainval. In any others the same name is a problem.
         tool: name of the program, for the manifest.
-        arguments: what it was given, for the manifest.
+        arguments: what it was given, for the manifest; `num_shards` and `on_error` are added, but
+            not `workers`, on which no byte may depend.
 
     Returns:
         The manifests, in the order of `splits`.
@@ -83,6 +84,7 @@ def convert(
                 f"`num_shards` must lie between 1 and the number of examples ({len(samples)} in "
                 f"split {split!r}). Received: {num_shards}"
             )
+    arguments = {**arguments, "num_shards": num_shards, "on_error": on_error}
     workers = worker.count(workers, sum(map(len, splits.values())))
     problems = list(problems)
     splits = _distinct(splits, may_share, problems)

@@ -7,7 +7,8 @@ from kseg.layers import BatchNorm
 
 OUTPUT_STRIDES = (8, 16, 32)
 
-_WINDOWED = (layers.Conv2D, layers.DepthwiseConv2D, layers.MaxPooling2D)
+# Layers of a window over height and width.
+WINDOWED = (layers.Conv2D, layers.DepthwiseConv2D, layers.MaxPooling2D)
 
 
 def check_output_stride(output_stride):
@@ -57,7 +58,7 @@ def at_output_stride(application, output_stride, multi_grid=None):
 
     def clone(layer):
         config = layer.get_config()
-        if isinstance(layer, _WINDOWED):
+        if isinstance(layer, WINDOWED):
             factor = multi_grid.get(layer.name, 1)
             config.update(_window(layer, input_strides[layer.name], output_stride, factor))
         # The same layer with a faster kernel, see its docstring.
@@ -67,8 +68,8 @@ def at_output_stride(application, output_stride, multi_grid=None):
     def call(layer, *args, **kwargs):
         if isinstance(layer, layers.ZeroPadding2D):
             return args[0]
-        if isinstance(layer, _WINDOWED) and layer.padding == "valid":
-            margin = [(size - 1) // 2 for size in _window_size(layer)]
+        if isinstance(layer, WINDOWED) and layer.padding == "valid":
+            margin = [(size - 1) // 2 for size in window_size(layer)]
             if any(margin):
                 padding = layers.ZeroPadding2D(margin, name=f"{layer.name}_padding")
                 return layer(padding(args[0]), **kwargs)
@@ -111,7 +112,7 @@ def _own_stride(layer):
     """How far a layer subsamples; the layers known here subsample height and width alike."""
     stride = getattr(layer, "strides", 1)
     stride = set(stride) if isinstance(stride, (tuple, list)) else {stride}
-    if len(stride) != 1 or (stride != {1} and not isinstance(layer, _WINDOWED)):
+    if len(stride) != 1 or (stride != {1} and not isinstance(layer, WINDOWED)):
         raise ValueError(
             f"Layer {layer.name!r} ({type(layer).__name__}) of strides {layer.strides} cannot be "
             "rebuilt at another output stride"
@@ -119,7 +120,8 @@ def _own_stride(layer):
     return stride.pop()
 
 
-def _window_size(layer):
+def window_size(layer):
+    """Height and width of the window of a layer of `WINDOWED`."""
     return layer.pool_size if isinstance(layer, layers.MaxPooling2D) else layer.kernel_size
 
 

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import layers
 
-from kseg.backbones.atrous import at_output_stride
+from kseg.backbones.atrous import WINDOWED, at_output_stride, window_size
 from kseg.backbones.backbone import check_multi_grid
 from kseg.layers import ImageNormalization
 
@@ -136,13 +136,44 @@ def _check_dilatable(network):
         raise ValueError(f"it holds layers that cannot be dilated: {', '.join(sorted(strange))}")
     makers = {id(layer.output): layer for layer in network.layers}
     for layer in network.layers:
+        inputs = [] if isinstance(layer, layers.InputLayer) else keras.tree.flatten(layer.input)
+        before = [makers.get(id(each)) for each in inputs]
+        if not _is_centred(layer, before):
+            raise ValueError(
+                f"its layer {layer.name!r} is not padded by (kernel - 1) / 2 on all sides, as its "
+                "copy would be"
+            )
+        if set(getattr(layer, "dilation_rate", (1,))) != {1}:
+            raise ValueError(f"its layer {layer.name!r} is dilated already")
         if isinstance(layer, layers.MaxPooling2D):
             # Padded with zeros there, which is no maximum where values are negative.
-            maker = makers.get(id(layer.input))
+            (maker,) = before
             if not isinstance(maker, (layers.ZeroPadding2D, layers.ReLU)) and (
                 getattr(maker, "activation", None) is not keras.activations.relu
             ):
                 raise ValueError(f"its pooling layer {layer.name!r} does not follow a ReLU")
+
+
+def _is_centred(layer, before):
+    """Whether a layer's windows are padded as `at_output_stride` pads them.
+
+    Args:
+        layer: Layer of the network.
+        before: Layers that its inputs come from.
+    """
+    paddings = [each.padding for each in before if isinstance(each, layers.ZeroPadding2D)]
+    if not isinstance(layer, WINDOWED) or layer.padding == "same":
+        return not paddings
+    (padding,) = paddings or [((0, 0), (0, 0))]
+    for (start, end), size, stride in zip(padding, window_size(layer), layer.strides, strict=True):
+        margin = (size - 1) // 2
+        if stride == 1:
+            fits = start == end == margin and start + end == size - 1
+        else:  # At even sizes Keras pads by one less before.
+            fits = end == margin and start in (margin, margin - 1)
+        if not fits:
+            return False
+    return True
 
 
 def _levels(network, name):

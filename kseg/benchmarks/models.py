@@ -96,8 +96,10 @@ def run(
         shape: (batch, height, width) of the images; that of the group if empty.
 
     Raises:
-        UserError: A group is not known, or a network's process failed.
+        UserError: Keras does not run on TensorFlow, whose graphs the counts are read off; a group
+            is not known; a network's process failed.
     """
+    counting.check_backend("`--what=models` measures")
     timing.check_output(output)
     for group in only:
         if group not in GROUPS:

@@ -223,3 +223,14 @@ ROADS = LabelSet(("background", "road"), ((0, 0, 0), (255, 255, 255)))
 # Oxford-IIIT Pet's trimaps; the palette is VOC's. Value 3, "not classified", is the outline.
 PETS = LabelSet(("background", "pet"), voc_palette(2))
 PETS_RAW_IDS = {1: 1, 2: 0, 3: IGNORED}
+
+# By the names that flags take.
+LABEL_SETS = {
+    "voc": VOC,
+    "coco": COCO,
+    "ade20k": ADE20K,
+    "cityscapes": CITYSCAPES,
+    "camvid": CAMVID,
+    "roads": ROADS,
+    "pets": PETS,
+}

@@ -36,6 +36,10 @@ LABEL_FORMAT = "image/segmentation/class/format"
 
 MANIFEST_SUFFIX = ".manifest.json"
 _SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.tfrecord")
+_HOW_TO_FINISH = (
+    "Its shards are there; if another tool wrote them: python -m tfrecords_tools.build_manifest "
+    "--data_dir={data_dir} --splits={split} --dataset=voc (or another name, or --classes)"
+)
 _HOW_TO_CONVERT = (
     "Convert with: python -m tfrecords_tools.build_voc --raw_dir=VOC2012 --output_dir={data_dir} "
     "--splits={split} (or tfrecords_tools.build_folder for any folder of images and masks)"
@@ -237,6 +241,9 @@ def read_manifest(data_dir: str | os.PathLike, split: str) -> Manifest:
     path = manifest_path(data_dir, split)
     if not path.is_file():
         known = ", ".join(finished_splits(data_dir)) or "none"
+        shards = map(parse_shard_name, os.listdir(data_dir))
+        if any(parts and parts[0] == split for parts in shards):
+            how = f"{_HOW_TO_FINISH.format(data_dir=data_dir, split=split)}. {how}"
         raise UserError(f"no finished split {split!r} in {data_dir}; splits there: {known}. {how}")
     try:
         return _manifest_from_json(json.loads(path.read_text(encoding="utf-8")))

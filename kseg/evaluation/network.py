@@ -63,6 +63,19 @@ def check_backend() -> str:
     return backend
 
 
+def require_tensorflow(program: str) -> None:
+    """Raises `UserError` unless the backend of Keras is TensorFlow, whose graphs a program reads.
+
+    Args:
+        program: Name of the program, for the message.
+    """
+    if keras.config.backend() != "tensorflow":
+        raise UserError(
+            f"`{program}` needs the TensorFlow backend, and reads the checkpoints of all: "
+            f"KERAS_BACKEND=tensorflow. Received: {keras.config.backend()!r}"
+        )
+
+
 def leave_gpus_to_jax() -> None:
     """On JAX: keeps TensorFlow, which then only reads and counts, from taking the GPUs' memory."""
     if check_backend() == "jax":

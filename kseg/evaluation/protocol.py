@@ -146,7 +146,6 @@ class Protocol:
             UserError: The network takes no dilation rates, or had another number of them, or
                 takes no such output stride.
         """
-        changes = {}
         if self.eval_dilation_rates:
             trained = experiment.dilation_rates
             if trained and len(trained) != len(self.eval_dilation_rates):
@@ -155,10 +154,16 @@ class Protocol:
                     f"({_listed(trained)}): each has weights. "
                     f"Received: {_listed(self.eval_dilation_rates)}"
                 )
-            changes["dilation_rates"] = self.eval_dilation_rates
+            if not trained:
+                raise UserError(
+                    "`--eval_dilation_rates` goes with networks that have dilation rates, and "
+                    f"{experiment.context or experiment.model} has none. "
+                    f"Received: {_listed(self.eval_dilation_rates)}"
+                )
+            experiment = experiment.replace(dilation_rates=self.eval_dilation_rates)
         if self.output_stride:
-            changes["output_stride"] = self.output_stride
-        return experiment.replace(**changes) if changes else experiment
+            experiment = experiment.replace(output_stride=self.output_stride)
+        return experiment
 
     def check_fits(self, height: int, width: int) -> None:
         """Raises `UserError` if an image is larger than `eval_size`."""

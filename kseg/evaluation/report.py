@@ -17,23 +17,29 @@ CONFUSIONS = 5  # listed below the table
 
 def table(label_set: LabelSet, figures: Scores) -> str:
     """The figures as lines of text, one class a line; classes without pixels show n/a."""
-    totals = [("mIoU", figures.miou, f"over {_present(figures)} classes present")]
-    if BACKGROUND in label_set.names:
-        totals.append(("mIoU without background", miou_without_background(label_set, figures), ""))
-    if label_set.num_classes == 2:
-        totals.append((f"{label_set.names[1]} IoU", figures.iou[1], ""))
-    totals.append(("pixel accuracy", figures.pixel_accuracy, ""))
-    if figures.boundary_accuracy is not None:
-        totals.append(("boundary accuracy", figures.boundary_accuracy, ""))
-        totals.append(("internal accuracy", figures.internal_accuracy, ""))
-
-    width = max(map(len, (*label_set.names, *(name for name, *_ in totals))))
+    totals = _totals(label_set, figures)
+    width = max(map(len, (*label_set.names, *totals)))
     lines = [f"{'class':<{width}}  {'IoU':>6}  {'pixels':>12}"]
     for name, iou, support in zip(label_set.names, figures.iou, figures.support, strict=True):
         lines.append(f"{name:<{width}}  {_figure(iou):>6}  {support:>12,}")
-    for name, value, note in totals:
-        lines.append(f"{name:<{width}}  {_figure(value):>6}  {note}".rstrip())
+    for name, value in totals.items():
+        note = f"  over {_present(figures)} classes present" if name == "mIoU" else ""
+        lines.append(f"{name:<{width}}  {_figure(value):>6}{note}")
     return "\n".join([*lines, *confusions(label_set, figures)])
+
+
+def _totals(label_set: LabelSet, figures: Scores) -> dict[str, float]:
+    """What is measured over all classes, by the name that the screen and the CSV give it."""
+    totals = {"mIoU": figures.miou}
+    if BACKGROUND in label_set.names:
+        totals["mIoU without background"] = miou_without_background(label_set, figures)
+    if label_set.num_classes == 2:
+        totals[f"{label_set.names[1]} IoU"] = figures.iou[1]
+    totals["pixel accuracy"] = figures.pixel_accuracy
+    if figures.boundary_accuracy is not None:
+        totals["boundary accuracy"] = figures.boundary_accuracy
+        totals["internal accuracy"] = figures.internal_accuracy
+    return totals
 
 
 def confusions(label_set: LabelSet, figures: Scores, most: int = CONFUSIONS) -> list[str]:
@@ -85,6 +91,8 @@ def report(label_set: LabelSet, figures: Scores) -> dict:
     content = {"miou": figures.miou}
     if BACKGROUND in label_set.names:
         content["miou_without_background"] = _plain(miou_without_background(label_set, figures))
+    if label_set.num_classes == 2:
+        content["foreground_iou"] = _plain(figures.iou[1])
     content["pixel_accuracy"] = figures.pixel_accuracy
     if figures.boundary_accuracy is not None:
         content["boundary_accuracy"] = _plain(figures.boundary_accuracy)
@@ -97,13 +105,18 @@ def report(label_set: LabelSet, figures: Scores) -> dict:
 
 
 def csv_text(label_set: LabelSet, figures: Scores) -> str:
-    """A row a class: id, name, IoU (empty: n/a), labelled pixels, and as what they were taken."""
+    """A row a class: id, name, IoU (empty: n/a), labelled pixels, and as what they were taken.
+
+    Below, rows without an id: a total's name, and its value in the column of the IoU.
+    """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["id", "class", "iou", "pixels", *(f"as {n}" for n in label_set.names)])
     for index, name in enumerate(label_set.names):
         iou = _plain(figures.iou[index])
         writer.writerow([index, name, iou, figures.support[index], *figures.matrix[index]])
+    for name, value in _totals(label_set, figures).items():
+        writer.writerow([None, name, _plain(value), *[None] * (1 + label_set.num_classes)])
     return file.getvalue()
 
 

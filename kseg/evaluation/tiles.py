@@ -64,14 +64,26 @@ class Tiling:
             model: A network of `kseg.models`.
             tile: Height and width, or one number for both. Empty: 1024.
             overlap: None: an eighth of the tile's shorter side, down to a multiple of the stride,
-                or the stride where a quarter of the tile has room for it.
+                and at least the stride.
+
+        Raises:
+            UserError: As above, or no overlap is given and a tile has no room for any.
         """
         stride = grid_stride(model)
         tile = tuple(tile) or (DEFAULT_TILE,)
         tile = tile * 2 if len(tile) == 1 else tile
-        if overlap is None:
-            overlap = min(max(min(tile) // 8, stride), min(tile) // 4) // stride * stride
-        return cls(tile=tile, overlap=overlap, stride=stride)
+        if overlap is not None:
+            return cls(tile=tile, overlap=overlap, stride=stride)
+        room = min(tile) // 4
+        overlap = min(max(min(tile) // 8, stride), room) // stride * stride
+        tiling = cls(tile=tile, overlap=overlap, stride=stride)
+        if room < stride:
+            raise UserError(
+                f"`--tile` must be at least {4 * stride}, four times the network's stride, or "
+                "tiles cannot overlap and seams show (`--overlap=0` takes them so). "
+                f"Received: {','.join(map(str, tile))}"
+            )
+        return tiling
 
     def fits(self, height: int, width: int) -> bool:
         """Whether an image is no larger than one tile."""

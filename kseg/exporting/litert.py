@@ -88,9 +88,11 @@ def calibration_images(
         UserError: The split is not there.
     """
     step = max(read_manifest(data_dir, split).num_examples // count, 1)
-    height, width = size
-    fitted = []
-    for image, _ in eval_dataset(data_dir, split).shard(step, 0).take(count):
-        cut = tf.cast(image[:, :height, :width], tf.float32)
-        fitted.append(np.uint8(pad(cut, size, pad_value(model))))
-    return fitted
+    chosen = eval_dataset(data_dir, split).shard(step, 0).take(count)
+    return [fitted(model, image, size) for image, _ in chosen]
+
+
+def fitted(model: keras.Model, images: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
+    """uint8 images `[batch, height, width, 3]`, cut or padded below and to the right to a size."""
+    cut = tf.cast(images[:, : size[0], : size[1]], tf.float32)
+    return np.uint8(pad(cut, size, pad_value(model)))

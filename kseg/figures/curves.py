@@ -7,6 +7,16 @@ from kseg import files
 from kseg.errors import UserError
 
 
+def require() -> None:
+    """Raises `UserError` unless matplotlib, of the extra `figures`, is installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f'`--figure` needs the extra "figures": pip install "kseg[figures]". {error}'
+        ) from error
+
+
 def draw(curves: Mapping[str, Sequence[tuple[int, float]]], path: str | Path) -> None:
     """Draws val mIoU against steps, a line a run, as a PNG.
 
@@ -17,10 +27,9 @@ def draw(curves: Mapping[str, Sequence[tuple[int, float]]], path: str | Path) ->
     Raises:
         UserError: matplotlib is not installed, or no run has measured anything while it trained.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("`--figure` needs matplotlib: pip install 'kseg[figures]'") from error
+    require()
+    from matplotlib.figure import Figure
+
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
         raise UserError("`--figure`: none of the runs has a val mIoU in its metrics.csv")

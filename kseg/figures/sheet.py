@@ -109,7 +109,7 @@ def read_mask(path: Path, label_set: LabelSet, size: tuple[int, int]) -> np.ndar
         UserError: No such file, no mask, another size, or other ids; the message has the path.
     """
     try:
-        labels = inputs.read_index_mask(path, label_set)
+        labels = inputs.read_mask_of_any_palette(path, label_set)
         inputs.check_ids(path, labels, label_set)
     except decode.BadInput as error:
         raise UserError(f"`--labels`: {error}") from error

@@ -77,6 +77,23 @@ def warn_of_wide_rates(layer, rates, input_shape):
         )
 
 
+def map_shape(layer, shape):
+    """Raises if a layer's input is no map `(batch, height, width, channels)` of some pixels.
+
+    Args:
+        layer: The layer, for the message.
+        shape: What came; height and width may be None.
+
+    Raises:
+        ValueError: If height or width is known to be 0.
+    """
+    if 0 in tuple(shape)[1:3]:
+        raise ValueError(
+            f"Height and width of the features of {type(layer).__name__} {layer.name!r} must be "
+            f">= 1. Received features of shape: {tuple(shape)}"
+        )
+
+
 def dropout_rate(value):
     """Returns `value` as a float, or raises if it is not a share of units to drop.
 

@@ -29,7 +29,10 @@ def average_pool(features, pool_size):
     """
     if pool_size == 1:
         return features
-    if pool_size <= _KERNEL_POOL_SIZE:
+    sides = [side for side in features.shape[1:3] if side is not None]
+    # Where the window is larger than the map the gradient of TensorFlow's kernel is wrong, on a CPU
+    # without oneDNN.
+    if pool_size <= min([_KERNEL_POOL_SIZE, *sides]):
         return ops.average_pool(
             features, pool_size, strides=1, padding="same", data_format="channels_last"
         )

@@ -32,8 +32,8 @@ class BoundaryRefinement(keras.layers.Layer):
         Peng et al., "Large Kernel Matters - Improve Semantic Segmentation by Global Convolutional
         Network", 2017, Figure 2 (C). Biases are not mentioned there; the public copies have them.
         Nor are initial values: kernels start small (truncated normal, 0.01), so that a row of these
-        layers starts near the identity. With Keras' default ten in a row, as in `gcn_fcn`, multiply
-        the scores until the first steps diverge.
+        layers starts near the identity. With Keras' default the nine of `gcn_fcn`, up to six in a
+        row, multiply the scores until the first steps diverge.
     """
 
     def __init__(self, **kwargs):

@@ -1,10 +1,14 @@
 """What all context modules share: image-level and pointwise branches, projection, dropout."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from kseg.layers import arguments
 from kseg.layers.conv_norm_act import ConvNormAct
+
+# In weight files, beside a module's own variables: how many dilation rates it has.
+_NUMBER_OF_RATES = "number_of_rates"
 
 
 class ContextModule(keras.layers.Layer):
@@ -17,7 +21,8 @@ class ContextModule(keras.layers.Layer):
     A module with `dilation_rates` computes the branches of these in `rate_maps(features,
     training=None)`: a list with the map `(batch, height, width, filters)` of each rate, after its
     normalisation and ReLU, in the order of the rates. It may be called by itself, to see what each
-    rate gives; other modules have no such method.
+    rate gives; other modules have no such method. Its weight files hold the number of rates, and
+    one of another number is refused: in KSAC it would otherwise load without a word.
 
     Args:
         filters: Integer. Channels of each branch and of the output.
@@ -49,6 +54,7 @@ class ContextModule(keras.layers.Layer):
         raise NotImplementedError
 
     def build(self, input_shape):
+        arguments.map_shape(self, input_shape)
         batch, height, width, channels = input_shape
         # Named, so that the variable path of its state is the same in every process, which
         # that of a Dropout layer's is not.
@@ -59,6 +65,7 @@ class ContextModule(keras.layers.Layer):
         self.project.build((batch, height, width, maps * self.filters))
 
     def call(self, features, training=None):
+        arguments.map_shape(self, features.shape)
         maps = self.branches(features, training)
         if self.has_image_pooling:
             pooled = self.image_pooling(pool_image(features), training=training)
@@ -70,6 +77,24 @@ class ContextModule(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if rates := getattr(self, "dilation_rates", ()):
+            store[_NUMBER_OF_RATES] = np.array(len(rates))
+
+    def load_own_variables(self, store):
+        stored = {key: store[key] for key in store.keys()}
+        rates = getattr(self, "dilation_rates", ())
+        number = int(stored.pop(_NUMBER_OF_RATES, len(rates)))  # none in older files
+        if number != len(rates):
+            raise ValueError(
+                f"`dilation_rates` must hold {number} rates, as many as {type(self).__name__} "
+                f"{self.name!r} was saved with: every rate has weights of its own (KSAC a batch "
+                "normalisation, the others a kernel too), so other rates fit its weights, another "
+                f"number of rates does not. Received: {rates}"
+            )
+        super().load_own_variables(stored)
 
     def get_config(self):
         return {

@@ -47,7 +47,7 @@ class ConvStack(keras.layers.Layer):
         from the paper.
     """
 
-    def __init__(self, filters, *, kernel_size=7, channels=None, **kwargs):
+    def __init__(self, filters, kernel_size=7, channels=None, **kwargs):
         super().__init__(**kwargs)
         self.filters = arguments.positive_integer("filters", filters)
         self.kernel_size = arguments.odd_integer("kernel_size", kernel_size)

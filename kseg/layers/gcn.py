@@ -45,7 +45,7 @@ class GCN(keras.layers.Layer):
         of Table 2.
     """
 
-    def __init__(self, filters, *, kernel_size=7, **kwargs):
+    def __init__(self, filters, kernel_size=7, **kwargs):
         super().__init__(**kwargs)
         self.filters = arguments.positive_integer("filters", filters)
         self.kernel_size = arguments.odd_integer("kernel_size", kernel_size)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kseg.layers import arguments
 from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.gcn import GCN
 
@@ -49,10 +50,12 @@ class GCNContext(keras.layers.Layer):
         self.norm = BatchNorm(epsilon=1e-5, dtype=self.dtype_policy, name="norm")
 
     def build(self, input_shape):
+        arguments.map_shape(self, input_shape)
         self.gcn.build(input_shape)
         self.norm.build(self.compute_output_shape(input_shape))
 
     def call(self, features, training=None):
+        arguments.map_shape(self, features.shape)
         return ops.relu(self.norm(self.gcn(features), training=training))
 
     def compute_output_shape(self, input_shape):

@@ -16,7 +16,8 @@ class KSAC(ContextModule):
     Parallel branches see the same features at several scales: the image's mean, each pixel
     alone, and the shared kernel at each rate. Each rate has a batch normalisation of its own,
     then ReLU; their sum (or each of them) is concatenated with the other two and projected.
-    Neither the kernel nor the time grows with the number of rates: see `shared_atrous_conv`.
+    Neither the kernel nor the products grow with the number of rates; the additions do, and with
+    them some of the time: see `shared_atrous_conv`.
 
     Args:
         filters: Integer. Channels of each branch and of the output. Defaults to 256 (paper).

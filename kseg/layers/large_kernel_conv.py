@@ -40,7 +40,7 @@ class LargeKernelConv(keras.layers.Layer):
         Network", 2017, Table 2 ("Conv"), whose parameters leave no room for a bias.
     """
 
-    def __init__(self, filters, *, kernel_size=7, **kwargs):
+    def __init__(self, filters, kernel_size=7, **kwargs):
         super().__init__(**kwargs)
         self.filters = arguments.positive_integer("filters", filters)
         self.kernel_size = arguments.odd_integer("kernel_size", kernel_size)

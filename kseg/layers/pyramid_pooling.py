@@ -63,6 +63,7 @@ class PyramidPooling(keras.layers.Layer):
         )
 
     def build(self, input_shape):
+        arguments.map_shape(self, input_shape)
         batch, height, width, channels = input_shape
         if channels < len(self.bin_sizes):
             raise ValueError(
@@ -84,6 +85,7 @@ class PyramidPooling(keras.layers.Layer):
         self.project.build((batch, height, width, channels + kept * len(self.bin_sizes)))
 
     def call(self, features, training=None):
+        arguments.map_shape(self, features.shape)
         maps = [features]
         for grid, pooled in zip(self.grids, pool_grids(features, self.bin_sizes), strict=True):
             maps.append(self.resize([grid(pooled, training=training), features]))

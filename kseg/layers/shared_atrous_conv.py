@@ -1,8 +1,9 @@
-"""One 3x3 kernel at several dilation rates, for the price of one convolution.
+"""One 3x3 kernel at several dilation rates, for the products of one convolution.
 
 At rate r the convolution adds, at each pixel, nine products `features @ kernel[i, j]` taken from
 the pixels `((i - 1) * r, (j - 1) * r)` away. The products do not depend on the rate: only where
-they are added does. So they are computed once, and each rate is a sum of nine shifted maps.
+they are added does. So they are computed once, and each rate is a sum of nine shifted maps. These
+additions grow with the number of rates; the fewer the channels, the more of the time they take.
 
 The gradient of that form, left to the backend, would carry nine maps for each rate through two
 matrix products. It is written here instead: the same sums with mirrored shifts first, over the

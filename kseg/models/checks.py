@@ -1,5 +1,7 @@
 """Checks of arguments that several networks share."""
 
+from kseg.backbones.atrous import OUTPUT_STRIDES
+
 
 def count(argument, value, least):
     """Returns `value`, or raises if it is not an integer of at least `least`.
@@ -9,6 +11,20 @@ def count(argument, value, least):
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"`{argument}` must be an integer >= {least}. Received: {value!r}")
+    return value
+
+
+def output_stride(value):
+    """Returns `value`, or raises if no backbone could have it.
+
+    The backbone itself refuses the integers that it cannot have; one that `PyramidBackbone` adapts
+    knows others.
+
+    Raises:
+        ValueError: If `value` is not an integer of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`output_stride` must be one of {OUTPUT_STRIDES}. Received: {value!r}")
     return value
 
 

@@ -11,6 +11,7 @@ from kseg.layers import (
     PadToStride,
     Resize,
     SeparableConvNormAct,
+    arguments,
 )
 from kseg.models import checks
 from kseg.models.contexts import CONTEXTS, defaults
@@ -84,8 +85,8 @@ def deeplab_v3_plus(
         is imported.
 
     Raises:
-        ValueError: for a name that is not known, an argument the context module does not take, a
-            wrong `num_classes`, `output_stride` or `decoder_convs`, weights that cannot be had.
+        ValueError: for a name that is not known, an argument the context module does not take, any
+            other that is not as described above, weights that cannot be had.
 
     Example:
 
@@ -100,11 +101,15 @@ def deeplab_v3_plus(
         Huang et al., "See More Than Once: Kernel-Sharing Atrous Convolution", 2019 (KSAC).
         Departures: plain 3x3 convolutions in the decoder by default; centred padding at even
         sizes, see `kseg.backbones.atrous`; the
-        stride-4 tap of ResNet50, see `kseg.backbones.resnet50`; 256 channels in the auxiliary
+        stride-4 tap of the ResNets, see `kseg/backbones/resnet.py`; 256 channels in the auxiliary
         classifier as in the public copies (512 in PSPNet).
     """
     checks.count("num_classes", num_classes, 2)
+    checks.output_stride(output_stride)
     checks.count("decoder_convs", decoder_convs, 1)
+    arguments.boolean("decoder", decoder)
+    arguments.boolean("decoder_separable", decoder_separable)
+    arguments.boolean("auxiliary", auxiliary)
     backbone_builder = checks.known("backbone", backbone, BACKBONES)
     context_class = checks.known("context", context, CONTEXTS)
     _check_context_options(context, context_class, context_options)

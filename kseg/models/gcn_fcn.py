@@ -65,8 +65,8 @@ def gcn_fcn(
         `(batch, height, width, 3)`.
 
     Output shape:
-        `(batch, height, width, num_classes)`, float32 under any dtype policy: from the heads on
-        scores are float32.
+        `(batch, height, width, num_classes)`, float32 under any dtype policy: the heads compute in
+        the policy's dtype, all that follows them in float32.
 
     Returns:
         A functional `keras.Model`. It saves and loads without `custom_objects` once `kseg.layers`
@@ -99,6 +99,7 @@ def gcn_fcn(
                 '`conv_stack_channels` goes with `kernel="stack"` alone. '
                 f"Received: conv_stack_channels={conv_stack_channels!r}, kernel={kernel!r}"
             )
+    checks.output_stride(output_stride)
     arguments.boolean("boundary_refinement", boundary_refinement)
     arguments.one_of("upsampling", upsampling, UPSAMPLINGS)
     heads = {

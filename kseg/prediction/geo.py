@@ -38,13 +38,18 @@ class GeoImage:
         Raises:
             UserError: The file is damaged there.
         """
-        import rasterio
-
-        try:
+        with _told("damaged TIFF"):
             bands = self.source.read((1, 2, 3), window=_window(place))
-        except rasterio.errors.RasterioError as error:
-            raise UserError(f"damaged TIFF: {error}") from error
         return np.ascontiguousarray(np.moveaxis(bands, 0, -1))
+
+    def is_nodata(self, place: tuple[slice, slice]) -> np.ndarray:
+        """Where there is no picture, bool (rows, columns): by nodata value, mask or an alpha of 0.
+
+        Raises:
+            UserError: The file is damaged there.
+        """
+        with _told("damaged TIFF"):
+            return self.source.dataset_mask(window=_window(place)) == 0
 
 
 class GeoCanvas:
@@ -54,9 +59,14 @@ class GeoCanvas:
         self._target = target
 
     def __setitem__(self, place: tuple[slice, slice], part: np.ndarray) -> None:
-        """Writes (rows, columns) of the one band, or (rows, columns, bands)."""
+        """Writes (rows, columns) of the one band, or (rows, columns, bands).
+
+        Raises:
+            UserError: It cannot be written.
+        """
         bands = part[np.newaxis] if part.ndim == 2 else np.moveaxis(part, -1, 0)
-        self._target.write(bands, window=_window(place))
+        with _told("cannot be written"):
+            self._target.write(bands, window=_window(place))
 
 
 @contextlib.contextmanager
@@ -75,10 +85,8 @@ def read(path: str | os.PathLike) -> Iterator[GeoImage]:
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         # A TIFF may be just a picture.
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        try:
+        with _told("not a TIFF that can be read"):
             source = rasterio.open(path, driver="GTiff")
-        except rasterio.errors.RasterioError as error:
-            raise UserError(f"not a TIFF that can be read: {error}") from error
         with source:
             if source.count < 3 or set(source.dtypes[:3]) != {"uint8"}:
                 raise UserError(
@@ -97,49 +105,90 @@ def write(
     dtype: str = "uint8",
     colours: Sequence[Colour] = (),
     names: Sequence[str] = (),
+    nodata: float | None = None,
 ) -> Iterator[GeoCanvas]:
     """Opens a compressed GeoTIFF to write, of the size and at the place of another.
 
     Args:
         path: File to write, in a folder that is made if missing. It appears whole or not at all.
-        like: The image whose size, coordinate system and transform or control points it gets.
+        like: The image whose size and place it gets, see `_place`.
         bands: Number of bands.
         dtype: Type of the values.
         colours: Palette of a label map, one (red, green, blue) per class. Empty: none.
         names: Name of each band. Empty: none.
+        nodata: Value that stands for nothing. None: there is none.
+
+    Raises:
+        UserError: The place cannot be read, or the file not be written; no path in the message.
     """
     import rasterio
 
     source = like.source
-    points, points_crs = source.gcps
-    place = {"gcps": points, "crs": points_crs} if points else {"crs": source.crs}
-    if not points and not source.transform.is_identity:
-        place["transform"] = source.transform
+    with _told("its georeferencing cannot be taken over"):
+        place, tags = _place(source)
     is_picture = bands == 3 and dtype == "uint8"
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_path(path) as partial:
-        with rasterio.open(
-            partial,
-            "w",
-            driver="GTiff",
-            height=source.height,
-            width=source.width,
-            count=bands,
-            dtype=dtype,
-            tiled=True,
-            blockxsize=_BLOCK,
-            blockysize=_BLOCK,
-            compress="deflate",
-            interleave="pixel" if is_picture else "band",
-            photometric="rgb" if is_picture else "minisblack",
-            bigtiff="if_safer",
-            **place,
-        ) as target:
+    with files.atomic_path(path) as partial, contextlib.ExitStack() as opened:
+        with _told("cannot be written"):
+            target = rasterio.open(
+                partial,
+                "w",
+                driver="GTiff",
+                height=source.height,
+                width=source.width,
+                count=bands,
+                dtype=dtype,
+                nodata=nodata,
+                tiled=True,
+                blockxsize=_BLOCK,
+                blockysize=_BLOCK,
+                compress="deflate",
+                interleave="pixel" if is_picture else "band",
+                photometric="rgb" if is_picture else "minisblack",
+                bigtiff="if_safer",
+                **place,
+            )
+            opened.enter_context(target)
+            target.update_tags(**tags)
             if colours:
                 target.write_colormap(1, dict(enumerate(map(tuple, colour_table(colours)))))
             for band, name in enumerate(names, start=1):
                 target.set_band_description(band, name)
-            yield GeoCanvas(target)
+        yield GeoCanvas(target)
+        with _told("cannot be written"):
+            target.close()  # writes what GDAL still holds
+
+
+def _place(source) -> tuple[dict, dict]:
+    """Where an image lies, as options of `rasterio.open` and as tags.
+
+    Coordinate system; control points or transform; rational polynomials of a raw satellite image
+    (RPC); whether coordinates are those of the corner or of the middle of a pixel.
+    """
+    import rasterio
+
+    points, points_crs = source.gcps
+    if points:  # rasterio takes None for a mistake; an empty one is none in the file.
+        place = {"gcps": points, "crs": points_crs or rasterio.CRS()}
+    else:
+        place = {"crs": source.crs}
+        if not source.transform.is_identity:
+            place["transform"] = source.transform
+    tags = {key: text for key, text in source.tags().items() if key == "AREA_OR_POINT"}
+    return place | {"rpcs": source.rpcs}, tags
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Raises `UserError` with what rasterio and GDAL say: files have made them fail in many ways.
+
+    In a file that is not as it should be they meet names in no known encoding, numbers that are
+    none, coordinate systems that do not exist: errors of any type.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{what}: {error}") from error
 
 
 def _window(place: tuple[slice, slice]):

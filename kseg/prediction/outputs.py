@@ -72,7 +72,8 @@ def draw_tiff(
         path: The image.
         name: Name of the outputs: `labels/NAME.tif`, uint8 with the classes' palette;
             `overlays/NAME.tif`; with `probabilities` `probabilities/NAME.tif`, a float32 band for
-            each class.
+            each class. Where the image has no data labels have the ignore label, which is their
+            nodata value, the overlay is as the image, and probabilities are nan, their nodata.
         output_dir: Folder of the outputs.
         label_set: Names and colours of the classes.
         tiling: How it is cut.
@@ -89,13 +90,16 @@ def draw_tiff(
             return outputs.enter_context(geo.write(file, image, **options))
 
         canvases = [
-            target("labels", colours=label_set.colours),
+            target("labels", colours=label_set.colours, nodata=label_set.ignore_label),
             target("overlays", bands=3),
-            target("probabilities", bands=look.channels, dtype="float32", names=label_set.names)
+            target(
+                "probabilities", bands=look.channels, dtype="float32", names=label_set.names,
+                nodata=np.nan,
+            )
             if probabilities
             else None,
-        ]
-        _draw_tiles(look, image, label_set, tiling, alpha, canvases)
+        ]  # fmt: skip
+        _draw_tiles(look, image, label_set, tiling, alpha, canvases, image.is_nodata)
 
 
 def save_probabilities(path: str | os.PathLike, probabilities: np.ndarray) -> None:
@@ -104,8 +108,11 @@ def save_probabilities(path: str | os.PathLike, probabilities: np.ndarray) -> No
         np.savez_compressed(partial, probabilities=probabilities)
 
 
-def _draw_tiles(look, image, label_set, tiling, alpha, canvases) -> None:
-    """Fills labels, overlay and probabilities (None: not wanted), part by part."""
+def _draw_tiles(look, image, label_set, tiling, alpha, canvases, is_nodata=None) -> None:
+    """Fills labels, overlay and probabilities (None: not wanted), part by part.
+
+    `is_nodata` says of a place which pixels hold nothing; None: all hold something.
+    """
     labels, mixed, probabilities = canvases
     size = image.shape[:2]
     parts = tqdm(
@@ -116,10 +123,13 @@ def _draw_tiles(look, image, label_set, tiling, alpha, canvases) -> None:
         leave=False,
     )
     for rows, columns, scores in parts:
-        classes = arg_max(scores)
-        labels[rows, columns] = classes
-        mixed[rows, columns] = pictures.overlay(
-            image[rows, columns], classes, label_set.colours, alpha
+        place = rows, columns
+        nothing = np.False_ if is_nodata is None else is_nodata(place)
+        classes = np.where(nothing, np.uint8(label_set.ignore_label), arg_max(scores))
+        labels[place] = classes
+        mixed[place] = pictures.overlay(
+            image[place], classes, label_set.colours, alpha, label_set.ignore_label
         )
         if probabilities is not None:
-            probabilities[rows, columns] = look.probabilities(scores)
+            found = look.probabilities(scores)
+            probabilities[place] = np.where(nothing[..., np.newaxis], np.float32(np.nan), found)

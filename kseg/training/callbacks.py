@@ -6,24 +6,33 @@ from types import FrameType
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kseg.errors import UserError
 from kseg.training import checkpoints
+from kseg.training.optimizer import inner_optimizer
+from kseg.training.run_log import RunLog
 
 
 class StepCallback(keras.callbacks.Callback):
     """Calls `after_step` with the run's own number of each step, which starts at 1.
 
-    Keras counts from 0 again in every `fit`, and to ask the optimizer waits for the device.
+    Keras counts from 0 again in every `fit`. The optimizer counts the updates, and with float16
+    there is none after a gradient that overflowed.
+
+    Args:
+        done: Steps of the run before this `fit`.
+
+    Attributes:
+        step: Steps of the run that are done.
     """
 
-    def on_train_begin(self, logs=None):
-        self._step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+    def __init__(self, done: int):
+        super().__init__()
+        self.step = done
 
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
-        self.after_step(self._step, logs)
+        self.step += 1
+        self.after_step(self.step, logs)
 
     def after_step(self, step: int, logs: dict) -> None:
         """`logs` holds the running mean of the epoch's loss."""
@@ -31,41 +40,43 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class StepLog(StepCallback):
-    """Writes loss (running mean of the epoch), learning rate and gradient norm.
+    """Writes loss (running mean of the epoch), learning rate and gradient norm of a step.
 
     Args:
-        writer: Of TensorBoard's events.
+        done: See `StepCallback`.
+        log: Takes the points.
         every: Steps between two points.
     """
 
-    def __init__(self, writer: tf.summary.SummaryWriter, every: int):
-        super().__init__()
-        self._writer = writer
+    def __init__(self, done: int, log: RunLog, every: int):
+        super().__init__(done)
+        self._log = log
         self._every = every
 
     def after_step(self, step, logs):
         if step % self._every:
             return
-        optimizer = self.model.optimizer
-        # With float16 Keras wraps the optimizer in one that scales the loss.
-        norm = getattr(optimizer, "inner_optimizer", optimizer).gradient_norm
-        with self._writer.as_default(step=step):
-            tf.summary.scalar("loss", logs["loss"])
-            tf.summary.scalar("learning_rate", keras.ops.convert_to_numpy(optimizer.learning_rate))
-            tf.summary.scalar("gradient_norm", keras.ops.convert_to_numpy(norm))
+        optimizer = inner_optimizer(self.model)
+        points = {
+            "loss": logs["loss"],
+            "learning_rate": optimizer.last_learning_rate(),
+            "gradient_norm": float(keras.ops.convert_to_numpy(optimizer.gradient_norm)),
+        }
+        self._log.points(step, points)
 
 
 class SaveEvery(StepCallback):
     """Saves in the middle of an epoch.
 
     Args:
+        done: See `StepCallback`.
         every: Steps between two checkpoints; 0: none.
         until: The last step of this `fit`, whose checkpoint is written after validation.
         save: Called with the number of the step.
     """
 
-    def __init__(self, every: int, until: int, save: Callable[[int], None]):
-        super().__init__()
+    def __init__(self, done: int, every: int, until: int, save: Callable[[int], None]):
+        super().__init__(done)
         self._every = every
         self._until = until
         self._save = save
@@ -77,7 +88,7 @@ class SaveEvery(StepCallback):
 
 
 class StopOnBadLoss(StepCallback):
-    """Ends a run whose loss is not finite any more, before it spoils a checkpoint.
+    """Ends a run whose loss is not finite any more; see `Checkpoints.save` for the weights.
 
     Raises:
         UserError: Names the step, and what may help.

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from kseg.errors import UserError
-from kseg.files import atomic_path
+from kseg.files import atomic_path, remove_partials
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError)
 _SHOWN = 5  # differences named in a message
@@ -71,10 +71,16 @@ class Checkpoints:
     def save(self, model: keras.Model, position: Position, *, is_best: bool = False) -> Path:
         """Writes a checkpoint atomically, then removes those that are too old.
 
+        Those of later steps are removed as well: of a run that went back before a damaged one.
+
         Raises:
-            UserError: It cannot be written (a full disk); the ones before are whole.
+            UserError: A weight is not finite, or it cannot be written (a full disk); the ones
+                before are whole.
         """
         path = self.folder / f"step-{position.step:08d}.npz"
+        newest = max((other for other in self.paths() if other < path), default=None)
+        kept = f"{newest} is whole" if newest else "there is none before it"
+        _refuse_not_finite(model, position.step, kept)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # The best one first: a run that is killed between the two then goes on from the
@@ -85,23 +91,24 @@ class Checkpoints:
                 with atomic_path(path) as partial:
                     _link_or_copy(first, partial)
         except OSError as error:
-            newest = max(self.paths(), default=None)
-            kept = f"{newest} is whole" if newest else "there is none before it"
             raise UserError(f"cannot write checkpoint {path}: {error.strerror}; {kept}") from error
-        for old in self.paths()[: -self.keep]:
-            old.unlink()
+        until_now = [other for other in self.paths() if other <= path]
+        for other in set(self.paths()) - set(until_now[-self.keep :]):
+            other.unlink()
         return path
 
     def remove_unfinished(self) -> None:
         """Removes what a process that was killed while it saved has left."""
-        for path in self.folder.glob(".partial-*"):
-            path.unlink()
+        remove_partials(self.folder)
 
     def restore_newest(self, model: keras.Model) -> tuple[Position, dict[str, np.ndarray]]:
         """Restores the newest readable checkpoint; a damaged one is reported and passed over.
 
         Returns:
             Its position and the running metrics by path; a fresh `Position` without checkpoints.
+
+        Raises:
+            UserError: All of them are damaged, or the newest readable one is of another model.
         """
         for path in reversed(self.paths()):
             try:
@@ -112,6 +119,11 @@ class Checkpoints:
                 )
                 continue
             return restore(arrays, model, path)
+        if self.paths():
+            raise UserError(
+                f"no checkpoint in {self.folder} can be read. `--overwrite` begins anew, "
+                "`--init_from` with another `--model_dir` from weights that are left"
+            )
         return Position(), {}
 
     def load_weights(self, model: keras.Model, which: str = "best") -> Path:
@@ -145,6 +157,16 @@ class Checkpoints:
             return _read(path), path
         except _DAMAGE as error:
             raise UserError(f"{path} is damaged: {error}") from error
+
+
+def _refuse_not_finite(model: keras.Model, step: int, kept: str) -> None:
+    """A finite loss may have had a gradient that is not: the next loss would tell, too late."""
+    for variable in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise UserError(
+                f"{variable.path} is not finite after step {step}, which is not saved; {kept}. "
+                "A lower --learning_rate, --warm_up_steps or --clip_norm may help"
+            )
 
 
 def save(path: Path, model: keras.Model, position: Position) -> None:

@@ -36,7 +36,8 @@ def make_devices(
     Without a GPU, `mirrored` takes all logical CPUs, which is how it is tested. Several processes
     always take all devices of each. On TensorFlow `fit` under the strategy cannot do several steps
     in one call, XLA, accumulated gradients or a scaled loss: the first three are no flags of ours,
-    the last is refused here.
+    the last is refused here. Dropout drops the same places of each replica's share of a batch:
+    Keras gives all replicas one seed.
 
     Args:
         name: One of `STRATEGIES`.

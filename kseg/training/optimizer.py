@@ -4,6 +4,11 @@ import keras
 from keras import ops
 
 
+def inner_optimizer(model: keras.Model) -> "SGD":
+    """The optimizer of a compiled model; with float16 Keras wraps it in one that scales losses."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
 @keras.saving.register_keras_serializable(package="kseg")
 class SGD(keras.optimizers.SGD):
     """`keras.optimizers.SGD` whose gradient norm can be read and limited over all replicas.
@@ -52,6 +57,13 @@ class SGD(keras.optimizers.SGD):
             return grads
         factor = self.clip_norm / ops.maximum(norm, self.clip_norm)
         return [grad * ops.cast(factor, grad.dtype) for grad in grads]
+
+    def last_learning_rate(self) -> float:
+        """That of the last step; Keras' `learning_rate` is that of the next one."""
+        if not isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return float(ops.convert_to_numpy(self.learning_rate))
+        last = ops.maximum(ops.subtract(self.iterations, 1), 0)
+        return float(ops.convert_to_numpy(self._learning_rate(last)))
 
     def get_config(self):
         return {**super().get_config(), "clip_norm": self.clip_norm}

@@ -1,5 +1,6 @@
 """What a run leaves to be looked at: TensorBoard events and `metrics.csv`."""
 
+import contextlib
 import csv
 import io
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kseg import files
+from kseg.errors import UserError
 
 
 class RunLog:
@@ -28,10 +30,13 @@ class RunLog:
         self, folder: str | Path, csv_file: str | Path, step: int = 0, *, writes: bool = True
     ):
         self._writes = writes
-        self.writer = tf.summary.create_noop_writer()
+        self._folder = Path(folder)
+        self._writer = tf.summary.create_noop_writer()
         if writes:
-            _cut_events(Path(folder), step)
-            self.writer = tf.summary.create_file_writer(str(folder))
+            with _told(self._folder):
+                files.remove_partials(self._folder)
+                _cut_events(self._folder, step)
+                self._writer = tf.summary.create_file_writer(str(folder))
         self._csv_file = Path(csv_file)
         self._rows: list[dict] = []
         if self._csv_file.is_file():
@@ -43,14 +48,21 @@ class RunLog:
         return self
 
     def __exit__(self, *_) -> None:
-        self.writer.close()
+        with _told(self._folder):
+            self._writer.close()
 
     def describe(self, *summaries: bytes) -> None:
         """Adds what holds for the run as a whole, see `run_page`; once, before its first step."""
-        with self.writer.as_default(step=0):
+        with _told(self._folder), self._writer.as_default(step=0):
             for summary in summaries:
                 tf.summary.experimental.write_raw_pb(summary)
         self.flush()
+
+    def points(self, step: int, values: dict[str, float]) -> None:
+        """Adds points of a step; only in TensorBoard."""
+        with _told(self._folder), self._writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
 
     def epoch(self, row: dict[str, float], iou: dict[str, float], picture: np.ndarray | None):
         """Adds the figures of a finished epoch.
@@ -67,20 +79,34 @@ class RunLog:
         table = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
         table.writeheader()
         table.writerows(self._rows)
-        files.write_text(self._csv_file, text.getvalue())
-        with self.writer.as_default(step=row["step"]):
-            for name in row.keys() - {"step", "loss", "learning_rate"}:
-                tf.summary.scalar(name, row[name])
-            tf.summary.scalar("epoch_loss", row["loss"])
-            for name, value in iou.items():
-                tf.summary.scalar(f"val_iou/{name}", value)
-            if picture is not None:
+        with _told(self._csv_file):
+            files.write_text(self._csv_file, text.getvalue())
+        # Loss and learning rate are points of steps already.
+        values = {name: row[name] for name in row.keys() - {"step", "loss", "learning_rate"}}
+        values |= {"epoch_loss": row["loss"]}
+        values |= {f"val_iou/{name}": value for name, value in iou.items()}
+        self.points(row["step"], values)
+        if picture is not None:
+            with _told(self._folder), self._writer.as_default(step=row["step"]):
                 tf.summary.image("val_pictures", picture[np.newaxis])
         self.flush()
 
     def flush(self) -> None:
         """Puts all points on disk; before each checkpoint, whose points would else be missing."""
-        self.writer.flush()
+        with _told(self._folder):
+            self._writer.flush()
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Raises `UserError` for what cannot be written (a full disk)."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", error)
+        raise UserError(
+            f"cannot write to {path}: {reason}. The checkpoints written before are whole"
+        ) from error
 
 
 def _cut_events(folder: Path, step: int) -> None:

@@ -43,7 +43,7 @@ def poly(learning_rate, *, total_steps, steps_per_epoch, power=0.9, end=0.0, eve
 
 def linear(learning_rate, *, total_steps, steps_per_epoch, power=None, end=None, every=None):
     """DFP: `learning_rate * (T - e) / T` in epoch e of T, the same for a whole epoch."""
-    epochs = max(round(total_steps / steps_per_epoch), 1)
+    epochs = -(-total_steps // steps_per_epoch)  # the last one may be a part of one
     return _stairs([learning_rate * (epochs - e) / epochs for e in range(epochs)], steps_per_epoch)
 
 

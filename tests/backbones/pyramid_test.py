@@ -119,6 +119,41 @@ def test_pooling_of_values_that_may_be_negative_is_not_dilated():
         PyramidBackbone(network)(output_stride=8)
 
 
+PADDED = layers.ZeroPadding2D
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("stem", "reason"),
+    [
+        ([layers.Conv2D(4, 3, name="stem")], "'stem' is not padded"),
+        ([layers.Conv2D(4, 3, strides=2, name="stem")], "'stem' is not padded"),
+        ([PADDED(2), layers.Conv2D(4, 3, name="stem")], "'stem' is not padded"),
+        ([PADDED(1), layers.Conv2D(4, 3, padding="same", name="stem")], "'stem' is not padded"),
+        ([PADDED(1), layers.ReLU(name="stem")], "'stem' is not padded"),
+        ([layers.Conv2D(4, 2, name="stem")], "'stem' is not padded"),
+        ([layers.Conv2D(4, 3, dilation_rate=2, padding="same", name="stem")], "'stem' is dilated"),
+        ([PADDED(1), layers.Conv2D(4, 3, name="stem")], None),
+        ([PADDED(((0, 1), (0, 1))), layers.Conv2D(4, 3, strides=2, name="stem")], None),
+        ([layers.Conv2D(4, 2, strides=2, name="stem")], None),
+    ],
+)
+def test_a_network_whose_windows_would_be_padded_otherwise_keeps_its_stride(stem, reason):
+    images = x = keras.Input((None, None, 3))
+    for layer in stem:
+        x = layer(x)
+    y = conv(x, 4, 16, "late")
+    network = keras.Model(images, y, name="stemmed")
+    network.pyramid_outputs = {"P4": y}
+    backbone = PyramidBackbone(network)
+    assert list(backbone(output_stride=backbone.native_stride).output) == list(backbone.taps)
+    if reason is None:
+        backbone(output_stride=8)
+        return
+    with pytest.raises(ValueError, match=f"Received: 8: its layer {reason}"):
+        backbone(output_stride=8)
+
+
 def test_what_an_adapter_does_not_take_is_refused_by_name(network):
     backbone = PyramidBackbone(network)
     with pytest.raises(ValueError, match="`weights` must be None for 'tiny': .* 'imagenet'"):

@@ -1,6 +1,7 @@
 """Xception-65: the official counts and rates, and the atrous identity.
 
-What it computes is compared with the official network in `tests/import_checkpoint_test.py`.
+What it computes is compared with the official network in `tests/import_checkpoint_test.py`, with
+one unit of the middle flow; the names of all sixteen here.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import pytest
 
 from kseg.backbones import BACKBONES
 from kseg.backbones.xception_65 import xception_65_network
+from kseg.importing.official_names import official_name
 from tests.backbones.networks import DILATED, assert_close, photograph, scramble
 from tests.layer_checks import call, to_numpy
 
@@ -40,14 +42,33 @@ def depthwise_windows(network):
     return found
 
 
+@pytest.fixture(scope="module")
+def whole():
+    return xception_65_network()
+
+
 @pytest.mark.one_backend
-def test_counts_are_those_of_the_official_network():
-    network = xception_65_network()
-    sizes = {variable.path: int(np.prod(variable.shape)) for variable in network.variables}
+def test_counts_are_those_of_the_official_network(whole):
+    sizes = {variable.path: int(np.prod(variable.shape)) for variable in whole.variables}
     kernels = [size for path, size in sizes.items() if path.endswith("kernel")]
     assert sum(kernels) == 37_682_112
     assert sum(sizes.values()) == 38_052_512  # 38.05 M, moving statistics included
     assert len(kernels) == 2 + 2 * 3 * 21 + 4  # stem, 21 modules of separable ones, shortcuts
+
+
+@pytest.mark.one_backend
+def test_each_variable_of_all_sixteen_middle_units_has_its_official_name(whole):
+    from tests import official_networks  # and with it TensorFlow, which other backends do without
+
+    official = official_networks.OfficialShapes(epsilon=1e-3)
+    official_networks.xception_65(official, np.zeros((1, 1, 1, 3), "float32"), output_stride=32)
+    names = {
+        official_name("xception_65", layer, variable): tuple(variable.shape)
+        for layer in whole.layers
+        for variable in layer.weights
+    }
+    assert names == official.variables
+    assert sum("/unit_16/" in name for name in names) == 3 * 2 * (1 + 4)
 
 
 @pytest.mark.parametrize("output_stride", DILATED)

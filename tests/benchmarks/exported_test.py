@@ -1,11 +1,16 @@
 """The table of exported forms, at a tiny size; times are measured and not judged."""
 
 import builtins
+import json
 
 import pytest
 
-from kseg import errors
+from kseg import errors, train
 from kseg.benchmarks import exported
+from kseg.experiment import Experiment
+from tfrecords_tools import build_voc
+
+WEIGHTS = "weights/mobilenet_v2_1.0_224_no_top_from_ptq.weights.h5"
 
 
 @pytest.fixture
@@ -45,7 +50,51 @@ def test_measures_every_form_whose_extra_is_there(small):
         "SavedModel, variables and norms", "SavedModel",
         "LiteRT float32", "LiteRT float16", "LiteRT int8", "ONNX",
     ]  # fmt: skip
-    assert all(min(row.ms) > 0 for row in rows)
+    assert all(min(row.ms) > 0 and row.miou is None for row in rows)
+
+
+@pytest.fixture(scope="module")
+def animals(real_data, tmp_path_factory):
+    """A network trained for two epochs on 437 photographs, and its experiment."""
+    folder = tmp_path_factory.mktemp("animals")
+    build_voc.build(real_data / "voc_animals", folder / "records")
+    experiment = Experiment(
+        data_dir=str(folder / "records"),
+        model_dir=str(folder / "run"),
+        val_split="",
+        backbone_weights=str(real_data / WEIGHTS),
+        context="ksac",
+        dilation_rates=(1, 3),
+        decoder=False,
+        filters=64,
+        crop_size=(129, 129),
+        batch_size=8,
+        epochs=2,
+        learning_rate=0.02,
+        batch_norm_momentum=0.95,
+    )
+    assert train.train(experiment) == 0
+    return experiment
+
+
+@pytest.mark.slow
+def test_every_form_of_a_trained_run_reaches_the_miou_of_the_saved_model(animals, tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="needs the extra edge")
+    pytest.importorskip("tf2onnx", reason="needs the extra onnx")
+    file = tmp_path / "rows.json"
+    exported.run(1, str(file), shape=(1, 289, 289), model_dir=animals.model_dir)
+    miou = {row["name"].removeprefix("run: "): row["miou"] for row in json.loads(file.read_text())}
+    truth = miou.pop("SavedModel")
+    assert truth > 0.1  # The background alone gives 0.04.
+    assert abs(miou.pop("LiteRT int8") - truth) <= 0.02
+    assert set(miou) == {exported.PLAIN, "LiteRT float32", "LiteRT float16", "ONNX"}
+    assert all(abs(found - truth) <= 0.002 for found in miou.values()), (truth, miou)
+
+
+@pytest.mark.slow
+def test_an_image_larger_than_the_shape_is_refused(animals):
+    with pytest.raises(errors.UserError, match=r"`--shape` must be .* every image of 'val'"):
+        exported.run(1, shape=(1, 33, 33), model_dir=animals.model_dir)
 
 
 def test_refuses_by_name():
@@ -53,3 +102,9 @@ def test_refuses_by_name():
         exported.run(1, only=("zoo",))
     with pytest.raises(errors.UserError, match="`--shape` must be 1,height,width"):
         exported.run(1, shape=(2, 33, 33))
+    with pytest.raises(errors.UserError, match="`--data_dir` needs `--model_dir`"):
+        exported.run(1, data_dir="records")
+    with pytest.raises(errors.UserError, match="`--only` is not taken with `--model_dir`"):
+        exported.run(1, only=("ksac",), model_dir="runs/x")
+    with pytest.raises(errors.UserError, match="no run in nowhere"):
+        exported.run(1, model_dir="nowhere")

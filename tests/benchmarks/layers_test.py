@@ -16,7 +16,7 @@ TINY = [
     layers.Case("lkspp", (2, 5, 5, 8), filters=4),
 ]
 PARTS = {
-    "ksac": ("shared conv", "one rate", "three rates", "module"),
+    "ksac": ("shared conv", "one rate", "more rates", "module"),
     "vortex": ("poolings", "module"),
     "lkspp": ("largest k", "module"),
 }
@@ -47,6 +47,19 @@ def test_compares_every_part_forward_and_backward(case, tmp_path, monkeypatch, c
     with path.open(newline="") as file:
         assert [line["part"] for line in csv.DictReader(file)] == [row.part for row in rows]
     assert f"{case.module}: 5x5x8 -> 4, batch 2" in capsys.readouterr().out
+
+
+@needs_tensorflow
+def test_the_ratio_of_more_rates_is_their_time_over_that_of_three(monkeypatch):
+    case = layers.Case("ksac", (2, 5, 5, 8), (1, 2, 3, 4, 5), filters=4)
+    parts, _ = layers.MODULES["ksac"](case)
+    monkeypatch.setitem(layers.MODULES, "ksac", lambda case: ([], {}))
+    monkeypatch.setattr(layers, "_whole", lambda *_: parts[-1])
+    times = {"3": (79.0, 81.0, 83.0), "5": (110.0, 112.0, 114.0)}
+    monkeypatch.setattr(layers.timing, "interleaved_ms", lambda calls, repetitions: times)
+    rows = [row for row in layers.run(1, cases=[case]) if row.passes == "forward"]
+    assert [(row.part, row.form) for row in rows] == [("more rates", "3"), ("more rates", "5")]
+    assert [round(row.ratio, 2) for row in rows] == [1.0, 1.38]
 
 
 @needs_tensorflow
@@ -86,8 +99,7 @@ def test_refuses_by_name(arguments, message):
         layers.run(1, **arguments)
 
 
-def test_other_backends_are_refused():
-    if keras.config.backend() == "tensorflow":
-        pytest.skip("TensorFlow is the one that is measured")
+def test_other_backends_are_refused(monkeypatch):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     with pytest.raises(errors.UserError, match="KERAS_BACKEND=tensorflow"):
         layers.run(1, cases=TINY)

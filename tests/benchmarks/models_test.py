@@ -32,6 +32,12 @@ def test_every_group_names_networks_that_can_be_built():
             assert variant["model"] in models.MODELS
 
 
+def test_other_backends_are_refused_first(monkeypatch):
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(errors.UserError, match="`--what=models` measures under KERAS_BACKEND=tens"):
+        models.run(1, only=("zoo",))
+
+
 def test_refuses_by_name():
     with pytest.raises(errors.UserError, match="`--only` must hold names of contexts, dfp"):
         models.run(1, only=("zoo",))

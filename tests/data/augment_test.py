@@ -113,6 +113,22 @@ def test_half_of_the_crops_are_mirrored_and_every_scale_of_the_steps_is_drawn():
     assert scales == {0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0}
 
 
+def test_without_steps_every_scale_between_the_bounds_is_drawn():
+    _, label = ramp(200, 200, axis=1)
+    image = np.zeros((200, 200, 3), "uint8")
+    scales = []
+    for seed in range(80):
+        options = {"crop_size": (9, 99), "flip": False, "scale_step": 0.0}
+        _, new_label = augmented(image, label, [seed, 0], **options)
+        scales.append(98 / (float(new_label[0, 98]) - float(new_label[0, 0])))
+    # A crop tells its scale to within a source pixel: 4 % at 2, which covers 50 of them.
+    assert 0.49 < min(scales) < 0.6 and 1.85 < max(scales) < 2.08
+    ranks = np.sort(np.array(scales) - 0.5) / 1.5
+    assert np.abs(ranks - np.linspace(0, 1, 80)).max() < 0.18  # As uniform numbers are.
+    between = np.abs(np.array(scales) * 4 - np.round(np.array(scales) * 4)) / 4
+    assert (between > 0.06).sum() > 20
+
+
 def test_every_place_of_a_crop_is_drawn():
     _, label = ramp(12, 200, axis=0)
     image = np.zeros((12, 200, 3), "uint8")

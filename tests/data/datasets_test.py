@@ -126,9 +126,10 @@ def test_cityscapes_evaluates_nineteen_of_its_labels():
     assert not {1, 4, 14, 15, 29, 30} & set(kept)
 
 
-@pytest.mark.parametrize("name", ["VOC", "COCO", "ADE20K", "CITYSCAPES", "CAMVID", "ROADS", "PETS"])
+@pytest.mark.parametrize("name", datasets.LABEL_SETS)
 def test_the_classes_of_a_data_set_can_be_told_apart_in_a_picture(name):
-    label_set = getattr(datasets, name)
+    label_set = datasets.LABEL_SETS[name]
+    assert label_set is getattr(datasets, name.upper())
     assert label_set.ignore_label == 255
     assert len(set(label_set.colours)) == label_set.num_classes
 

@@ -70,6 +70,29 @@ def test_weights_are_relative_and_shares_are_rounded_to_the_same_sum(folders):
     assert indices(folders, weights=(2, 2)) == indices(folders, weights=(0.5, 0.5))
 
 
+def test_three_sets_are_mixed_by_size_or_by_weight(folders, tmp_path):
+    third = shards.write(tmp_path / "third", "train", [shards.numbered(one) for one in range(14)])
+    three, total, ends = [*folders, third], TOTAL + 14, [SIZES["many"], TOTAL]
+
+    def counts(found):
+        assert len(found) == len(set(found)) == total
+        sets = np.searchsorted(ends, np.array(found) % total, side="right")
+        return np.bincount(sets, minlength=3).tolist(), sets
+
+    assert mixture.open_mixture(three, "train").examples == total
+    by_size, sets = counts(indices(three))
+    assert by_size == [40, 6, 14]
+    for one in range(3):  # All through the epoch, not one after the other.
+        places = np.flatnonzero(sets == one)
+        assert places[0] < total / 2 < places[-1]
+    found = indices(three, weights=(1, 1, 2))
+    assert counts(found)[0] == [15, 15, 30]
+    # The small ones go round: 6 give 15, 14 give 30.
+    repeats = Counter(index % total for index in found if index % total >= SIZES["many"])
+    assert set(repeats) == set(range(SIZES["many"], total))
+    assert set(repeats.values()) == {2, 3}
+
+
 def test_a_large_set_with_a_small_weight_is_seen_whole_in_time(folders):
     seen = set()
     for epoch in range(10):

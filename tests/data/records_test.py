@@ -165,6 +165,15 @@ def test_a_missing_split_is_named_beside_those_that_are_there(tmp_path):
         records.read_manifest(tmp_path, "train")
 
 
+def test_a_split_of_shards_alone_is_named_with_the_program_that_makes_its_manifest(tmp_path):
+    (tmp_path / "train-00000-of-00001.tfrecord").write_bytes(b"")
+    with pytest.raises(UserError, match=r"build_manifest --data_dir=\S+ --splits=train --dataset="):
+        records.read_manifest(tmp_path, "train")
+    with pytest.raises(UserError) as caught:
+        records.read_manifest(tmp_path, "val")
+    assert "build_manifest" not in str(caught.value)
+
+
 @pytest.mark.parametrize("change", [{"num_examples": 4}, {"classes": []}, {"shards": [{}]}])
 def test_a_manifest_that_contradicts_itself_is_refused(tmp_path, change):
     path = records.manifest_path(tmp_path, "val")

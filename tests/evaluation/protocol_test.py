@@ -82,8 +82,11 @@ def test_rates_and_output_stride_change_the_experiment_and_nothing_else():
     assert Protocol(flip=True).applied_to(experiment) is experiment
     with pytest.raises(UserError, match=r"as many as those trained with \(6,12,18\).*: 6,12"):
         Protocol(eval_dilation_rates=(6, 12)).applied_to(experiment)
-    with pytest.raises(UserError, match="`--dilation_rates` is not taken by `--context=lkspp`"):
-        Protocol(eval_dilation_rates=(6,)).applied_to(Experiment(context="lkspp"))
+    for name, other in (
+        ("lkspp", Experiment(context="lkspp")), ("dfp_fcn", Experiment(model="dfp_fcn")),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"`--eval_dilation_rates` .* {name} has none.*: 6"):
+            Protocol(eval_dilation_rates=(6,)).applied_to(other)
 
 
 def test_an_image_larger_than_the_padded_size_is_refused():

@@ -33,7 +33,9 @@ def test_with_two_classes_the_iou_of_the_second_is_named():
     roads = LabelSet(("background", "road"), ((0, 0, 0),) * 2)
     (line,) = [line for line in lines_of(roads, scores([[6, 2], [1, 3]])) if "road IoU" in line]
     assert line.split() == ["road", "IoU", "0.5000"]
+    assert report.report(roads, scores([[6, 2], [1, 3]]))["foreground_iou"] == 0.5
     assert "cat IoU" not in report.table(LABELS, scores(MATRIX))
+    assert "foreground_iou" not in report.report(LABELS, scores(MATRIX))
 
 
 def test_boundary_and_internal_accuracy_are_shown_if_they_were_measured():
@@ -67,6 +69,26 @@ def test_the_csv_holds_iou_pixels_and_the_row_of_the_matrix():
     assert rows[2][:2] == ["1", "cat"] and float(rows[2][2]) == 30 / 65
     assert rows[2][3:] == ["40", "10", "30", "0", "0"]
     assert rows[4] == ["3", "ufo", "", "0", "0", "0", "0", "0"]
+
+
+def test_the_csv_holds_the_totals_of_the_screen_in_rows_without_an_id():
+    near = np.zeros((4, 4), int)
+    near[0, :2] = 3, 1
+    figures = scores(MATRIX, near)
+    rows = list(csv.DictReader(report.csv_text(LABELS, figures).splitlines()))
+    totals = {row["class"]: float(row["iou"]) for row in rows if not row["id"]}
+    assert totals == {
+        "mIoU": figures.miou,
+        "mIoU without background": report.miou_without_background(LABELS, figures),
+        "pixel accuracy": figures.pixel_accuracy,
+        "boundary accuracy": 0.75,
+        "internal accuracy": figures.internal_accuracy,
+    }
+    assert all(None not in row.values() and row["pixels"] == "" for row in rows[4:])
+    lines = report.table(LABELS, figures).splitlines()
+    assert [line.split("  ")[0] for line in lines[5:10]] == list(totals)
+    roads = LabelSet(("background", "road"), ((0, 0, 0),) * 2)
+    assert ",road IoU,0.5,,,\n" in report.csv_text(roads, scores([[6, 2], [1, 3]]))
 
 
 def cells_of(picture, count, cell):

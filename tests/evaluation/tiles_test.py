@@ -152,7 +152,11 @@ def test_tiles_that_do_not_fit_the_network_are_refused(backbone):
     model = deeplab(backbone)
     assert Tiling.of(model) == Tiling(tile=(1024, 1024), overlap=128, stride=8)
     assert Tiling.of(model, (64,)) == Tiling(tile=(64, 64), overlap=8, stride=8)
-    assert Tiling.of(model, (16, 64)).overlap == 0, "no room"
+    assert Tiling.of(model, (32,)).overlap == 8, "the smallest that may overlap"
+    assert Tiling.of(model, (16, 64), 0).overlap == 0, "as asked for"
+    for small in ((16, 64), (24,)):
+        with pytest.raises(UserError, match=rf"`--tile` must be at least 32, .*: {small[0]},"):
+            Tiling.of(model, small)
     rule = r"`--tile` must be height,width.* multiples of the network's stride \(8\)"
     for wrong in ((60,), (64, 60), (64, 64, 64), (0,), (-8,)):
         with pytest.raises(UserError, match=rule + f".*Received: {wrong[0]}"):

@@ -118,10 +118,11 @@ def test_known_sizes_are_sizes_of_the_answer():
     "build",
     [
         lambda: deeplab_v3_plus(4, context="lkspp", filters=8, decoder_separable=True),
+        lambda: deeplab_v3_plus(4, context="ksac", filters=8, dilation_rates=(1, 2, 3)),
         lambda: dfp_fcn(4, backbone="mobilenet_v2"),
         lambda: gcn_fcn(4, backbone="mobilenet_v2", kernel_size=5),
     ],
-    ids=["deeplab_v3_plus", "dfp_fcn", "gcn_fcn"],
+    ids=["deeplab_v3_plus", "deeplab_v3_plus_ksac", "dfp_fcn", "gcn_fcn"],
 )
 def test_whole_networks_give_the_same_logits_without_a_norm(build):
     model = lived(build())

@@ -9,16 +9,19 @@ import tensorflow as tf
 from kseg.exporting import saved_model
 from kseg.exporting.requests import decode_batch, header_size
 from tests.data.shards import encoded as encode
-from tests.exporting.networks import classes, picture, small_network
+from tests.exporting.networks import classes, decoded, picture, small_network
 
 MAX_PIXELS = 5000
 GOOD = picture(33, 40, seed=2)
 
 
-def declared(height, width):
-    """A PNG file whose header declares another size than it has: cheap to send, dear to decode."""
-    contents = encode(GOOD, "PNG")
-    return contents[:16] + struct.pack(">II", width, height) + contents[24:]
+def declared(height, width, form="PNG"):
+    """A file whose header declares another size than it has: cheap to send, dear to decode."""
+    contents = encode(GOOD, form)
+    if form == "PNG":
+        return contents[:16] + struct.pack(">II", width, height) + contents[24:]
+    size = contents.index(b"\xff\xc0") + 5  # start of frame: marker, length, bits of a sample
+    return contents[:size] + struct.pack(">HH", height, width) + contents[size + 4 :]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,7 @@ def test_a_header_says_height_and_width(form):
         ([encode(GOOD, "PNG")[:8]], "must be at least 1"),
         ([declared(0, 40)], "must be at least 1"),
         ([declared(50_000, 50_000)], f"at most {MAX_PIXELS} pixels"),
+        ([declared(65_500, 65_500, "JPEG")], f"at most {MAX_PIXELS} pixels"),
         ([declared(2**31 - 1, 2**31 - 1)], f"at most {MAX_PIXELS} pixels"),
         ([declared(2**32 - 1, 2**32 - 1)], "must be at least 1"),
         ([encode(GOOD, "PNG")] * 4, f"at most {MAX_PIXELS} pixels"),
@@ -87,14 +91,16 @@ def test_pixels_without_sense_are_an_error_and_the_model_lives_on(right, served,
     assert np.mean(again != right) < 1e-3
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
 @pytest.mark.parametrize(
     "image",
     [GOOD[:1, :1], GOOD[:1], np.ascontiguousarray(GOOD[..., 0])],
     ids=["1x1", "1x40", "grey"],
 )
-def test_small_and_grey_files_are_answered_rightly(model, served, image):
-    answer = served.signatures["encoded"](encoded=tf.constant([encode(image, "PNG")]))["classes"]
-    colours = image if image.ndim == 3 else np.repeat(image[..., np.newaxis], 3, axis=-1)
+def test_small_and_grey_files_are_answered_rightly(model, served, image, form):
+    contents = encode(image, form)
+    answer = served.signatures["encoded"](encoded=tf.constant([contents]))["classes"]
+    colours = decoded(contents)
     assert answer.shape == (1, *image.shape[:2])
     assert np.mean(answer != classes(model, colours[np.newaxis])) < 1e-3
 

@@ -60,7 +60,7 @@ def test_the_smallest_stack_is_one_plain_convolution():
 # GCN Table 4, k = 7 after res-5: 75885K, 28505K, 4307K for m = 2048, 1024, 210.
 @pytest.mark.parametrize(("channels", "printed"), [(None, 75885), (1024, 28505), (210, 4307)])
 def test_parameters_are_those_of_the_paper(channels, printed):
-    layer = ConvStack(21, kernel_size=7, channels=channels)
+    layer = ConvStack(21, 7, channels)
     layer.build((None, None, None, 2048))
     count = sum(int(np.prod(variable.shape)) for variable in layer.trainable_variables)
     assert abs(count / 1000 - printed) < 1

@@ -62,7 +62,7 @@ def test_is_the_large_convolution_whose_kernel_is_the_product_of_its_own():
     [(3, 260, 260_694), (5, 434, 434_490), (7, 608, 608_286), (9, 782, 782_082)],
 )
 def test_parameters_are_those_of_the_paper(kernel_size, printed, count):
-    layer = GCN(21, kernel_size=kernel_size)
+    layer = GCN(21, kernel_size)
     layer.build((None, None, None, 2048))
     assert trainable_count(layer) == count
     assert count // 1000 == printed

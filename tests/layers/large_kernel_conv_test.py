@@ -40,7 +40,7 @@ def test_sees_exactly_its_window_and_gives_back_its_kernel(kernel_size):
 # GCN Table 2, after res-5: 387K, 1075K, 2107K, 3484K.
 @pytest.mark.parametrize(("kernel_size", "printed"), [(3, 387), (5, 1075), (7, 2107), (9, 3484)])
 def test_parameters_are_those_of_the_paper(kernel_size, printed):
-    layer = LargeKernelConv(21, kernel_size=kernel_size)
+    layer = LargeKernelConv(21, kernel_size)
     layer.build((None, None, None, 2048))
     (kernel,) = layer.trainable_variables
     assert abs(np.prod(kernel.shape) / 1000 - printed) < 1

@@ -135,6 +135,11 @@ def test_names_and_counts_are_refused_with_what_is_known():
         },
         "There is no file 'gone.h5'": {"backbone_weights": "gone.h5"},
     }
+    for stride in (0, -8, 16.0, "16", True):
+        message = rf"`output_stride` must be one of \(8, 16, 32\)\. Received: {stride!r}"
+        refusals[message] = {"output_stride": stride}
+    for option, value in (("decoder", "no"), ("decoder_separable", 0), ("auxiliary", None)):
+        refusals[f"`{option}` must be True or False. Received: {value!r}"] = {option: value}
     for message, arguments in refusals.items():
         with pytest.raises(ValueError, match=message):
             deeplab_v3_plus(**arguments)

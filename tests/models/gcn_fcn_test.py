@@ -176,6 +176,8 @@ def test_scores_are_float32_under_mixed_precision():
             "`upsampling` must be one of ('deconvolution', 'bilinear'). Received: 'nearest'",
         ),
         ({"output_stride": 4}, "`output_stride` must be one of (8, 16, 32). Received: 4"),
+        ({"output_stride": 0}, "`output_stride` must be one of (8, 16, 32). Received: 0"),
+        ({"output_stride": 16.0}, "`output_stride` must be one of (8, 16, 32). Received: 16.0"),
         (
             {"image_size": (0, 5)},
             "`image_size` must be None or a pair (height, width) of integers >= 1. "

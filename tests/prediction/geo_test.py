@@ -44,7 +44,7 @@ def predicted(model, folder, **options):
 
 
 def test_labels_lie_where_the_image_lies(model, tmp_path):
-    pixels = write_tiff(tmp_path / "a.tif", bands=4)
+    pixels = write_tiff(tmp_path / "a.tif", bands=4, photometric="minisblack")  # no alpha
     assert predicted(model, tmp_path, probabilities=True) == []
     bright = pixels[0] > 127
     for part in ("labels", "overlays", "probabilities"):
@@ -57,7 +57,7 @@ def test_labels_lie_where_the_image_lies(model, tmp_path):
                 assert file.dtypes == ("uint8",)
                 np.testing.assert_array_equal(values[0], bright)
                 assert [file.colormap(1)[index] for index in (0, 1, 255)] == [
-                    (10, 20, 30, 255), (200, 100, 0, 255), (224, 224, 192, 255),
+                    (10, 20, 30, 255), (200, 100, 0, 255), (224, 224, 192, 0),
                 ]  # fmt: skip
             elif part == "overlays":
                 expected = np.where(bright, 200, 10) * 0.5 + pixels[0] * 0.5
@@ -79,16 +79,73 @@ def test_tiffs_without_a_place_or_with_control_points_are_taken_as_they_are(mode
         for row, column in ((0, 0), (0, 130), (100, 0), (100, 130))
     ]
     write_tiff(tmp_path / "b.tif", crs="EPSG:4326", transform=None, gcps=points)
+    write_tiff(tmp_path / "c.tif", crs=rasterio.CRS(), transform=None, gcps=points)
     assert predicted(model, tmp_path, tiling=None) == []
     with rasterio.open(tmp_path / "out" / "labels" / "a.tif") as file:
         assert file.crs is None and file.transform.is_identity
         np.testing.assert_array_equal(file.read(1), pixels[0] > 127)
-    with rasterio.open(tmp_path / "out" / "labels" / "b.tif") as file:
-        found, crs = file.gcps
-        assert crs.to_epsg() == 4326
-        assert [(one.row, one.col, one.x) for one in found] == [
-            (one.row, one.col, one.x) for one in points
-        ]
+    for name, epsg in (("b", 4326), ("c", None)):
+        with rasterio.open(tmp_path / "out" / "labels" / f"{name}.tif") as file:
+            found, crs = file.gcps
+            assert (crs and crs.to_epsg()) == epsg
+            assert [(one.row, one.col, one.x) for one in found] == [
+                (one.row, one.col, one.x) for one in points
+            ]
+
+
+@pytest.mark.parametrize("kind", ["value", "alpha", "mask"])
+def test_where_the_image_has_no_data_the_outputs_have_none(model, tmp_path, kind):
+    path = tmp_path / "a.tif"
+    if kind == "value":
+        pixels = write_tiff(path, nodata=0)
+        nothing = (pixels == 0).all(0)
+        # Black in one band alone is a colour.
+        assert (pixels == 0).any()
+    elif kind == "alpha":
+        pixels = write_tiff(path, bands=4, alpha="unassociated")
+        nothing = pixels[3] == 0
+    else:
+        pixels = write_tiff(path)
+        nothing = pixels[1] < 50
+    if kind != "alpha":
+        nothing[60:, 90:] = True
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+            if kind == "mask":
+                file.write_mask(~nothing)
+            else:
+                pixels[:, nothing] = 0
+                file.write(pixels)
+    assert nothing.any() and not nothing.all()
+    assert predicted(model, tmp_path, probabilities=True) == []
+    with rasterio.open(tmp_path / "out" / "labels" / "a.tif") as file:
+        assert file.nodata == 255
+        np.testing.assert_array_equal(file.read(1), np.where(nothing, 255, pixels[0] > 127))
+    with rasterio.open(tmp_path / "out" / "probabilities" / "a.tif") as file:
+        assert np.isnan(file.nodata)
+        np.testing.assert_array_equal(np.isnan(file.read(2)), nothing)
+    with rasterio.open(tmp_path / "out" / "overlays" / "a.tif") as file:
+        np.testing.assert_array_equal(file.read()[:, nothing], pixels[:3, nothing])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_pixels_that_are_points_and_rational_polynomials_stay(model, tmp_path):
+    polynomials = [[1.0] + [0.25] * 19, [1.0] + [0.0] * 19]
+    rpcs = rasterio.rpc.RPC(
+        *[100.0, 500.0, 50.0, 1.0, polynomials[1], polynomials[0], 50.0, 60.0, 10.0, 1.0],
+        *[polynomials[1], polynomials[0], 65.0, 70.0],
+        err_bias=2.0,
+        err_rand=3.0,
+    )
+    write_tiff(tmp_path / "a.tif")
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.update_tags(AREA_OR_POINT="Point")
+    write_tiff(tmp_path / "b.tif", crs=None, transform=None, rpcs=rpcs)
+    assert predicted(model, tmp_path) == []
+    for part in ("labels", "overlays"):
+        with rasterio.open(tmp_path / "out" / part / "a.tif") as file:
+            assert file.tags()["AREA_OR_POINT"] == "Point" and file.transform == TRANSFORM
+        with rasterio.open(tmp_path / "out" / part / "b.tif") as file:
+            assert file.rpcs.to_dict() == rpcs.to_dict()
 
 
 def test_a_tiff_that_cannot_be_taken_is_named_and_leaves_nothing_behind(model, tmp_path):
@@ -99,17 +156,21 @@ def test_a_tiff_that_cannot_be_taken_is_named_and_leaves_nothing_behind(model, t
     (tmp_path / "c.tif").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "d.tif").write_bytes(b"II*\0 and nothing more")
     (tmp_path / "e.tif").write_bytes(b"no TIFF")
+    write_tiff(tmp_path / "e_wrong_name.tif", crs='LOCAL_CS["NAME",UNIT["metre",1]]')
+    whole = (tmp_path / "e_wrong_name.tif").read_bytes()
+    (tmp_path / "e_wrong_name.tif").write_bytes(whole.replace(b"NAME", b"N\xe9\xe9E"))
     write_tiff(tmp_path / "f.tif")
     failures = predicted(model, tmp_path)
     for failure, name, reason in zip(
         failures,
-        ("a.tif", "b.tif", "c.tif", "d.tif", "e.tif"),
+        ("a.tif", "b.tif", "c.tif", "d.tif", "e.tif", "e_wrong_name.tif"),
         (
             "at least three bands of uint8: red, green, blue. Received: 1 of uint8",
             "Received: 3 of uint16",
             "damaged TIFF",
             "not a TIFF that can be read",
             "not a picture",
+            "not a TIFF that can be read: 'utf-8' codec can't decode",
         ),
         strict=True,
     ):

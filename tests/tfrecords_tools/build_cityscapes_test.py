@@ -60,6 +60,20 @@ def test_coarse_masks_are_read_from_their_own_folder(tmp_path):
         build_cityscapes.build(raw, tmp_path / "out", annotations="coarse")
 
 
+def test_pictures_beside_the_folders_of_the_cities_are_named(tmp_path):
+    raw = cityscapes(tmp_path / "raw", "val", ("bonn",), "gtFine")
+    lost = [
+        folders.image(raw / "leftImg8bit" / "val" / "ulm_000000_000001_leftImg8bit.png"),
+        folders.mask(raw / "gtFine" / "val" / "ulm_000000_000001_gtFine_labelIds.png"),
+    ]
+    for name in ("license.txt", "._bonn.png"):
+        (raw / "gtFine" / "val" / name).write_bytes(b"left alone")
+    with pytest.raises(UserError) as caught:
+        build_cityscapes.build(raw, tmp_path / "out", splits=["val"])
+    told = [f"  {path}: must lie in the folder of its city" for path in lost]
+    assert str(caught.value).splitlines()[1:] == told
+
+
 def test_a_frame_in_the_folder_of_another_city_is_named(tmp_path):
     raw = cityscapes(tmp_path / "raw", "val", ("bonn", "ulm"), "gtFine")
     for folder, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds")):

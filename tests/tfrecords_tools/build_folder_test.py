@@ -80,6 +80,20 @@ def test_rgb_masks_are_read_where_the_classes_have_colours(raw):
     assert manifest.pixels_ignored == 3 * 12
 
 
+def test_a_palette_is_judged_by_colours_that_the_classes_file_gives_only(raw):
+    for name in "abc":
+        path = raw / "labels" / f"{name}.png"
+        picture = Image.open(path)
+        picture.putpalette([128, 0, 0, 0, 0, 0])  # The first two colours of VOC, the other way.
+        picture.save(path)
+    assert _build(raw).pixels_per_class == (2 * 108, 108)
+    (raw / "classes.txt").write_text("ground 0 0 0\npaved road 128 0 0\n")
+    with pytest.raises(
+        UserError, match="3 problem.*\n.*index 1 is 'paved road' but has the colour"
+    ):
+        _build(raw)
+
+
 def test_rgb_masks_without_colours_are_refused(raw):
     Image.open(raw / "labels" / "a.png").convert("RGB").save(raw / "labels" / "a.png")
     with pytest.raises(UserError, match=r"a\.png: .*saved as colours"):
@@ -214,6 +228,7 @@ def test_the_program_reads_its_flags_and_prints_a_table(raw, capsys):
     assert "paved road" in printed
     assert f"written to {raw / 'out'}" in printed
     assert records.finished_splits(raw / "out") == ["val"]
+    assert "note: " not in printed
     with pytest.raises(UserError, match="`--split` or `--splits` must be given, and not both"):
         build_folder.main(
             shards.flag_values(build_folder.define_flags, *arguments, "--splits=train")

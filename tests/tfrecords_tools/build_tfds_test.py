@@ -10,7 +10,7 @@ from PIL import Image
 from kseg.data.datasets import PETS, PETS_RAW_IDS
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
-from tfrecords_tools import build_tfds, check_records
+from tfrecords_tools import build_tfds, check_records, inputs
 
 COUNTS = {"train": 5, "test": 2}
 
@@ -106,6 +106,38 @@ def test_bad_masks_are_named_and_nothing_is_left(prepared, classes, tmp_path):
     with pytest.raises(UserError, match="7 problem.*\n.*tiny_masks-.*ids outside the classes: 3"):
         build(prepared, tmp_path / "out", classes=classes)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_a_stopped_run_leaves_is_told_as_unfinished(prepared, classes, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(build_tfds.writer, "convert", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            build(prepared, tmp_path, classes=classes)
+    results = check_records.check(tmp_path)
+    assert {one.split: one.problems for one in results} == {
+        split: [f".{split}.unpacked: left by an unfinished conversion; convert again, or delete it"]
+        for split in ("test", "train")
+    }
+    build(prepared, tmp_path, classes=classes)
+    assert [one.problems for one in check_records.check(tmp_path)] == [[], []]
+
+
+def test_palettes_are_judged_by_colours_that_the_classes_file_gives_only(tmp_path):
+    picture = Image.open(folders.mask(tmp_path / "a.png", 1))
+    picture.putpalette([128, 0, 0, 0, 0, 0])  # Of the first two colours of VOC, the other way.
+    picture.save(tmp_path / "a.png")
+    path = tmp_path / "classes.txt"
+    for text, fits in (("a\nb", True), ("a 0 0 0\nb 128 0 0", False), ("a 9 9 9\nb 8 8 8", True)):
+        path.write_text(text)
+        source = build_tfds._source("any", "image", "mask", path)
+        if fits:
+            assert (source.read_label(tmp_path / "a.png", source.label_set) == 1).all()
+        else:
+            with pytest.raises(inputs.BadInput, match="palette renumbered"):
+                source.read_label(tmp_path / "a.png", source.label_set)
 
 
 @pytest.mark.parametrize(

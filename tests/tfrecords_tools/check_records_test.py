@@ -11,7 +11,7 @@ from PIL import Image
 from kseg.data import records
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
-from tfrecords_tools import build_voc, check_records
+from tfrecords_tools import build_manifest, build_voc, check_records
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,25 @@ def test_a_flipped_bit_anywhere_is_found(out):
         framing = [one for one in with_manifest if "damaged or truncated" in one]
         assert len(framing) == 1
         assert framing[0].startswith(f"{SECOND}, record ")
+
+
+@pytest.mark.slow
+def test_a_flip_of_every_byte_is_found_by_the_manifest_and_without_one(tmp_path):
+    names = [f"{split}-00000-of-00001.tfrecord" for split in ("alone", "known")]
+    for name in names:
+        _write(tmp_path / name, [_example(image=(1, 1), label=(1, 1))])
+    build_manifest.build(tmp_path, dataset="voc", splits=["known"])
+    assert _problems(tmp_path) == []
+    whole = (tmp_path / names[0]).read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        for name in names:
+            (tmp_path / name).write_bytes(damaged)
+        alone, changed, known = _problems(tmp_path)
+        for problem, name in ((alone, names[0]), (known, names[1])):
+            assert problem.startswith(f"{name}, record 0: damaged or truncated"), position
+        assert changed == f"{names[1]}: content changed since conversion (SHA-256 differs)"
 
 
 def test_the_record_that_holds_the_damage_is_named(out):
@@ -151,6 +170,21 @@ def test_a_histogram_that_differs_is_found(out):
     ]
 
 
+def test_a_histogram_that_differs_is_found_beside_what_does_not_touch_the_shards(out):
+    path = out / "val.manifest.json"
+    content = json.loads(path.read_text())
+    content["classes"][15]["pixels"] += 1
+    path.write_text(json.dumps(content))
+    (out / ".val.partial").mkdir()
+    _write(out / "val-00000-of-00001.tfrecord", [_example()])
+    partial, surplus, histogram = _problems(out)
+    assert partial.startswith(".val.partial: left by an unfinished conversion")
+    assert surplus == "val-00000-of-00001.tfrecord: not in the manifest"
+    assert histogram == "val: 96 pixels of class 15 (person), the manifest says 97"
+    (out / SECOND).unlink()
+    assert [one for one in _problems(out) if "manifest says" in one] == []
+
+
 def test_a_manifest_that_cannot_be_read_is_a_problem(out):
     (out / "val.manifest.json").write_text("{}")
     (problem,) = _problems(out)
@@ -185,6 +219,18 @@ def test_records_of_other_tools_are_judged_by_themselves(tmp_path):
     assert len(problems) == len(starts)
     for problem, start in zip(problems, starts, strict=True):
         assert problem.startswith(f"{name}, {start}")
+
+
+@pytest.mark.parametrize(("mode", "told"), [("1", "1 of 1 bits"), ("P", "P of 8 bits")])
+def test_labels_that_training_would_not_read_as_ids_are_found(tmp_path, mode, told):
+    """TensorFlow reads the one bit as 0 and 255, and of a palette the luminance."""
+    label = io.BytesIO()
+    Image.fromarray(np.uint8([[0, 255, 0, 0]] * 3)).convert(mode).save(label, "png")
+    example = tf.train.Example.FromString(_example())
+    example.features.feature[records.LABEL].bytes_list.value[0] = label.getvalue()
+    _write(tmp_path / "x-00000-of-00001.tfrecord", [example.SerializeToString()])
+    (problem,) = _problems(tmp_path)
+    assert problem.endswith(f"record 0: label of 'x' is {told}, not one channel of 8-bit ids")
 
 
 def test_ids_outside_the_classes_are_found_where_a_manifest_names_them(out):
@@ -236,7 +282,10 @@ def test_a_sheet_that_cannot_be_written_is_refused_before_anything_is_checked(ou
 def test_names_in_two_splits_are_told(out, capsys):
     _write(out / "other-00000-of-00001.tfrecord", [_example(filename="b"), _example(filename="z")])
     _main(out)
-    assert "note: 1 names are in both 'other' and 'val'" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "note: 1 names are in both 'other' and 'val'" in printed
+    assert "note: split 'other' has no manifest" in printed
+    assert "kseg.train needs one, which tfrecords_tools.build_manifest makes" in printed
 
 
 def test_a_missing_folder_split_or_content_is_named(out, tmp_path_factory):

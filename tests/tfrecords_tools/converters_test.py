@@ -11,7 +11,15 @@ from tfrecords_tools import (
     build_cityscapes,
     build_coco,
     build_deepglobe,
+    options,
+    worker,
 )
+
+
+def test_the_help_of_the_workers_tells_how_many_there_are_by_default():
+    values = shards.flag_values(options.define_flags)
+    assert "one a core, but at most one for each 16 images" in values["workers"].help
+    assert worker.count(None, 31) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import decode_image
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders
-from tfrecords_tools import inputs
+from tfrecords_tools import decode, inputs
 from tfrecords_tools.inputs import BadInput, Sample
+from tfrecords_tools.remap import Remap, read_remapped_mask
 
 ROADS = LabelSet(("ground", "road"), ((0, 0, 0), (255, 255, 255)))
 
@@ -29,6 +30,16 @@ def _png(width: int, height: int, depth: int = 8, colour_type: int = 0, rows: by
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     body = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + body + _chunk(b"IEND", b"")
+
+
+def _tiff(width: int, height: int, depth: int, rows: bytes) -> bytes:
+    """Grey, black is 0."""
+    values = [width, height, depth, 1, 1, 122, 1, height, len(rows)]
+    tags = (256, 257, 258, 259, 262, 273, 277, 278, 279)
+    entries = [
+        struct.pack("<HHII", tag, 4, 1, value) for tag, value in zip(tags, values, strict=True)
+    ]
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(entries) + bytes(4) + rows
 
 
 @pytest.mark.parametrize(
@@ -62,6 +73,16 @@ def test_an_image_turned_by_exif_is_refused(tmp_path):
     exif[0x0112] = 1
     Image.open(tmp_path / "a.jpg").save(tmp_path / "c.jpg", exif=exif)
     assert inputs.read_image(tmp_path / "c.jpg")[1] == "jpeg"
+
+
+def test_an_undefined_exif_orientation_is_no_turn(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 0
+    Image.open(folders.image(tmp_path / "a.jpg")).save(tmp_path / "b.jpg", exif=exif)
+    assert Image.open(tmp_path / "b.jpg").getexif()[0x0112] == 0
+    assert inputs.read_image(tmp_path / "b.jpg")[1] == "jpeg"
+    Image.open(folders.mask(tmp_path / "a.png", 3)).save(tmp_path / "b.png", exif=exif)
+    assert (inputs.read_index_mask(tmp_path / "b.png", VOC) == 3).all()
 
 
 def test_transparent_pixels_are_refused(tmp_path):
@@ -167,11 +188,42 @@ def test_a_grey_mask_gives_its_values(tmp_path):
     np.testing.assert_array_equal(inputs.read_index_mask(tmp_path / "a.png", VOC), ids)
 
 
-def test_a_palette_mask_saved_as_colours_is_refused(tmp_path):
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_grey_mask_of_few_bits_gives_the_ids_as_stored(tmp_path, depth, suffix):
+    """Pillow and TensorFlow stretch them: of 4 bits 1 becomes 17."""
+    ids = np.random.default_rng(0).integers(0, min(2**depth, 21), (6, 7), np.uint8)
+    bits = np.unpackbits(ids[..., np.newaxis], axis=-1)[..., 8 - depth :]
+    rows = np.packbits(bits.reshape(6, -1), axis=1)
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "png":
+        filtered = np.insert(rows, 0, 0, axis=1)
+        path.write_bytes(_png(7, 6, depth, 0, filtered.tobytes()))
+    else:
+        path.write_bytes(_tiff(7, 6, depth, rows.tobytes()))
+    np.testing.assert_array_equal(inputs.read_index_mask(path, VOC), ids)
+    same = Remap({value: value for value in range(21)}, {})
+    np.testing.assert_array_equal(read_remapped_mask(path, VOC, remap=same), ids)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_palette_mask_of_few_bits_gives_its_indices(tmp_path, bits):
+    ids = np.random.default_rng(0).integers(0, 2**bits, (9, 12), np.uint8)
+    path = folders.mask(tmp_path / "a.png", ids)
+    Image.open(path).save(path, bits=bits)
+    assert path.read_bytes()[24] == bits
+    np.testing.assert_array_equal(inputs.read_index_mask(path, VOC), ids)
+
+
+def test_a_palette_mask_saved_as_colours_is_refused_with_what_to_do(tmp_path):
     path = folders.mask(tmp_path / "a.png", 15)
     Image.open(path).convert("RGB").save(path)
-    with pytest.raises(BadInput, match="this one is RGB, a palette mask saved as colours"):
+    with pytest.raises(
+        BadInput, match="this one is RGB, a palette mask saved as colours"
+    ) as caught:
         inputs.read_index_mask(path, VOC)
+    assert "build_folder reads such masks by the colours in its classes file" in str(caught.value)
+    assert "a --remap table" in str(caught.value)
 
 
 def test_a_mask_with_a_renumbered_palette_is_refused(tmp_path):
@@ -204,6 +256,26 @@ def test_an_rgb_mask_is_read_by_the_colours_of_the_classes(tmp_path):
     np.testing.assert_array_equal(read, [[0, 1, 0], [0, 0, 255]])
     with pytest.raises(BadInput, match=r"holds 1 colours that no class has: \(9, 8, 7\)"):
         inputs.read_index_or_colour_mask(tmp_path / "a.png", ROADS)
+
+
+def test_colours_are_read_in_bands_of_rows_and_counted_over_all_of_them(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).choice(np.uint8([0, 255]), (7, 3, 1)).repeat(3, axis=2)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for band in (1, 6, 7, 100):
+        monkeypatch.setattr(decode, "_BAND", band)
+        read = inputs.read_index_or_colour_mask(tmp_path / "a.png", ROADS)
+        np.testing.assert_array_equal(read, pixels[..., 0] // 255)
+    pixels[:, 1] = np.arange(1, 8)[:, np.newaxis]
+    pixels[6, 1] = 1
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    monkeypatch.setattr(decode, "_BAND", 6)
+    with pytest.raises(BadInput, match=r"holds 6 colours .* \(5, 5, 5\) and 1 more"):
+        inputs.read_index_or_colour_mask(tmp_path / "b.png", ROADS)
+    Image.fromarray(np.dstack([pixels, np.uint8([[255] * 3] * 6 + [[255, 254, 255]])])).save(
+        tmp_path / "c.png"
+    )
+    with pytest.raises(BadInput, match="transparent"):
+        inputs.read_index_or_colour_mask(tmp_path / "c.png", ROADS)
 
 
 def test_a_mask_of_ids_is_read_as_such_where_colours_are_allowed(tmp_path):

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 
+from kseg.data import records
 from kseg.data.datasets import VOC, LabelSet, voc_palette
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders
@@ -139,6 +140,20 @@ def test_a_shard_of_which_something_was_skipped_is_not_kept_where_nothing_may_be
     (manifest,) = _convert(samples, tmp_path / "out", on_error="skip")
     assert [shard.examples for shard in manifest.shards] == [1, 1, 2, 2]
     assert len(manifest.skipped) == 1
+
+
+def test_the_manifest_tells_how_was_converted_what_a_stopped_run_began(samples, tmp_path, encoded):
+    """But not by how many processes, on which no byte may depend."""
+    encoded.stop = "e"
+    with pytest.raises(KeyboardInterrupt):
+        _convert(samples, tmp_path, on_error="skip", arguments={"raw_dir": "raw"})
+    encoded.stop = None
+    (manifest,) = _convert(samples, tmp_path, workers=2, arguments={"raw_dir": "raw"})
+    assert encoded == [*"abcd", *"defg"]
+    assert manifest.arguments == {"raw_dir": "raw", "num_shards": 4, "on_error": "fail"}
+    assert records.read_manifest(tmp_path, "train") == manifest
+    (manifest,) = _convert(samples, tmp_path, num_shards=None, on_error="skip")
+    assert manifest.arguments == {"num_shards": None, "on_error": "skip"}
 
 
 def test_two_programs_do_not_convert_one_split_at_a_time(samples, tmp_path):

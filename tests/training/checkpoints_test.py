@@ -64,12 +64,42 @@ def test_the_seed_states_are_part_of_a_checkpoint(tmp_path):
     np.testing.assert_array_equal(generator.state.numpy(), stored[seeds[0]])
 
 
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_damaged_checkpoint_of_a_later_step_does_not_outlive_the_ones_before(tmp_path, capsys):
+    checkpoints, model = Checkpoints(tmp_path, keep=1), model_of()
+    checkpoints.save(model, Position(step=1))
+    (tmp_path / "step-00000006.npz").write_bytes(b"half a file")
+    assert checkpoints.restore_newest(model)[0].step == 1
+    assert "step-00000006.npz is damaged" in capsys.readouterr().err
+    checkpoints.save(model, Position(step=2))
+    assert names(tmp_path) == ["step-00000002.npz"]
+
+
+def test_where_all_are_damaged_the_run_does_not_begin_anew_by_itself(tmp_path):
+    checkpoints, model = Checkpoints(tmp_path), model_of()
+    (tmp_path / "step-00000006.npz").write_bytes(b"half a file")
+    with pytest.raises(UserError, match="no checkpoint in .* can be read. `--overwrite` begins"):
+        checkpoints.restore_newest(model)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    checkpoints, model = Checkpoints(tmp_path, keep=1), model_of()
+    checkpoints.save(model, Position(step=1))
+    model.get_layer("logits").bias.assign([np.inf, 0])
+    with pytest.raises(UserError, match=r"logits/bias is not finite after step 2, .*0001.npz is w"):
+        checkpoints.save(model, Position(step=2), is_best=True)
+    assert names(tmp_path) == ["step-00000001.npz"]
+
+
 def test_the_newest_few_and_the_best_are_kept(tmp_path):
     checkpoints, model = Checkpoints(tmp_path, keep=2), model_of()
     for number in (1, 2, 3, 4):
         model.get_layer("logits").bias.assign([number, 0])
         checkpoints.save(model, Position(step=number), is_best=number == 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert names(tmp_path) == [
         "best.npz",
         "step-00000003.npz",
         "step-00000004.npz",

@@ -28,6 +28,8 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 
+from kseg.data.datasets import LabelSet
+from kseg.evaluate import Evaluator
 from kseg.layers import BatchNorm
 from kseg.training.distribution import make_devices
 from kseg.training.losses import pixel_weights
@@ -78,6 +80,12 @@ norm = keras.ops.convert_to_numpy(model.optimizer.gradient_norm)
 assert machines.add_up(np.array([2**40 + machines.index])) == [
     2**40 * machines.processes + sum(range(machines.processes))
 ]
+if keras.config.backend() == "tensorflow":
+    # Measured as `kseg.train` does, after `fit`: every image once, whatever the replicas.
+    evaluator = Evaluator(model, LabelSet(("a", "b", "c", "d"), ((0, 0, 0),) * 4))
+    whole = tf.data.Dataset.from_tensor_slices((np.uint8(images * 30 + 128), labels)).batch(3)
+    figures = evaluator(whole, shows_progress=False)
+    np.testing.assert_array_equal(figures.support, np.bincount(labels[labels < 4], minlength=4))
 np.savez(output, *weights, loss=loss, norm=norm, replicas=devices.replicas)
 """
 

@@ -154,17 +154,20 @@ def test_a_run_killed_while_it_writes_checkpoints_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-def test_a_run_killed_five_times_at_random_moments_ends_as_if_it_had_not_been(
+def test_a_run_killed_six_times_at_random_moments_ends_as_if_it_had_not_been(
     records, undisturbed, tmp_path
 ):
-    """Each kill comes a while after the first checkpoint that the process writes."""
+    """Three kills a while after the folder is there, three after a first checkpoint."""
     folder, moments = tmp_path / "run", random.Random(7)
-    for _ in range(5):
-        process, saved = start(records, folder), newest(folder)
-        if wait_for(lambda: newest(folder) > saved, process):  # noqa: B023
-            time.sleep(moments.uniform(0, undisturbed[1] / EPOCHS))
-        process.kill()
-        process.wait()
+    epoch = undisturbed[1] / EPOCHS
+    for _ in range(3):
+        for is_begun in (lambda: folder.is_dir(), lambda: newest(folder) > saved):  # noqa: B023
+            process, saved = start(records, folder), newest(folder)
+            assert wait_for(is_begun, process)
+            time.sleep(moments.uniform(0, epoch / 4))
+            assert process.poll() is None, "it ended before it was killed"
+            process.kill()
+            process.wait()
     finish(start(records, folder), folder)
     assert folder.with_suffix(".log").read_text().count("resumed at step") >= 3
     assert_same(folder, undisturbed[0])

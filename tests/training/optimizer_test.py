@@ -38,5 +38,16 @@ def test_without_a_limit_it_is_keras_sgd():
         np.testing.assert_array_equal(one, -keras.ops.convert_to_numpy(variable))
 
 
+def test_the_rate_of_the_last_step_is_not_that_of_the_next():
+    rates = keras.optimizers.schedules.PolynomialDecay(1.0, 4, 0.0)
+    variable = keras.Variable(np.zeros(1))
+    optimizer = SGD(rates)
+    optimizer.build([variable])
+    for expected in (1.0, 0.75):
+        optimizer.apply([keras.ops.ones(1)], [variable])
+        assert optimizer.last_learning_rate() == pytest.approx(expected)
+    assert SGD(0.5).last_learning_rate() == 0.5
+
+
 def test_its_config_holds_the_limit():
     assert SGD.from_config(SGD(0.1, clip_norm=2.0).get_config()).clip_norm == 2.0

@@ -1,9 +1,12 @@
 """Points and rows past the step that a run resumes at are cut."""
 
 import csv
+import resource
 
+import pytest
 import tensorflow as tf
 
+from kseg.errors import UserError
 from kseg.training.run_log import RunLog
 
 
@@ -43,6 +46,33 @@ def test_half_a_record_at_the_end_of_the_events_does_not_hide_those_before(tmp_p
         log.epoch(row(1, 5), {}, None)
     (path,) = logs.glob("events.*")
     before = steps(logs)
+    # Of a process that was killed while it cut: TensorBoard would read it, too.
+    (logs / f".partial-1-{path.name}").write_bytes(path.read_bytes())
     path.write_bytes(path.read_bytes() + path.read_bytes()[:20])
     with RunLog(logs, tmp_path / "metrics.csv", step=5):
         assert steps(logs) == before
+        assert not list(logs.glob(".partial-*"))
+
+
+def test_a_full_disk_is_one_message(tmp_path):
+    """No file may grow beyond a limit; in this process, for the moment."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(UserError, match="cannot write to .*logs: .*File too large"):
+        with RunLog(tmp_path / "logs", tmp_path / "metrics.csv") as log:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, former[1]))
+            try:
+                for step in range(100):
+                    log.points(step, {"loss": 0.0})
+                log.flush()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+
+def test_what_cannot_be_written_is_said_with_the_file(tmp_path):
+    folder = tmp_path / "logs"
+    with RunLog(folder, tmp_path / "nowhere" / "metrics.csv") as log:
+        with pytest.raises(UserError, match="cannot write to .*nowhere/metrics.csv: No such file"):
+            log.epoch(row(1, 5), {}, None)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to .*file: "):
+        RunLog(tmp_path / "file", tmp_path / "metrics.csv")

@@ -46,6 +46,25 @@ def test_hparams_hold_context_backbone_and_rates(tmp_path):
     assert (read["dilation_rates"], read["learning_rate"]) == ("1,6", 0.007)
 
 
+def test_the_hparams_page_finds_the_last_miou_of_every_run_under_one_tag(tmp_path):
+    """TensorBoard joins the hyperparameters and the scalars that lie in one folder of events."""
+    tags = []
+    for context, mious in (("ksac", (0.25, 0.5)), ("none", (0.5, 0.75))):
+        folder = tmp_path / context
+        with RunLog(folder / "logs", folder / "metrics.csv") as log:
+            log.describe(charts(LABELS), hyperparameters(Experiment(context=context)))
+            for epoch, miou in enumerate(mious, start=1):
+                row = {"epoch": epoch, "step": 30 * epoch, "loss": 1.0, "val_miou": miou}
+                log.epoch(row, {"sky": miou}, None)
+        found = values(folder / "logs")
+        content = found["_hparams_/session_start_info"].metadata.plugin_data.content
+        info = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+        assert info.hparams["context"].string_value == context
+        assert tf.make_ndarray(found["val_miou"].tensor) == mious[-1]
+        tags.append(set(found))
+    assert tags[0] == tags[1]
+
+
 def test_a_run_that_begins_anew_describes_itself_once(tmp_path):
     for _ in range(2):
         with RunLog(tmp_path / "logs", tmp_path / "metrics.csv") as log:

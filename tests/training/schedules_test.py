@@ -27,6 +27,11 @@ def test_the_rate_at_each_step(name, expected):
         assert rate(schedule, step) == pytest.approx(value, rel=1e-5, abs=1e-9), step
 
 
+def test_linear_counts_the_part_of_an_epoch_as_one():
+    schedule = SCHEDULES["linear"](0.3, **COMMON | {"total_steps": 25})
+    assert [rate(schedule, step) for step in (0, 10, 20)] == pytest.approx([0.3, 0.2, 0.1])
+
+
 def test_poly_ends_at_the_rate_given():
     assert rate(SCHEDULES["poly"](0.1, **COMMON | {"end": 0.01}), 60) == pytest.approx(0.01)
 
