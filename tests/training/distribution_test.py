@@ -47,7 +47,7 @@ def network():
     for number in range(2):
         x = keras.layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
         # Smooth: at the kink of a ReLU rounding would decide, and the weights part for good.
-        x = keras.layers.Activation("tanh")(BatchNorm(name=f"norm_{number}")(x))
+        x = keras.layers.Activation("softplus")(BatchNorm(name=f"norm_{number}")(x))
     return keras.Model(images, keras.layers.Conv2D(4, 1, name="logits")(x))
 
 
