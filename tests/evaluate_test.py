@@ -77,7 +77,7 @@ def test_the_figures_do_not_depend_on_the_batch_size_and_no_image_is_left_out(
     for figures in others:
         np.testing.assert_array_equal(figures.support, alone.support)
         # Kernels round differently for other batches, which decides where two classes tie. Padding
-        # to the largest of a batch would move hundreds of pixels.
+        # to the largest of a batch moves a third of the pixels.
         moved = np.abs(figures.matrix - alone.matrix).sum() / 2
         assert moved <= alone.matrix.sum() / 1000
         assert figures.boundary_accuracy == pytest.approx(alone.boundary_accuracy, abs=1e-3)
