@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import kseg  # noqa: F401 - before TensorFlow, for which it sets what all programs run with
+import kseg  # noqa: F401 - before TensorFlow, for whose log it sets what all programs run with
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -4,6 +4,8 @@ They stand here and not in `kseg.layers`, since nothing but a comparison needs t
 them as the truth.
 """
 
+import functools
+
 from keras import ops
 
 from kseg.layers import KSAC, LKSPP, VortexPooling
@@ -20,12 +22,31 @@ def native_shared_atrous_conv(features, kernel, dilation_rates):
     """The same by the dilated convolution of TensorFlow's CPU library.
 
     Keras does not reach it: it asks for `tf.nn.convolution`, which cuts the map into as many
-    small ones as the rate squared. The fast form has to beat this one.
+    small ones as the rate squared. The fast form has to beat this one. On a CPU its gradient is
+    oneDNN's, which TensorFlow turns off where there is no AVX-512: Keras' way stands in for it.
     """
+    if not _native_gradient_exists():
+        return plain_shared_atrous_conv(features, kernel, dilation_rates)
     # Not at the top: the plain forms serve the tests on every backend.
     import tensorflow as tf
 
     return [tf.nn.conv2d(features, kernel, 1, "SAME", dilations=rate) for rate in dilation_rates]
+
+
+@functools.cache
+def _native_gradient_exists():
+    import tensorflow as tf
+
+    try:
+        with tf.init_scope():  # also where a graph is being made
+            tf.raw_ops.Conv2DBackpropFilter(
+                input=tf.ones((1, 5, 5, 1)), filter_sizes=(3, 3, 1, 1),
+                out_backprop=tf.ones((1, 5, 5, 1)), strides=(1, 1, 1, 1), padding="SAME",
+                dilations=(1, 2, 2, 1),
+            )  # fmt: skip
+    except tf.errors.OpError:
+        return False
+    return True
 
 
 def plain_average_pool(features, pool_size):

@@ -55,9 +55,17 @@ def test_measures_every_form_whose_extra_is_there(small):
 
 @pytest.fixture(scope="module")
 def animals(real_data, tmp_path_factory):
-    """A network trained for two epochs on 437 photographs, and its experiment."""
+    """A network trained for three epochs on 437 photographs, measured on 40; its experiment."""
     folder = tmp_path_factory.mktemp("animals")
-    build_voc.build(real_data / "voc_animals", folder / "records")
+    raw = folder / "raw"
+    lists = raw / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for name in ("JPEGImages", "SegmentationClass"):
+        (raw / name).symlink_to(real_data / "voc_animals" / name)
+    for split, most in (("train", None), ("val", 40)):
+        listed = real_data / "voc_animals" / "ImageSets" / "Segmentation" / f"{split}.txt"
+        (lists / f"{split}.txt").write_text("\n".join(listed.read_text().split()[:most]))
+    build_voc.build(raw, folder / "records")
     experiment = Experiment(
         data_dir=str(folder / "records"),
         model_dir=str(folder / "run"),
@@ -66,11 +74,11 @@ def animals(real_data, tmp_path_factory):
         context="ksac",
         dilation_rates=(1, 3),
         decoder=False,
-        filters=64,
-        crop_size=(129, 129),
-        batch_size=8,
-        epochs=2,
-        learning_rate=0.02,
+        crop_size=(193, 193),
+        min_scale=0.75,
+        max_scale=1.25,
+        epochs=3,
+        learning_rate=0.01,
         batch_norm_momentum=0.95,
     )
     assert train.train(experiment) == 0
@@ -85,7 +93,7 @@ def test_every_form_of_a_trained_run_reaches_the_miou_of_the_saved_model(animals
     exported.run(1, str(file), shape=(1, 289, 289), model_dir=animals.model_dir)
     miou = {row["name"].removeprefix("run: "): row["miou"] for row in json.loads(file.read_text())}
     truth = miou.pop("SavedModel")
-    assert truth > 0.1  # The background alone gives 0.04.
+    assert truth > 0.06, truth  # the background alone gives 0.04
     assert abs(miou.pop("LiteRT int8") - truth) <= 0.02
     assert set(miou) == {exported.PLAIN, "LiteRT float32", "LiteRT float16", "ONNX"}
     assert all(abs(found - truth) <= 0.002 for found in miou.values()), (truth, miou)
