@@ -141,6 +141,7 @@ class Experiment:
     )
     log_every: int = _field(20, "Steps between two points in TensorBoard.")
     save_every: int = _field(0, "Steps between two checkpoints; 0: at the end of epochs only.")
+    val_every: int = _field(1, "Epochs between two validations; the last epoch has one besides.")
     keep_checkpoints: int = _field(2, "Newest checkpoints kept; the best is kept besides.")
 
     def __post_init__(self):

@@ -15,7 +15,14 @@ _NAMES = {
     "schedule": SCHEDULES,
     "strategy": STRATEGIES,
 }
-_AT_LEAST_1 = ("batch_size", "epochs", "shuffle_buffer", "log_every", "keep_checkpoints")
+_AT_LEAST_1 = (
+    "batch_size",
+    "epochs",
+    "shuffle_buffer",
+    "log_every",
+    "val_every",
+    "keep_checkpoints",
+)
 _AT_LEAST_0 = (
     "scale_step",
     "learning_rate",

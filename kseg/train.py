@@ -55,7 +55,7 @@ STOPPED = 128  # added to the signal's number in the exit status, as shells do
 
 
 def train(experiment: Experiment, *, overwrite: bool = False, machines: Machines = ALONE) -> int:
-    """Trains, measures after each epoch and keeps checkpoints; resumes a run that was stopped.
+    """Trains, measures after epochs and keeps checkpoints; resumes a run that was stopped.
 
     Args:
         experiment: What to train. `data_dir` and `model_dir` must be given.
@@ -172,7 +172,8 @@ def train(experiment: Experiment, *, overwrite: bool = False, machines: Machines
                 "images_per_second": (done - first) * experiment.batch_size / seconds,
             }
             miou = position.best_miou
-            if validation:
+            is_last = done == plan.total_steps
+            if validation and (is_last or (position.epoch + 1) % experiment.val_every == 0):
                 miou = validation.measure(row, log)
             else:
                 log.epoch(row, {}, None)

@@ -123,6 +123,14 @@ def test_a_run_stopped_by_ctrl_c_ends_as_if_it_had_not_been(
         assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-4)
 
 
+def test_validation_is_of_every_nth_epoch_and_of_the_last(experiment, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    training.train(experiment.replace(model_dir=str(run.path), epochs=3, val_every=2))
+    assert [bool(row["val_miou"]) for row in rows(run)] == [False, True, True]
+    assert {step for tag, step in events(run)[0] if tag == "val_miou"} == {2 * STEPS, 3 * STEPS}
+    assert run.checkpoints.best.is_file()
+
+
 def test_a_finished_run_is_left_as_it_is(finished):
     before = folders.contents(finished.path / "checkpoints")
     assert training.train(finished.experiment) == 0

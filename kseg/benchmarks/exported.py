@@ -147,6 +147,8 @@ def _photographs(
                 )
             yield litert.fitted(model, image, size), label.numpy()
 
+    for _ in measured():  # refuses a size before the exports, which take minutes
+        pass
     calibration = litert.calibration_images(
         model, data_dir, run.experiment.train_split[0], size, CALIBRATION_IMAGES
     )

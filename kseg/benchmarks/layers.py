@@ -10,9 +10,10 @@ from keras import ops
 from kseg import counting
 from kseg.benchmarks import plain, timing
 from kseg.errors import UserError
-from kseg.layers import KSAC, LKSPP, VortexPooling
+from kseg.layers import GCN, KSAC, LKSPP, ConvStack, LargeKernelConv, VortexPooling
 from kseg.layers.average_pool import average_pool
 from kseg.layers.shared_atrous_conv import shared_atrous_conv
+from kseg.models import CONTEXTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,16 +96,20 @@ CASES = (
     Case("vortex", (1, 33, 33, 2048)),
     Case("vortex", (1, 65, 65, 2048)),
     Case("lkspp", (1, 33, 33, 2048)),
+    Case("gcn", (1, 33, 33, 2048)),
+    Case("aspp", (1, 33, 33, 2048)),
+    Case("ppm", (1, 33, 33, 2048)),
+    Case("none", (1, 33, 33, 2048)),
 )
 _LEGEND = """plain       what a textbook would write, by the fastest operation that TensorFlow has
 keras       KSAC by the convolution of Keras layers
-fast        what kseg.layers has
+fast        what kseg.layers has; aspp, ppm and none have no other form
+conv, stack the rivals of GCN in its tables 2 to 4, which compute something else
 ms          median (lower..upper quartile), the forms taking turns
 ratio       over the fast form; of five rates over three
 difference  largest |fast - form| over largest |form|: outputs and gradients, in the module outputs
 one rate    plain and keras have a single 3x3 convolution at rate 1, fast all rates
-more rates  the fast shared conv alone, at all rates and at the three after the smallest; at most
-            1.15 is asked of five over three"""
+more rates  the fast conv at all rates and at the three after the smallest; then all of KSAC"""
 
 
 def run(
@@ -233,6 +238,7 @@ def _whole(case: Case, modules: dict) -> Part:
             form: [features, *(variable.value for variable in module.trainable_variables)]
             for form, module in modules.items()
         },
+        comparable="plain" in modules,
     )
 
 
@@ -266,11 +272,17 @@ def _ksac(case: Case) -> tuple[list[Part], dict]:
     ]
     if len(rates) > 3:
         three, every = "3", str(len(rates))
+        fewer = options | {"dilation_rates": tuple(sorted(rates)[1:4])}
         calls = {
-            three: convolution(shared_atrous_conv, tuple(sorted(rates)[1:4])),
+            three: convolution(shared_atrous_conv, fewer["dilation_rates"]),
             every: shared["fast"],
         }
-        parts.append(part("more rates", calls, comparable=False, base=three))
+        small = _built(case, {three: KSAC(case.filters, **fewer)})
+        whole = _whole(case, small | {every: modules["fast"]})
+        parts += [
+            part("more rates", calls, comparable=False, base=three),
+            dataclasses.replace(whole, name="KSAC of more", comparable=False, base=three),
+        ]
     return parts, modules
 
 
@@ -314,5 +326,22 @@ def _lkspp(case: Case) -> tuple[list[Part], dict]:
     return [Part("largest k", calls, tensors, comparable=False)], modules
 
 
+def _gcn(case: Case) -> tuple[list[Part], dict]:
+    rivals = {"conv": LargeKernelConv, "stack": ConvStack, "fast": GCN}
+    modules = {form: layer(case.filters, kernel_size=7) for form, layer in rivals.items()}
+    for module in modules.values():
+        module.build(case.shape)
+    return [], modules
+
+
+def _only_form(case: Case) -> tuple[list[Part], dict]:
+    return [], _built(case, {"fast": CONTEXTS[case.module](case.filters)})
+
+
 # Module -> function of a case that gives its parts, and the whole module in its forms.
-MODULES = {"ksac": _ksac, "vortex": _vortex, "lkspp": _lkspp}
+MODULES = dict.fromkeys(CONTEXTS, _only_form) | {
+    "ksac": _ksac,
+    "vortex": _vortex,
+    "lkspp": _lkspp,
+    "gcn": _gcn,
+}

@@ -68,7 +68,8 @@ class RunLog:
         """Adds the figures of a finished epoch.
 
         Args:
-            row: A row of the CSV file; `epoch` and `step` are two of its columns.
+            row: A row of the CSV file; `epoch` and `step` are two of its columns. Those of an
+                epoch without validation stay empty.
             iou: IoU by class name; only in TensorBoard.
             picture: uint8 RGB `[height, width, 3]`; only in TensorBoard.
         """
@@ -76,7 +77,8 @@ class RunLog:
             return
         self._rows.append(row)
         text = io.StringIO()
-        table = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+        columns = dict.fromkeys(name for one in self._rows for name in one)
+        table = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
         table.writeheader()
         table.writerows(self._rows)
         with _told(self._csv_file):

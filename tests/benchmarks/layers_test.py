@@ -14,11 +14,23 @@ TINY = [
     layers.Case("ksac", (2, 5, 5, 8), (1, 2, 3, 4), filters=4),
     layers.Case("vortex", (2, 5, 5, 8), filters=4),
     layers.Case("lkspp", (2, 5, 5, 8), filters=4),
+    layers.Case("gcn", (2, 5, 5, 8), filters=4),
+    layers.Case("ppm", (2, 5, 5, 8), filters=4),
 ]
 PARTS = {
-    "ksac": ("shared conv", "one rate", "more rates", "module"),
+    "ksac": ("shared conv", "one rate", "more rates", "KSAC of more", "module"),
     "vortex": ("poolings", "module"),
     "lkspp": ("largest k", "module"),
+    "gcn": ("module",),
+    "ppm": ("module",),
+}
+# The forms of the whole module; those that compute the same are compared.
+FORMS = {
+    "ksac": ("plain", "keras", "fast"),
+    "vortex": ("plain", "fast"),
+    "lkspp": ("plain", "fast"),
+    "gcn": ("conv", "stack", "fast"),
+    "ppm": ("fast",),
 }
 needs_tensorflow = pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason="the times are for the TensorFlow backend"
@@ -41,9 +53,11 @@ def test_compares_every_part_forward_and_backward(case, tmp_path, monkeypatch, c
         assert (row.memory_mib == 123.0) == (
             row.part == "module" and row.passes == "forward+backward"
         )
-    compared = [row for row in rows if row.part == "module" and row.form == "plain"]
-    assert len(compared) == 2
-    assert all(row.difference is not None for row in compared)
+    whole = [row for row in rows if row.part == "module"]
+    assert tuple(dict.fromkeys(row.form for row in whole)) == FORMS[case.module]
+    for row in whole:
+        plain = row.form != "fast" and case.module != "gcn"
+        assert (row.difference is not None) == plain
     with path.open(newline="") as file:
         assert [line["part"] for line in csv.DictReader(file)] == [row.part for row in rows]
     assert f"{case.module}: 5x5x8 -> 4, batch 2" in capsys.readouterr().out
@@ -58,7 +72,7 @@ def test_the_ratio_of_more_rates_is_their_time_over_that_of_three(monkeypatch):
     times = {"3": (79.0, 81.0, 83.0), "5": (110.0, 112.0, 114.0)}
     monkeypatch.setattr(layers.timing, "interleaved_ms", lambda calls, repetitions: times)
     rows = [row for row in layers.run(1, cases=[case]) if row.passes == "forward"]
-    assert [(row.part, row.form) for row in rows] == [("more rates", "3"), ("more rates", "5")]
+    assert [(row.part, row.form) for row in rows] == [("KSAC of more", "3"), ("KSAC of more", "5")]
     assert [round(row.ratio, 2) for row in rows] == [1.0, 1.38]
 
 
@@ -88,7 +102,11 @@ def test_the_memory_of_a_module_is_taken_in_a_process_of_its_own():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"only": ("aspp",)}, "`--only` must hold names of ksac, vortex, lkspp. Received: 'aspp'"),
+        (
+            {"only": ("dfp",)},
+            "`--only` must hold names of none, aspp, ksac, lkspp, vortex, gcn, ppm. "
+            "Received: 'dfp'",
+        ),
         ({"shape": (1, 2, 3)}, "`--shape` must be batch,height,width,channels"),
         ({"output": "rows.txt", "cases": []}, "`--output` must end in .csv or .json"),
     ],
