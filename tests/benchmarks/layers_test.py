@@ -68,7 +68,7 @@ def test_the_ratio_of_more_rates_is_their_time_over_that_of_three(monkeypatch):
     case = layers.Case("ksac", (2, 5, 5, 8), (1, 2, 3, 4, 5), filters=4)
     parts, _ = layers.MODULES["ksac"](case)
     monkeypatch.setitem(layers.MODULES, "ksac", lambda case: ([], {}))
-    monkeypatch.setattr(layers, "_whole", lambda *_: parts[-1])
+    monkeypatch.setattr(layers, "whole_module", lambda *_: parts[-1])
     times = {"3": (79.0, 81.0, 83.0), "5": (110.0, 112.0, 114.0)}
     monkeypatch.setattr(layers.timing, "interleaved_ms", lambda calls, repetitions: times)
     rows = [row for row in layers.run(1, cases=[case]) if row.passes == "forward"]
