@@ -44,5 +44,5 @@ $(VENV)/test: setup.py | $(VENV)/core
 	touch $@
 
 $(VENV)/slow: setup.py | $(VENV)/test
-	$(RUN) -m pip install --quiet -e ".[test,jax,tfds,torch,serving,edge,onnx]"
+	$(RUN) -m pip install --quiet -e ".[test,jax,tfds,torch,serving,edge,onnx,openvino]"
 	touch $@

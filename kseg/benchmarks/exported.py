@@ -6,24 +6,21 @@ that of a run, and the mIoU of each form is measured besides.
 
 import dataclasses
 import functools
-import math
-import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from kseg.benchmarks import models, timing
+from kseg.benchmarks.exported_forms import PLAIN, load_all
 from kseg.data.datasets import LabelSet
 from kseg.data.pipeline import eval_dataset
 from kseg.data.records import read_manifest
 from kseg.errors import UserError
-from kseg.exporting import litert, onnx, saved_model
-from kseg.exporting.frozen import answer
+from kseg.exporting import litert
 from kseg.metrics import ConfusionMatrix, scores
 from kseg.run_folder import RunFolder
 
@@ -31,7 +28,6 @@ SHAPE = (1, 513, 513)
 CALIBRATION_IMAGES = 100  # as kseg.export takes
 NETWORKS = models.GROUPS["contexts"]
 DEFAULT = ("aspp", "ksac")
-PLAIN = "SavedModel, variables and norms"
 _LEGEND = """MB     of all files
 ms     one image of uint8 to class ids, median (lower..upper quartile), the forms taking turns
 ratio  of the medians over the first row's
@@ -165,7 +161,7 @@ def _measure(
     # Noise decides the answers and not the time that they take.
     calibration = photographs.calibration if photographs else [image]
     with tempfile.TemporaryDirectory() as folder:
-        forms = _forms(model, shape[1:], calibration, Path(folder))
+        forms = load_all(model, shape[1:], calibration, Path(folder))
         calls = {name: functools.partial(call, image) for name, (_, call) in forms.items()}
         times = timing.interleaved_ms(calls, repetitions)
         found = dict.fromkeys(forms)
@@ -190,66 +186,3 @@ def _miou(calls: dict[str, Callable], photographs: _Photographs) -> dict[str, fl
                 matrices[name].count(label, call(image)[:, :height, :width])
             progress.update()
     return {name: scores(matrix.matrix()).miou for name, matrix in matrices.items()}
-
-
-def _forms(
-    model: keras.Model, size: tuple[int, int], calibration: list[np.ndarray], folder: Path
-) -> dict[str, tuple[int, Callable]]:
-    """Name -> bytes on disk, and image -> class ids, for each form that can run here."""
-    _write_plain(model, folder / "plain")
-    saved_model.write(model, folder / "folded", probabilities=False, max_pixels=math.prod(size))
-    forms = {PLAIN: _loaded(folder / "plain"), "SavedModel": _loaded(folder / "folded")}
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        print('LiteRT: needs the extra "edge" to run')
-    else:
-        for precision in tqdm(litert.PRECISIONS, desc="LiteRT", leave=False):
-            content = litert.convert(model, size, precision=precision, calibration=calibration)
-            interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
-            runner = interpreter.get_signature_runner()
-            forms[f"LiteRT {precision}"] = (len(content), _by_name(runner))
-    try:
-        onnx.require()
-        import onnxruntime
-    except (ImportError, UserError):
-        print('ONNX: needs the extra "onnx"')
-    else:
-        content = onnx.convert(model, size)
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        forms["ONNX"] = (
-            len(content),
-            lambda pixels: session.run(["classes"], {"images": pixels})[0],
-        )
-    return forms
-
-
-def _write_plain(model: keras.Model, folder: Path) -> None:
-    """The SavedModel that Keras writes of the network as it is, to compare with."""
-
-    def network(images):
-        return model(images, training=False)
-
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint(
-        name=saved_model.IMAGES_SIGNATURE,
-        fn=lambda images: answer(network, images),
-        input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")],
-    )
-    archive.write_out(str(folder), verbose=False)
-
-
-def _loaded(folder: Path) -> tuple[int, Callable]:
-    loaded = tf.saved_model.load(str(folder))
-    signature = loaded.signatures[saved_model.IMAGES_SIGNATURE]
-
-    def call(image):
-        # `loaded` is named: it owns the variables that the signature reads.
-        return loaded and signature(images=tf.constant(image))["classes"].numpy()
-
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), call
-
-
-def _by_name(runner: Callable) -> Callable:
-    return lambda image: runner(images=image)["classes"]

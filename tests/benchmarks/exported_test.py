@@ -45,10 +45,11 @@ def test_measures_both_saved_models_and_names_what_is_not_installed(small, monke
 def test_measures_every_form_whose_extra_is_there(small):
     pytest.importorskip("ai_edge_litert", reason="needs the extra edge")
     pytest.importorskip("tf2onnx", reason="needs the extra onnx")
+    pytest.importorskip("openvino", reason="needs the extra openvino")
     rows = exported.run(1, only=("none",), shape=(1, 33, 33))
     assert [row.name.removeprefix("none: ") for row in rows] == [
         "SavedModel, variables and norms", "SavedModel",
-        "LiteRT float32", "LiteRT float16", "LiteRT int8", "ONNX",
+        "LiteRT float32", "LiteRT float16", "LiteRT int8", "ONNX", "ONNX by OpenVINO",
     ]  # fmt: skip
     assert all(min(row.ms) > 0 and row.miou is None for row in rows)
 
@@ -89,13 +90,15 @@ def animals(real_data, tmp_path_factory):
 def test_every_form_of_a_trained_run_reaches_the_miou_of_the_saved_model(animals, tmp_path):
     pytest.importorskip("ai_edge_litert", reason="needs the extra edge")
     pytest.importorskip("tf2onnx", reason="needs the extra onnx")
+    pytest.importorskip("openvino", reason="needs the extra openvino")
     file = tmp_path / "rows.json"
     exported.run(1, str(file), shape=(1, 289, 289), model_dir=animals.model_dir)
     miou = {row["name"].removeprefix("run: "): row["miou"] for row in json.loads(file.read_text())}
     truth = miou.pop("SavedModel")
     assert truth > 0.06, truth  # the background alone gives 0.04
     assert abs(miou.pop("LiteRT int8") - truth) <= 0.02
-    assert set(miou) == {exported.PLAIN, "LiteRT float32", "LiteRT float16", "ONNX"}
+    floats = {"LiteRT float32", "LiteRT float16", "ONNX", "ONNX by OpenVINO"}
+    assert set(miou) == {exported.PLAIN, *floats}
     assert all(abs(found - truth) <= 0.002 for found in miou.values()), (truth, miou)
 
 
