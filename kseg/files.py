@@ -11,9 +11,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is moved to `path`, else removed.
 
     The temporary name begins with a dot, keeps the suffix (Pillow and NumPy look at it) and lies in
-    the same folder, so that the move is one atomic rename.
+    the same folder, which is made where it is missing, so that the move is one atomic rename.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         yield partial

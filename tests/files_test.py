@@ -18,6 +18,11 @@ def test_a_file_replaces_the_old_one_only_when_it_is_whole(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["figures.json"]
 
 
+def test_a_missing_folder_is_made(tmp_path):
+    files.write_text(tmp_path / "tables" / "runs.md", "text")
+    assert [one.name for one in (tmp_path / "tables").iterdir()] == ["runs.md"]
+
+
 def test_the_temporary_name_is_hidden_and_keeps_the_suffix(tmp_path):
     with files.atomic_path(tmp_path / "sheet.png") as partial:
         assert partial.parent == tmp_path
