@@ -32,6 +32,7 @@ from kseg.data.records import read_manifest
 from kseg.errors import UserError
 from kseg.evaluation import confusion_picture, crf
 from kseg.evaluation import protocol as protocols
+from kseg.evaluation.arg_max import class_ids
 from kseg.evaluation.inference import probabilities, scorer
 from kseg.evaluation.network import check_backend, leave_gpus_to_jax
 from kseg.evaluation.protocol import Protocol
@@ -90,7 +91,7 @@ class Evaluator:
 
             @tf.function(input_signature=[_IMAGES, _LABELS])
             def count(images, labels):
-                count_classes(labels, keras.ops.argmax(look(images), axis=-1))
+                count_classes(labels, class_ids(look(images)))
 
         else:
             # The network in one graph, the counting apart: CRF and JAX are no TensorFlow.

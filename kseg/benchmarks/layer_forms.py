@@ -114,17 +114,20 @@ def _ksac(case: Case) -> tuple[list[Part], dict]:
         part("one rate", {**one, "fast": shared["fast"]}, comparable=False),
     ]
     if len(rates) > 3:
-        three, every = "3", str(len(rates))
-        fewer = options | {"dilation_rates": tuple(sorted(rates)[1:4])}
-        calls = {
-            three: convolution(shared_atrous_conv, fewer["dilation_rates"]),
-            every: shared["fast"],
+        fewer = tuple(sorted(rates)[1:4])
+        of = {"3": fewer, str(len(rates)): rates}
+        calls = {name: convolution(shared_atrous_conv, each) for name, each in of.items()}
+        # Layers of their own: a step of training moves the statistics of those compared below.
+        layers = {
+            name: KSAC(case.filters, **options | {"dilation_rates": each})
+            for name, each in of.items()
         }
-        small = _built(case, {three: KSAC(case.filters, **fewer)})
-        both = whole_module(case, small | {every: modules["fast"]})
+        for layer in layers.values():
+            layer.build(case.shape)
+        both = whole_module(case, layers)
         parts += [
-            part("more rates", calls, comparable=False, base=three),
-            dataclasses.replace(both, name="KSAC of more", comparable=False, base=three),
+            part("more rates", calls, comparable=False, base="3"),
+            dataclasses.replace(both, name="KSAC of more", base="3"),
         ]
     return parts, modules
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from kseg.benchmarks import input_records, timing
 from kseg.errors import UserError
+from kseg.evaluation.arg_max import class_ids
 from kseg.experiment import Experiment
 from kseg.metrics import ConfusionMatrix
 from kseg.training.assembly import compile_experiment, rest_of_epoch
@@ -155,7 +156,7 @@ def _metric(repetitions: int) -> list[Row]:
     matrix = ConfusionMatrix(21)
     forward = tf.function(lambda: model(images, training=False))
     logits = forward()
-    count = tf.function(lambda: matrix.update_state(labels, logits))
+    count = tf.function(lambda: matrix.count(labels, class_ids(logits)))
     calls = {
         f"forward, {height} x {width}, batch {batch}": forward,
         "arg-max and confusion matrix": count,
