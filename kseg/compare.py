@@ -166,7 +166,12 @@ def define_flags() -> None:
     flags.DEFINE_string("features", "", "Photograph for features.png: maps of each dilation rate.")
     flags.DEFINE_string("receptive_field", "", "Photograph for receptive_field.png: gradients.")
     flags.DEFINE_list("pixel", [], "ROW,COLUMN of --receptive_field; empty: the middle.")
-    flags.DEFINE_string("output_dir", "", "Folder of these; empty: that of the first --output.")
+    flags.DEFINE_string(
+        "output_dir",
+        "",
+        "Folder of sheet.png, features.png and receptive_field.png; empty: that of the first "
+        "--output, else the current one.",
+    )
 
 
 def main(values: flags.FlagValues, paths: list[str]) -> int:
@@ -191,6 +196,9 @@ def main(values: flags.FlagValues, paths: list[str]) -> int:
         files.write_text(path, _WRITERS[path.suffix](rows))
     if values.figure:
         curves.draw({run.name: run.curve for run in runs}, values.figure)
+    written = [*values.output, *filter(None, [values.figure])]
+    if written:
+        print(f"written: {', '.join(written)}")
     if figures:
         default = outputs[0].parent if outputs else "."
         draw_all.draw(figures, run_folders, values.output_dir or default)

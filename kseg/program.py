@@ -20,6 +20,7 @@ def run(main: Callable, define_flags: Callable[[], None], *, takes_arguments: bo
             else there must be none.
     """
     define_flags()
+    _list_in_help()
 
     def parsed_main(arguments: list[str]) -> int | None:
         if not flags.FLAGS["verbosity"].present:
@@ -39,6 +40,14 @@ def run(main: Callable, define_flags: Callable[[], None], *, takes_arguments: bo
             return 1
 
     app.run(parsed_main)
+
+
+def _list_in_help() -> None:
+    """Lets `--help` list the flags that other modules of kseg define, too; absl leaves them out."""
+    for module, found in flags.FLAGS.flags_by_module_dict().items():
+        if module.split(".")[0] in ("kseg", "tfrecords_tools"):
+            for flag in found:
+                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def require(values: flags.FlagValues, *names: str) -> None:

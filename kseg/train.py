@@ -35,6 +35,7 @@ from kseg.training.assembly import (
     rest_of_epoch,
 )
 from kseg.training.callbacks import (
+    EpochBar,
     RestoreMetrics,
     SaveEvery,
     StepLog,
@@ -151,6 +152,7 @@ def train(experiment: Experiment, *, overwrite: bool = False, machines: Machines
                     verbose="auto" if machines.writes else 0,
                     shuffle=False,  # the dataset shuffles itself
                     callbacks=[
+                        *([EpochBar(plan.epochs)] if machines.writes else []),
                         RestoreMetrics(metrics),
                         StopOnBadLoss(first),
                         step_log,
@@ -259,7 +261,10 @@ class _Validation:
 def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | None:
     if not experiment.val_split:
         return None
-    manifest = read_manifest(experiment.data_dir, experiment.val_split)
+    try:
+        manifest = read_manifest(experiment.data_dir, experiment.val_split)
+    except UserError as error:
+        raise UserError(f"{error}. Without validation: `--val_split=`") from error
     if manifest.label_set() != label_set:
         raise UserError(
             f"`--val_split` must have the classes of {experiment.train_split[0]!r}, "

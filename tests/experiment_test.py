@@ -1,6 +1,8 @@
 """One field = one flag = one line of the flagfile, and bad values are named."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -128,3 +130,10 @@ def test_a_flagfile_with_an_unknown_flag_is_refused(tmp_path):
         Experiment.from_flagfile(path)
     with pytest.raises(UserError, match="no flagfile at"):
         Experiment.from_flagfile(tmp_path / "none.flags")
+
+
+def test_help_lists_the_flags_of_an_experiment():
+    command = [sys.executable, "-m", "kseg.train", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    for flag in ("--crop_size", "--context", "--overwrite"):
+        assert f"\n  {flag}" in done.stdout or f"\n  --[no]{flag[2:]}" in done.stdout

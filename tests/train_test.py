@@ -123,12 +123,14 @@ def test_a_run_stopped_by_ctrl_c_ends_as_if_it_had_not_been(
         assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-4)
 
 
-def test_validation_is_of_every_nth_epoch_and_of_the_last(experiment, tmp_path):
+def test_validation_is_of_every_nth_epoch_and_of_the_last(experiment, tmp_path, capsys):
     run = RunFolder(tmp_path / "run")
     training.train(experiment.replace(model_dir=str(run.path), epochs=3, val_every=2))
     assert [bool(row["val_miou"]) for row in rows(run)] == [False, True, True]
     assert {step for tag, step in events(run)[0] if tag == "val_miou"} == {2 * STEPS, 3 * STEPS}
     assert run.checkpoints.best.is_file()
+    printed = capsys.readouterr().out
+    assert all(f"Epoch {number}/3\n" in printed for number in (1, 2, 3))
 
 
 def test_a_finished_run_is_left_as_it_is(finished):
@@ -179,6 +181,11 @@ def test_missing_data_is_named_with_the_command_that_makes_it(experiment, tmp_pa
     with pytest.raises(UserError, match="Not found: nowhere. .*tfrecords_tools.build_voc"):
         training.train(experiment.replace(data_dir="nowhere", model_dir=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_val_split_is_named_with_the_flag_that_trains_without(experiment, tmp_path):
+    with pytest.raises(UserError, match="no finished split 'test' .* validation: `--val_split=`"):
+        training.train(experiment.replace(val_split="test", model_dir=str(tmp_path / "run")))
 
 
 def test_validation_data_with_other_classes_are_refused_before_the_run_begins(

@@ -95,7 +95,8 @@ class Backbone:
             except Exception as error:  # keras raises a bare Exception when the download fails
                 raise ValueError(
                     f"`weights='imagenet'` could not be had for {self.name!r}: {error}. Without a "
-                    "network give the path of a weight file, or None for random weights"
+                    "network give the path of a weight file, or None, of a flag none, for random "
+                    "weights"
                 ) from error
         if not os.path.isfile(weights):
             raise ValueError(

@@ -83,5 +83,5 @@ resnet50_gcn = Backbone(
     },
     normalization="caffe",
     no_imagenet="no weights of its res-4 and res-5 were ever published. Give the path of a weight "
-    "file, or None for random weights",
+    "file, or None, of a flag none, for random weights",
 )

@@ -13,6 +13,21 @@ from kseg.training.optimizer import inner_optimizer
 from kseg.training.run_log import RunLog
 
 
+class EpochBar(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar, which counts the epochs of the run and not those of one `fit`.
+
+    Args:
+        epochs: Of the run.
+    """
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self._all_epochs = epochs
+
+    def set_params(self, params):
+        super().set_params(params | {"epochs": self._all_epochs})
+
+
 class StepCallback(keras.callbacks.Callback):
     """Calls `after_step` with the run's own number of each step, which starts at 1.
 
