@@ -70,8 +70,9 @@ def test_a_full_disk_is_one_message(tmp_path):
 
 def test_what_cannot_be_written_is_said_with_the_file(tmp_path):
     folder = tmp_path / "logs"
-    with RunLog(folder, tmp_path / "nowhere" / "metrics.csv") as log:
-        with pytest.raises(UserError, match="cannot write to .*nowhere/metrics.csv: No such file"):
+    (tmp_path / "file").touch()
+    with RunLog(folder, tmp_path / "file" / "run" / "metrics.csv") as log:
+        with pytest.raises(UserError, match="cannot write to .*run/metrics.csv: Not a directory"):
             log.epoch(row(1, 5), {}, None)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write to .*file: "):
