@@ -196,8 +196,7 @@ def main(values: flags.FlagValues, paths: list[str]) -> int:
         files.write_text(path, _WRITERS[path.suffix](rows))
     if values.figure:
         curves.draw({run.name: run.curve for run in runs}, values.figure)
-    written = [*values.output, *filter(None, [values.figure])]
-    if written:
+    if written := [name for name in (*values.output, values.figure) if name]:
         print(f"written: {', '.join(written)}")
     if figures:
         default = outputs[0].parent if outputs else "."

@@ -149,7 +149,6 @@ def _prepare(root: Path) -> None:
             "`--output_dir` must be new, empty or the folder of an earlier demo. "
             f"{root} holds other things"
         )
-    root.mkdir(parents=True, exist_ok=True)
     files.write_text(root / _MARK, "The next demo empties this folder.\n")
     for part in _PARTS:
         shutil.rmtree(root / part, ignore_errors=True)

@@ -17,7 +17,6 @@ counterpart here: all but these and the convolutions behind them can be taken.
 import dataclasses
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -162,7 +161,6 @@ def _read(reader: Any, name: str, checkpoint: str | os.PathLike) -> np.ndarray:
 
 def write_weights(network: keras.Model, output: str | os.PathLike) -> None:
     """Writes a weight file, whole or not at all; makes its folder."""
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(output) as partial:
         network.save_weights(partial)
 

@@ -239,7 +239,7 @@ def save_picture(path: str | os.PathLike, picture: Image.Image | np.ndarray, **o
     """Writes a picture so that the file appears whole or not at all.
 
     Args:
-        path: File to write, in an existing folder; its suffix names the format.
+        path: File to write; its suffix names the format. A missing folder is made.
         picture: Pillow image, or uint8 array (height, width, 3) or (height, width).
         **options: What Pillow's `save` takes for the format, such as `quality`.
     """

@@ -109,9 +109,7 @@ def predict(
     failures, rows = [], []
 
     def file_of(part, name, suffix=".png"):
-        file = Path(output_dir) / part / f"{name}{suffix}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file
+        return Path(output_dir) / part / f"{name}{suffix}"
 
     def draw_one(name, path):
         if is_tiff(path):
@@ -124,7 +122,6 @@ def predict(
         labels, mixed, found = draw(look, image, label_set, tiling=tiling, **options)
         if submission is not None:
             file = Path(submission) / SUBMISSION / f"{Path(name).name}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
             pictures.save_palette_png(file, labels, VOC.colours)
         if output_dir is None:
             return

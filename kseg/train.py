@@ -152,7 +152,7 @@ def train(experiment: Experiment, *, overwrite: bool = False, machines: Machines
                     verbose="auto" if machines.writes else 0,
                     shuffle=False,  # the dataset shuffles itself
                     callbacks=[
-                        *([EpochBar(plan.epochs)] if machines.writes else []),
+                        EpochBar(plan.epochs),
                         RestoreMetrics(metrics),
                         StopOnBadLoss(first),
                         step_log,

@@ -134,17 +134,17 @@ def _photographs(
     manifest = read_manifest(data_dir, split)
     run.check_labels(manifest.label_set(), f"{split!r} of {data_dir}")
 
+    for _, label in eval_dataset(data_dir, split):  # before the exports, which take minutes
+        if np.any(np.greater(label.shape[1:], size)):
+            raise UserError(
+                f"`--shape` must be at least 1,height,width of every image of {split!r}. "
+                f"Received: {size}, and an image of {tuple(label.shape[1:])}"
+            )
+
     def measured():
         for image, label in eval_dataset(data_dir, split):
-            if np.any(np.greater(label.shape[1:], size)):
-                raise UserError(
-                    f"`--shape` must be at least 1,height,width of every image of {split!r}. "
-                    f"Received: {size}, and an image of {tuple(label.shape[1:])}"
-                )
             yield litert.fitted(model, image, size), label.numpy()
 
-    for _ in measured():  # refuses a size before the exports, which take minutes
-        pass
     calibration = litert.calibration_images(
         model, data_dir, run.experiment.train_split[0], size, CALIBRATION_IMAGES
     )

@@ -60,10 +60,15 @@ def _features(case: Case):
 
 
 def _built(case: Case, modules: dict) -> dict:
-    """The forms of a module, built and with the same weights."""
-    first = next(iter(modules.values()))
     for module in modules.values():
         module.build(case.shape)
+    return modules
+
+
+def _alike(case: Case, modules: dict) -> dict:
+    """The forms of a module, built and with the same weights."""
+    first, *others = _built(case, modules).values()
+    for module in others:
         module.set_weights(first.get_weights())
     return modules
 
@@ -97,7 +102,7 @@ def _ksac(case: Case) -> tuple[list[Part], dict]:
         "keras": plain.PlainKSAC(case.filters, **options),
         "fast": KSAC(case.filters, **options),
     }
-    _built(case, modules)
+    _alike(case, modules)
     features, kernel = _features(case), modules["fast"].kernel
 
     def convolution(convolve, rates):
@@ -122,9 +127,7 @@ def _ksac(case: Case) -> tuple[list[Part], dict]:
             name: KSAC(case.filters, **options | {"dilation_rates": each})
             for name, each in of.items()
         }
-        for layer in layers.values():
-            layer.build(case.shape)
-        both = whole_module(case, layers)
+        both = whole_module(case, _built(case, layers))
         parts += [
             part("more rates", calls, comparable=False, base="3"),
             dataclasses.replace(both, name="KSAC of more", base="3"),
@@ -137,7 +140,7 @@ def _vortex(case: Case) -> tuple[list[Part], dict]:
         "plain": plain.PlainVortexPooling(case.filters, dropout_rate=0.0),
         "fast": VortexPooling(case.filters, dropout_rate=0.0),
     }
-    _built(case, modules)
+    _alike(case, modules)
     features = _features(case)
     forms = {"plain": plain.plain_average_pool, "fast": average_pool}
     sizes = [rate for rate in modules["fast"].dilation_rates if rate > 1]
@@ -153,7 +156,7 @@ def _lkspp(case: Case) -> tuple[list[Part], dict]:
         "plain": plain.PlainLKSPP(case.filters, dropout_rate=0.0),
         "fast": LKSPP(case.filters, dropout_rate=0.0),
     }
-    _built(case, modules)
+    _alike(case, modules)
     features = _features(case)
     largest = len(modules["fast"].large_kernels) - 1
     fast, textbook = modules["fast"].large_kernels[largest], modules["plain"]
@@ -175,9 +178,7 @@ def _lkspp(case: Case) -> tuple[list[Part], dict]:
 def _gcn(case: Case) -> tuple[list[Part], dict]:
     rivals = {"conv": LargeKernelConv, "stack": ConvStack, "fast": GCN}
     modules = {form: layer(case.filters, kernel_size=7) for form, layer in rivals.items()}
-    for module in modules.values():
-        module.build(case.shape)
-    return [], modules
+    return [], _built(case, modules)
 
 
 def _only_form(case: Case) -> tuple[list[Part], dict]:

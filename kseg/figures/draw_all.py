@@ -41,6 +41,5 @@ def draw(figures: Sequence[Figure], runs: Sequence[RunFolder], folder: str | Pat
             figure.add(run, model)
     for figure in figures:
         path = Path(folder) / f"{figure.name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         pictures.save_picture(path, figure.picture())
         print("\n".join([*figure.notes, f"written: {path}"]))

@@ -8,7 +8,6 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -127,7 +126,6 @@ def write(
     with _told("its georeferencing cannot be taken over"):
         place, tags = _place(source)
     is_picture = bands == 3 and dtype == "uint8"
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_path(path) as partial, contextlib.ExitStack() as opened:
         with _told("cannot be written"):
             target = rasterio.open(

@@ -82,7 +82,6 @@ class Checkpoints:
         kept = f"{newest} is whole" if newest else "there is none before it"
         _refuse_not_finite(model, position.step, kept)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             # The best one first: a run that is killed between the two then goes on from the
             # checkpoint before and comes here again.
             first = self.best if is_best else path

@@ -1,15 +1,10 @@
 """The arg-max of evaluation against NumPy's."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kseg.evaluation.arg_max import RUN, class_ids
-
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="a TensorFlow graph, the same on any backend"
-)
 
 
 @pytest.mark.parametrize(
