@@ -7,7 +7,7 @@ JAX_TESTS := KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --x
 # Two processes, a file of tests each at a time: most tests keep one core busy. Files come in the order
 # of the command line; long ones first, or one process waits for the other at the end.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-ON_EVERY_BACKEND := -m "not slow and not one_backend" tests/models tests/backbones tests/layers tests/metrics_test.py
+ON_EVERY_BACKEND := -m "not slow and not one_backend" tests/models tests/backbones tests/layers tests/recipe/metrics_test.py
 
 .PHONY: demo test test-slow lint clean
 
@@ -17,7 +17,7 @@ demo: $(VENV)/core
 test: $(VENV)/test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(PYTEST) -m "not slow" tests/training tests/train_test.py tests
+	$(PYTEST) -m "not slow" tests/train tests
 	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND)
 
 test-slow: $(VENV)/slow

@@ -4,6 +4,6 @@
 class UserError(ValueError):
     """Bad input that the user can mend: a flag, a file, a data set, a checkpoint.
 
-    Programs catch it in `kseg.program.run`, print its message and leave with status 1. The message
+    Programs catch it in `kseg.cli.run`, print its message and leave with status 1. The message
     names what was asked, the rule and what came, and where there is one the command that helps.
     """

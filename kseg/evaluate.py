@@ -6,7 +6,7 @@ The figures go to the screen, to `eval.json`, `eval.csv` and `confusion.png`. In
 stand below the classes, in rows without an id: the name of each in the column `class`, its value in
 the column `iou`. `eval.json` names the checkpoint that was measured and its step.
 
-How the papers look at an image is a matter of flags; see `kseg.evaluation.protocol.Protocol`:
+How the papers look at an image is a matter of flags; see `kseg.inference.config.Protocol`:
 
     KSAC, DeepLab     --eval_size=513, --scales=0.5,0.75,1.0,1.25,1.5,1.75 --flip
     LKSPP             --scales=1.75,2.0,2.25 --flip
@@ -16,138 +16,26 @@ How the papers look at an image is a matter of flags; see `kseg.evaluation.proto
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 from absl import flags
-from tqdm import tqdm
 
-from kseg import files, pictures, program
+from kseg import cli, files
 from kseg.data.datasets import LabelSet
 from kseg.data.pipeline import eval_dataset
 from kseg.data.records import read_manifest
 from kseg.errors import UserError
-from kseg.evaluation import confusion_picture, crf
-from kseg.evaluation import protocol as protocols
-from kseg.evaluation.arg_max import class_ids
-from kseg.evaluation.inference import probabilities, scorer
-from kseg.evaluation.network import check_backend, leave_gpus_to_jax
-from kseg.evaluation.protocol import Protocol
-from kseg.evaluation.report import csv_text, mean_over, report, table
-from kseg.metrics import ConfusionMatrix, Scores, near_border, scores
-from kseg.run_folder import RunFolder
+from kseg.inference import config as protocols
+from kseg.inference.backend import leave_gpus_to_jax
+from kseg.inference.config import Protocol
+from kseg.inference.evaluator import Evaluator
+from kseg.inference.report import csv_text, mean_over, report, table
+from kseg.recipe.metrics import Scores
+from kseg.runs.folder import RunFolder
+from kseg.visualization import confusion_picture, pictures
 
 BOUNDARY_WIDTH = 7  # GCN, Table 5
-_IMAGES = tf.TensorSpec((None, None, None, 3), tf.uint8)
-_LABELS = tf.TensorSpec((None, None, None), tf.uint8)
-
-
-class Evaluator:
-    """Measures one network, as often as wanted, without tracing it anew.
-
-    Args:
-        model: Gives logits at the size of its input.
-        label_set: The classes of the labels it is measured on.
-        protocol: How it looks at an image. By default once, as a whole.
-        boundary_width: Pixels on either side of an object's border that boundary accuracy is
-            measured on, see `kseg.metrics.near_border`; 0 does not measure it.
-
-    Raises:
-        UserError: The protocol asks for a package that is not installed.
-    """
-
-    def __init__(
-        self,
-        model: keras.Model,
-        label_set: LabelSet,
-        protocol: Protocol | None = None,
-        *,
-        boundary_width: int = 0,
-    ):
-        self._protocol = protocol or Protocol()
-        self._matrix = ConfusionMatrix(label_set.num_classes, label_set.ignore_label)
-        self._boundary = None
-        if boundary_width:
-            self._boundary = ConfusionMatrix(label_set.num_classes, label_set.ignore_label)
-
-        def count_classes(labels, classes):
-            self._matrix.count(labels, classes)
-            if boundary_width:
-                near = near_border(labels, boundary_width)
-                ignored = keras.ops.cast(label_set.ignore_label, labels.dtype)
-                self._boundary.count(keras.ops.where(near, labels, ignored), classes)
-
-        in_one_graph = check_backend() == "tensorflow" and not self._protocol.crf
-        if self._protocol.crf:
-            crf.require()
-            look = probabilities(model, self._protocol)
-        else:
-            look = scorer(model, self._protocol)
-
-        if in_one_graph:
-
-            @tf.function(input_signature=[_IMAGES, _LABELS])
-            def count(images, labels):
-                count_classes(labels, class_ids(look(images)))
-
-        else:
-            # The network in one graph, the counting apart: CRF and JAX are no TensorFlow.
-            look = tf.function(look, input_signature=[_IMAGES])
-            add = count_classes
-            if keras.config.backend() == "tensorflow":
-                add = tf.function(count_classes, input_signature=[_LABELS, _LABELS])
-
-            def count(images, labels):
-                seen = look(images).numpy()
-                if self._protocol.crf:
-                    seen = [crf.refine(*pair) for pair in zip(images.numpy(), seen, strict=True)]
-                add(labels.numpy(), np.argmax(seen, axis=-1).astype(np.uint8))
-
-        self._count = count
-
-    def __call__(
-        self,
-        dataset: tf.data.Dataset,
-        total: int | None = None,
-        *,
-        shows_progress: bool = True,
-        add_up: Callable[[np.ndarray], np.ndarray] = lambda counts: counts,
-    ) -> Scores:
-        """Counts every pixel of the dataset once.
-
-        Args:
-            dataset: Batches of uint8 images and labels, as `eval_dataset` gives them.
-            total: Number of images, for the progress bar.
-            shows_progress: Whether there is a progress bar.
-            add_up: Adds an int64 array up over the processes, where each measures a part of the
-                data; see `kseg.training.machines.Machines.add_up`.
-
-        Raises:
-            UserError: No pixel is labelled, or one with an id that is no class, or an image is
-                larger than the protocol's `eval_size`.
-        """
-        matrices = [self._matrix] + ([self._boundary] if self._boundary else [])
-        for matrix in matrices:
-            matrix.reset_state()
-        with tqdm(
-            total=total,
-            desc="evaluate",
-            unit="image",
-            leave=False,
-            mininterval=1,
-            disable=not shows_progress,
-        ) as progress:
-            for images, labels in dataset:
-                self._protocol.check_fits(*images.shape[1:3])
-                self._count(images, labels)
-                progress.update(len(images))
-        try:
-            return scores(*(add_up(matrix.matrix()) for matrix in matrices))
-        except ValueError as error:
-            raise UserError(str(error)) from error
 
 
 def evaluate(
@@ -221,7 +109,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "model_dir", "split")
+    cli.require(values, "model_dir", "split")
     leave_gpus_to_jax()
     protocol = protocols.from_flags(values)
     run = RunFolder(values.model_dir)
@@ -270,4 +158,4 @@ def _write(output: Path, label_set: LabelSet, figures: Scores, content: dict) ->
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -27,13 +27,13 @@ from pathlib import Path
 import keras
 from absl import flags
 
-from kseg import files, program
+from kseg import cli, files
 from kseg.data.datasets import LabelSet
+from kseg.data.images import MAX_PIXELS
 from kseg.errors import UserError
-from kseg.evaluation.network import require_tensorflow
-from kseg.exporting import litert, onnx, saved_model, warm_up
-from kseg.prediction.images import MAX_PIXELS
-from kseg.run_folder import RunFolder
+from kseg.formats import litert, onnx, saved_model, warm_up
+from kseg.inference.backend import require_tensorflow
+from kseg.runs.folder import RunFolder
 
 LABELS_FILE = "labels.json"
 FORMATS = ("saved_model", "litert", "onnx")
@@ -144,7 +144,7 @@ def define_flags() -> None:
 
 def main(values: flags.FlagValues) -> None:
     """Exports one run."""
-    program.require(values, "model_dir", "export_dir")
+    cli.require(values, "model_dir", "export_dir")
     require_tensorflow("kseg.export")
     if values.precision != "float32" and values.format != "litert":
         raise UserError(
@@ -206,4 +206,4 @@ def _calibration(values: flags.FlagValues, run: RunFolder, model: keras.Model, s
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

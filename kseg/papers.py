@@ -12,10 +12,11 @@ import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
-from kseg import counting, program
+from kseg import cli
 from kseg.backbones import BACKBONES
 from kseg.errors import UserError
 from kseg.files import atomic_path
+from kseg.inference import counting
 from kseg.layers import ASPP, GCN, KSAC, LKSPP, ConvStack, LargeKernelConv, VortexPooling
 from kseg.models import deeplab_v3_plus, dfp_fcn
 
@@ -269,4 +270,4 @@ def main(values: flags.FlagValues) -> int:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

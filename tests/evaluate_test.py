@@ -12,12 +12,13 @@ from kseg import evaluate as evaluation
 from kseg.data.datasets import VOC
 from kseg.data.pipeline import eval_dataset
 from kseg.errors import UserError
-from kseg.evaluate import Evaluator, evaluate
-from kseg.evaluation.protocol import Protocol
-from kseg.experiment import Experiment
-from kseg.metrics import near_border
-from kseg.run_folder import RunFolder
-from kseg.training.checkpoints import Position
+from kseg.evaluate import evaluate
+from kseg.inference.config import Protocol
+from kseg.inference.evaluator import Evaluator
+from kseg.recipe.metrics import near_border
+from kseg.runs.checkpoints import Position
+from kseg.runs.experiment import Experiment
+from kseg.runs.folder import RunFolder
 from tests import program_calls
 from tests.data import shards
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import keras
 import pytest
 
-from kseg import counting
 from kseg.errors import UserError
-from kseg.experiment import Experiment
+from kseg.inference import counting
+from kseg.runs.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "experiments"

@@ -15,7 +15,7 @@ from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 from tests import program_calls
 from tests.data.shards import encoded as encode
-from tests.exporting.networks import classes, decoded, picture, small_network
+from tests.formats.networks import classes, decoded, picture, small_network
 
 LABELS = LabelSet(
     names=("sky", "roof", "road"), colours=((1, 2, 3), (200, 0, 0), (0, 9, 0)), ignore_label=254

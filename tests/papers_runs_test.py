@@ -7,8 +7,8 @@ import pytest
 
 from kseg import train as training
 from kseg.data.datasets import VOC, LabelSet
-from kseg.experiment import Experiment
-from kseg.run_folder import RunFolder
+from kseg.runs.experiment import Experiment
+from kseg.runs.folder import RunFolder
 from tests.conftest import REPOSITORY
 from tests.tfrecords_tools import folders
 from tfrecords_tools import build_voc

@@ -37,7 +37,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from kseg import train
-from kseg.experiment import Experiment
+from kseg.runs.experiment import Experiment
 
 sys.exit(train.train(Experiment.from_flagfile(sys.argv[1])))
 """

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from kseg import program
+from kseg import cli
 from kseg.data.datasets import ADE20K, ADE20K_RAW_IDS
 from kseg.data.records import Manifest
 from tfrecords_tools import layouts, writer
@@ -80,4 +80,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from kseg import program
+from kseg import cli
 from kseg.data.datasets import CAMVID, CAMVID_RAW_IDS
 from kseg.data.records import Manifest
 from tfrecords_tools import inputs, layouts, writer
@@ -76,4 +76,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from kseg import program
+from kseg import cli
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS
 from kseg.data.records import Manifest
 from kseg.errors import UserError
@@ -112,4 +112,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -29,7 +29,7 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from kseg import program
+from kseg import cli
 from kseg.data.datasets import COCO, COCO_CATEGORIES, COCO_IDS_OF_VOC, VOC
 from kseg.data.records import Manifest
 from kseg.errors import UserError
@@ -182,4 +182,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from kseg import program
+from kseg import cli
 from kseg.data.datasets import ROADS, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
@@ -156,4 +156,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from absl import flags
 
-from kseg import program
+from kseg import cli
 from kseg.data.datasets import LabelSet, voc_palette
 from kseg.data.records import Manifest
 from kseg.errors import UserError
@@ -199,7 +199,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "images", "labels", "classes", "output_dir")
+    cli.require(values, "images", "labels", "classes", "output_dir")
     if bool(values.split) == bool(values.splits):
         raise UserError("`--split` or `--splits` must be given, and not both")
     raw_dir = Path(values.raw_dir)
@@ -217,4 +217,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from absl import flags
 
-from kseg import program
+from kseg import cli
 from kseg.data import records
 from kseg.data.datasets import LABEL_SETS, LabelSet
 from kseg.data.records import Manifest
@@ -122,7 +122,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "data_dir")
+    cli.require(values, "data_dir")
     manifests = build(
         values.data_dir, dataset=values.dataset, classes=values.classes, splits=values.splits
     )
@@ -130,4 +130,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -28,7 +28,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from kseg import program
+from kseg import cli
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
@@ -246,4 +246,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

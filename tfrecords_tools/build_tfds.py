@@ -29,7 +29,7 @@ from pathlib import Path
 from absl import flags
 from tqdm import tqdm
 
-from kseg import program
+from kseg import cli
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS, PETS, PETS_RAW_IDS, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
@@ -245,7 +245,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "dataset", "raw_dir", "output_dir", "splits")
+    cli.require(values, "dataset", "raw_dir", "output_dir", "splits")
     manifests = build(
         values.dataset,
         values.raw_dir,
@@ -261,4 +261,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

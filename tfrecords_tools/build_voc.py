@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from kseg import program
+from kseg import cli
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
@@ -118,4 +118,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from kseg import program
+from kseg import cli
 from kseg.data import records
 from kseg.data.datasets import LabelSet, voc_palette
 from kseg.data.records import Manifest, Shard
@@ -229,7 +229,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    program.require(values, "data_dir")
+    cli.require(values, "data_dir")
     if values.sheet:
         sheet.check_path(values.sheet)
     results = check(values.data_dir, values.splits)
@@ -261,4 +261,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from absl import flags
 
-from kseg import program
+from kseg import cli
 from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import options, summary
@@ -36,7 +36,7 @@ def run(
     Raises:
         UserError: a flag that is needed was not given; or what `build` raises.
     """
-    program.require(values, "raw_dir", "output_dir", "splits")
+    cli.require(values, "raw_dir", "output_dir", "splits")
     manifests = build(
         values.raw_dir,
         values.output_dir,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kseg import pictures
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
+from kseg.visualization import pictures
 
 SUFFIXES = (".png", ".jpg", ".webp")
 

@@ -4,7 +4,7 @@ import keras
 
 from kseg.layers import arguments
 from kseg.layers.batch_norm import BatchNorm
-from kseg.layers.shared_atrous_conv import shared_atrous_conv
+from kseg.layers.kernels.shared_atrous_conv import shared_atrous_conv
 
 
 class _AtrousConv2D(keras.layers.Conv2D):

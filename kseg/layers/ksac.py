@@ -6,7 +6,7 @@ from keras import ops
 from kseg.layers import arguments
 from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.context_module import ContextModule
-from kseg.layers.shared_atrous_conv import shared_atrous_conv
+from kseg.layers.kernels.shared_atrous_conv import shared_atrous_conv
 
 
 @keras.saving.register_keras_serializable(package="kseg")

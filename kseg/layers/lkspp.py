@@ -6,7 +6,7 @@ from keras import ops
 from kseg.layers import arguments
 from kseg.layers.context_module import ContextModule
 from kseg.layers.conv_norm_act import ConvNormAct
-from kseg.layers.depthwise_line import depthwise_line
+from kseg.layers.kernels.depthwise_line import depthwise_line
 
 
 @keras.saving.register_keras_serializable(package="kseg")

@@ -3,8 +3,8 @@
 import keras
 
 from kseg.layers import arguments
-from kseg.layers.average_pool import average_pool
 from kseg.layers.context_module import ContextModule
+from kseg.layers.kernels.average_pool import average_pool
 
 
 @keras.saving.register_keras_serializable(package="kseg")

@@ -1,7 +1,7 @@
 """Xception-65: the official counts and rates, and the atrous identity.
 
-What it computes is compared with the official network in `tests/import_checkpoint_test.py`, with
-one unit of the middle flow; the names of all sixteen here.
+What it computes is compared with the official network, with one unit of the middle flow, in
+`tests/import_checkpoint/import_checkpoint_test.py`; the names of all sixteen are checked here.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import pytest
 
 from kseg.backbones import BACKBONES
 from kseg.backbones.xception_65 import xception_65_network
-from kseg.importing.official_names import official_name
+from kseg.import_checkpoint.official_names import official_name
 from tests.backbones.networks import DILATED, assert_close, photograph, scramble
 from tests.layer_checks import call, to_numpy
 

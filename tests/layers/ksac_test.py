@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kseg.benchmarks.plain import PlainKSAC
+from kseg.benchmark.plain import PlainKSAC
 from kseg.layers import ASPP, KSAC
 from tests import layer_checks
 

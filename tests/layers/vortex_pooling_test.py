@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from kseg.layers import ASPP, VortexPooling
-from kseg.layers.average_pool import average_pool
+from kseg.layers.kernels.average_pool import average_pool
 from tests import layer_checks
 
 

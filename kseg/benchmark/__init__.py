@@ -1,0 +1,1 @@
+"""Measures speed and memory: layers, networks, input, training, exported forms."""

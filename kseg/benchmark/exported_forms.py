@@ -1,0 +1,118 @@
+"""The exported forms of a network, each loaded to be called.
+
+A form is its bytes on disk and a function of uint8 images `[1, height, width, 3]` that returns
+class ids `[1, height, width]`.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from kseg.errors import UserError
+from kseg.formats import litert, onnx, saved_model
+from kseg.formats.frozen import answer
+
+PLAIN = "SavedModel, variables and norms"
+Form = tuple[int, Callable[[np.ndarray], np.ndarray]]
+
+
+def load_all(
+    model: keras.Model, size: tuple[int, int], calibration: list[np.ndarray], folder: Path
+) -> dict[str, Form]:
+    """The forms that can run here, by name; names those whose extra is not installed.
+
+    Args:
+        model: A network of `kseg.models`.
+        size: (height, width) of the images.
+        calibration: uint8 images `[1, height, width, 3]` for int8.
+        folder: Where the SavedModels go, which must stay there.
+    """
+    return {
+        **_saved_models(model, size, folder),
+        **_litert(model, size, calibration),
+        **_onnx(model, size),
+    }
+
+
+def _saved_models(model: keras.Model, size: tuple[int, int], folder: Path) -> dict[str, Form]:
+    _write_plain(model, folder / "plain")
+    saved_model.write(model, folder / "folded", probabilities=False, max_pixels=size[0] * size[1])
+    return {PLAIN: _loaded(folder / "plain"), "SavedModel": _loaded(folder / "folded")}
+
+
+def _litert(
+    model: keras.Model, size: tuple[int, int], calibration: list[np.ndarray]
+) -> dict[str, Form]:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        print('LiteRT: needs the extra "edge" to run')
+        return {}
+    forms = {}
+    for precision in tqdm(litert.PRECISIONS, desc="LiteRT", leave=False):
+        content = litert.convert(model, size, precision=precision, calibration=calibration)
+        interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
+        forms[f"LiteRT {precision}"] = (
+            len(content),
+            _by_name(interpreter.get_signature_runner()),
+        )
+    return forms
+
+
+def _onnx(model: keras.Model, size: tuple[int, int]) -> dict[str, Form]:
+    """One file by two runtimes."""
+    try:
+        onnx.require()
+        import onnxruntime
+    except (ImportError, UserError):
+        print('ONNX: needs the extra "onnx"')
+        return {}
+    content = onnx.convert(model, size)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    forms = {"ONNX": (len(content), lambda image: session.run(["classes"], {"images": image})[0])}
+    try:
+        import openvino
+    except ImportError:
+        print('ONNX by OpenVINO: needs the extra "openvino"')
+        return forms
+    core = openvino.Core()
+    # On processors with bfloat16 it would take that by itself.
+    precision = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(content), "CPU", precision)
+    return forms | {"ONNX by OpenVINO": (len(content), lambda image: compiled(image)["classes"])}
+
+
+def _write_plain(model: keras.Model, folder: Path) -> None:
+    """The SavedModel that Keras writes of the network as it is, to compare with."""
+
+    def network(images):
+        return model(images, training=False)
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        name=saved_model.IMAGES_SIGNATURE,
+        fn=lambda images: answer(network, images),
+        input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")],
+    )
+    archive.write_out(str(folder), verbose=False)
+
+
+def _loaded(folder: Path) -> tuple[int, Callable]:
+    loaded = tf.saved_model.load(str(folder))
+    signature = loaded.signatures[saved_model.IMAGES_SIGNATURE]
+
+    def call(image):
+        # `loaded` is named: it owns the variables that the signature reads.
+        return loaded and signature(images=tf.constant(image))["classes"].numpy()
+
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), call
+
+
+def _by_name(runner: Callable) -> Callable:
+    return lambda image: runner(images=image)["classes"]

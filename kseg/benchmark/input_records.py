@@ -1,0 +1,88 @@
+"""Records to measure input with: those of a split, or pictures drawn like VOC's photographs."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from kseg.data import records
+from kseg.data.datasets import VOC
+
+SPLIT = "benchmark"
+PICTURE = (375, 500)  # height and width of most photographs of PASCAL VOC
+_DRAWN = 32
+
+
+def stored(data_dir: str, split: str, most: int) -> list[bytes]:
+    """The first records of a split.
+
+    Raises:
+        UserError: The split is not there.
+    """
+    manifest = records.read_manifest(data_dir, split)
+    paths = [str(path) for path in records.shard_paths(data_dir, manifest)]
+    return list(tf.data.TFRecordDataset(paths).take(most).as_numpy_iterator())
+
+
+def drawn(size: tuple[int, int] = PICTURE) -> list[bytes]:
+    """Records of drawn pictures whose JPEG and PNG files are about as large as VOC's."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for number in range(_DRAWN):
+        light = _field(rng, size, 1.3)
+        colours = [light + 0.3 * _field(rng, size, 1.5) for _ in range(3)]
+        image = np.clip(50 * np.stack(colours, axis=-1) + 115, 0, 255).astype(np.uint8)
+        shapes = _field(rng, size, 2.0)
+        label = np.where(shapes > 0.8, number % 20 + 1, 0).astype(np.uint8)
+        label[np.abs(shapes - 0.8) < 0.04] = VOC.ignore_label
+        files = io.BytesIO(), io.BytesIO()
+        Image.fromarray(image).save(files[0], "JPEG", quality=91)
+        Image.fromarray(label).save(files[1], "PNG")
+        examples.append(
+            records.encode_example(
+                image=files[0].getvalue(),
+                image_format="jpeg",
+                label=files[1].getvalue(),
+                height=size[0],
+                width=size[1],
+                filename=f"drawn_{number}",
+            )
+        )
+    return examples
+
+
+def _field(rng: np.random.Generator, size: tuple[int, int], smoothness: float) -> np.ndarray:
+    """Noise of variance 1 whose spectrum falls with the frequency, as that of photographs does."""
+    frequency = np.hypot(np.fft.fftfreq(size[0])[:, np.newaxis], np.fft.rfftfreq(size[1]))
+    frequency[0, 0] = np.inf
+    noise = rng.normal(size=(2, *frequency.shape))
+    field = np.fft.irfft2((noise[0] + 1j * noise[1]) / frequency**smoothness, size)
+    return field / field.std()
+
+
+def write(folder: Path, examples: list[bytes], images: int) -> None:
+    """Shards of `images` records, the examples again and again."""
+    shards = []
+    numbers = np.array_split(np.arange(images), 4)
+    for index, part in enumerate(numbers):
+        path = folder / records.shard_name(SPLIT, index, len(numbers))
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for number in part:
+                writer.write(examples[number % len(examples)])
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        shards.append(records.Shard(path.name, len(part), path.stat().st_size, sha256))
+    manifest = records.Manifest(
+        split=SPLIT,
+        names=VOC.names,
+        colours=VOC.colours,
+        ignore_label=VOC.ignore_label,
+        shards=tuple(shards),
+        pixels_per_class=(0,) * VOC.num_classes,
+        pixels_ignored=0,
+        tool="kseg.benchmark.input",
+        arguments={},
+    )
+    records.write_manifest(records.manifest_path(folder, SPLIT), manifest)

@@ -1,0 +1,1 @@
+"""Compares runs: a table, curves of the mIoU, and the papers' figures."""

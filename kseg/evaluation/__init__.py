@@ -1,1 +1,0 @@
-"""How a trained network is judged: protocols, dense CRF, tables and pictures of errors."""

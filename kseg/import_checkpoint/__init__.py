@@ -1,0 +1,5 @@
+"""Reads official DeepLab checkpoints."""
+
+from kseg.import_checkpoint.importer import import_checkpoint
+
+__all__ = ["import_checkpoint"]

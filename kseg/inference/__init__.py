@@ -1,0 +1,1 @@
+"""From images to class probabilities, and from those to scores."""

@@ -1,0 +1,1 @@
+"""What the papers train and measure with: losses, metrics, schedules, optimizer."""

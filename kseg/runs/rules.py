@@ -1,0 +1,112 @@
+"""What the fields of an experiment must be, beyond their types."""
+
+import math
+
+from kseg.errors import UserError
+from kseg.models import BACKBONES
+from kseg.runs.distribution import STRATEGIES
+from kseg.recipe.losses import LOSSES
+from kseg.recipe.schedules import SCHEDULES
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_NAMES = {
+    "backbone": BACKBONES,
+    "precision": PRECISIONS,
+    "schedule": SCHEDULES,
+    "strategy": STRATEGIES,
+}
+_AT_LEAST_1 = (
+    "batch_size",
+    "epochs",
+    "shuffle_buffer",
+    "log_every",
+    "val_every",
+    "keep_checkpoints",
+)
+_AT_LEAST_0 = (
+    "scale_step",
+    "learning_rate",
+    "learning_rate_power",
+    "end_learning_rate",
+    "warm_up_steps",
+    "clip_norm",
+    "auxiliary_weight",
+    "weight_decay",
+    "steps",
+    "save_every",
+    "seed",
+)
+_BELOW_1 = ("momentum", "batch_norm_momentum")
+
+
+def check(experiment) -> None:
+    """Raises `UserError` for the first value that breaks its rule; names flag, rule and value."""
+    for name, names in _NAMES.items():
+        known(name, getattr(experiment, name), names)
+    for name, value in vars(experiment).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"`--{name}` must be finite. Received: {value}")
+    for rule, holds, names in (
+        ("at least 1", lambda value: value >= 1, _AT_LEAST_1),
+        ("at least 0", lambda value: value >= 0, _AT_LEAST_0),
+        ("at least -1", lambda value: value >= -1, ("freeze_batch_norm_epoch",)),
+        ("in [0, 1)", lambda value: 0 <= value < 1, _BELOW_1),
+        ("in (0, 1]", lambda value: 0 < value <= 1, ("hard_pixels",)),
+    ):
+        for name in names:
+            value = getattr(experiment, name)
+            if not holds(value):
+                raise UserError(f"`--{name}` must be {rule}. Received: {value}")
+    _check_data(experiment)
+    weights = experiment.class_weights
+    if weights and not (min(weights) >= 0 < sum(weights) < math.inf):
+        raise UserError(
+            "`--class_weights` must be at least 0, and one of them above it. "
+            f"Received: {to_text(weights)}"
+        )
+    if not experiment.losses or len(set(experiment.losses)) < len(experiment.losses):
+        raise UserError(
+            f"`--losses` must hold names, none twice. Received: {to_text(experiment.losses)}"
+        )
+    for name in experiment.losses:
+        known("losses", name, LOSSES)
+    if experiment.schedule == "halving" and experiment.halve_every < 1:
+        raise UserError(
+            "`--schedule=halving` needs `--halve_every` of at least 1. "
+            f"Received: {experiment.halve_every}"
+        )
+
+
+def _check_data(experiment) -> None:
+    splits, weights = experiment.train_split, experiment.mixture_weights
+    if not splits or not all(splits):
+        raise UserError(f"`--train_split` must name splits. Received: {to_text(splits)!r}")
+    if weights and len(weights) != len(splits):
+        raise UserError(
+            f"`--mixture_weights` must be one number for each of the {len(splits)} splits. "
+            f"Received: {to_text(weights)}"
+        )
+    if not 0 < experiment.min_scale <= experiment.max_scale:
+        raise UserError(
+            "`--min_scale` must be above 0 and at most `--max_scale`. "
+            f"Received: {experiment.min_scale} and {experiment.max_scale}"
+        )
+    size = experiment.crop_size
+    if len(size) != 2 or min(size) < 2 * (experiment.output_stride or 32):
+        raise UserError(
+            "`--crop_size` must be height,width, each at least twice `--output_stride`. "
+            f"Received: {to_text(size)}"
+        )
+
+
+def known(name: str, value: str, names) -> None:
+    """Raises `UserError` if the value of a flag is none of the names."""
+    if value not in names:
+        raise UserError(f"`--{name}` must be one of {', '.join(names)}. Received: {value!r}")
+
+
+def to_text(value) -> str:
+    """A value as it stands on a command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

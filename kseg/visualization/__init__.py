@@ -1,0 +1,1 @@
+"""Pictures: label maps, sheets, curves, confusion matrices, feature maps."""

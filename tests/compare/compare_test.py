@@ -1,0 +1,247 @@
+"""Runs side by side: one table, and no ranking of what was measured differently."""
+
+import csv
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from kseg.compare import __main__ as program
+from kseg.compare import runs as comparison
+from kseg.compare import table as tables
+from kseg.data.datasets import VOC
+from kseg.data.images import read_image
+from kseg.errors import UserError
+from kseg.inference.scorer import classifier
+from kseg.runs.checkpoints import Position
+from kseg.runs.experiment import Experiment
+from kseg.runs.folder import RunFolder
+from kseg.visualization import pictures
+
+TINY = {
+    "decoder": False, "dilation_rates": (1,), "filters": 8, "crop_size": (33, 33), "batch_size": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def make(
+        name, miou=None, protocol="scales 1", split="val", pixels=100, checkpoint="best", step=60,
+        **options,
+    ):  # fmt: skip
+        folder = tmp_path / name
+        experiment = Experiment(model_dir=str(folder), **TINY | options)
+        run = RunFolder(folder)
+        run.start(experiment, VOC)
+        run.metrics_file.write_text(
+            "epoch,step,loss,learning_rate,images_per_second,val_miou\n"
+            "1,30,2.0,0.1,1.0,0.25\n2,60,1.0,0.0,2.0,0.5\n"
+        )
+        if miou is not None:
+            measured = {
+                "split": split, "protocol": protocol, "miou": miou,
+                "checkpoint": checkpoint, "step": step, "pixels": {"background": pixels},
+            }  # fmt: skip
+            run.eval_file.write_text(json.dumps(measured))
+        return comparison.read_run(run)
+
+    return make
+
+
+def test_a_run_is_read_with_its_figures(make_run):
+    run = make_run("one", 0.75)
+    assert (run.name, run.miou, run.best_val_miou) == ("one", 0.75, 0.5)
+    # 30 steps of 2 images at 1 image a second, and 30 at 2.
+    assert run.minutes == pytest.approx(1.5)
+    assert math.isnan(make_run("two").miou)
+
+
+def test_the_table_ranks_what_was_measured_alike(make_run):
+    runs = [make_run("low", 0.25), make_run("high", 0.5, context="aspp")]
+    rows = tables.table(runs)
+    assert [row["run"] for row in rows] == ["high", "low"]
+    assert rows[0]["context"] == "aspp" and rows[0]["mIoU"] == "0.5000"
+    assert rows[0]["minutes"] == "1.5" and rows[0]["best val mIoU"] == "0.5000"
+    trainable = runs[1].experiment.build_model(21).trainable_variables
+    count = sum(math.prod(variable.shape) for variable in trainable)
+    assert rows[0]["parameters"] == f"{count:,}"
+    assert rows[0]["multiply-adds"].endswith(" G")
+    assert comparison.protocol_differences(runs) == []
+
+
+def test_seeds_that_were_measured_alike_are_one_row_with_mean_and_standard_deviation(make_run):
+    runs = [
+        make_run("a", 0.5, seed=0),
+        make_run("flipped", 0.9, seed=1, protocol="flip"),
+        make_run("b", 0.6, seed=2),
+        make_run("newest", 0.1, seed=3, checkpoint="newest"),
+        make_run("new", seed=4),
+        make_run("c", 0.7, seed=5, step=30),
+    ]
+    rows = csv.DictReader(tables.to_csv(tables.table(runs)).splitlines())
+    assert [(row["run"], row["mIoU"], row["protocol"]) for row in rows] == [
+        ("a, b, c", "0.6000 ± 0.1000 (3 seeds)", "scales 1, val, best"),
+        ("flipped", "0.9000", "flip, val, best"),
+        ("newest", "0.1000", "scales 1, val, newest"),
+        ("new", "-", "not measured"),
+    ]
+
+
+def test_a_checkpoint_at_a_path_is_known_by_its_step(make_run):
+    runs = [
+        make_run(name, 0.5, checkpoint=f"runs/{name}/step.npz", step=step, context=context)
+        for name, step, context in (("a", 30, "aspp"), ("b", 30, "ksac"), ("c", 60, "vortex"))
+    ]
+    assert comparison.protocol_differences(runs[:2]) == []
+    assert len(comparison.protocol_differences(runs)) == 3
+    earlier = make_run("without_step", 0.5, step=None)  # as earlier versions wrote it
+    assert comparison.protocol_differences([earlier, make_run("e", 0.5)]) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        ({"protocol": "scales 0.5, 1"}, "other: scales 0.5, 1, split val, "),
+        ({"split": "train"}, "scales 1, split train, checkpoint best (step 60), 100 labelled"),
+        ({"pixels": 99}, "checkpoint best (step 60), 99 labelled pixels"),
+        ({"checkpoint": "newest", "step": 90}, "checkpoint newest (step 90), 100 labelled pixels"),
+        ({"miou": None}, "other: not measured"),
+    ],
+)
+def test_runs_that_were_measured_differently_keep_their_order_and_it_is_said(
+    make_run, other, shown
+):
+    runs = [make_run("first", 0.25), make_run("other", **{"miou": 0.5} | other, seed=1)]
+    lines = comparison.protocol_differences(runs)
+    assert len(lines) == 2 and shown in lines[1]
+
+
+def test_not_ranked_means_in_the_order_given(make_run):
+    runs = [make_run("a", 0.1), make_run("b", 0.9, protocol="other", context="aspp")]
+    assert [row["run"] for row in tables.table(runs)] == ["a", "b"]
+
+
+def test_text_markdown_and_csv_hold_the_same_table(make_run):
+    rows = tables.table([make_run("one", 0.5)])
+    assert tables.to_text(rows).splitlines()[1].split()[0] == "one"
+    markdown = tables.to_markdown(rows).splitlines()
+    assert markdown[0].startswith("| run | context |") and markdown[2].startswith("| one | ksac |")
+    (row,) = csv.DictReader(tables.to_csv(rows).splitlines())
+    assert row == rows[0]
+
+
+def test_a_run_without_validation_has_no_curve(make_run, tmp_path):
+    assert make_run("one").curve == [(30, 0.25), (60, 0.5)]
+    (tmp_path / "one" / "metrics.csv").unlink()
+    run = comparison.read_run(RunFolder(tmp_path / "one"))
+    assert run.curve == [] and math.isnan(run.best_val_miou)
+
+
+def flags(**given):
+    """The flags of the program as `main` takes them."""
+    names = ("figure", "images", "labels", "features", "receptive_field", "output_dir")
+    return SimpleNamespace(**{name: "" for name in names} | {"output": [], "pixel": []} | given)
+
+
+def test_what_is_no_run_is_named_once_and_left_out(make_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tables, "_cost", lambda run, known: (0, 0))
+    make_run("one", 0.5)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    assert program.main(flags(), paths) == 0
+    printed = capsys.readouterr()
+    assert printed.err == f"no runs, left out: {tmp_path / 'empty'}, {tmp_path / 'notes.txt'}\n"
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["run", "one"]
+    for none in ([str(tmp_path / "empty")], []):
+        with pytest.raises(UserError, match=r"no run among .* runs/\*` .*experiment\.flags"):
+            program.main(flags(), none)
+
+
+def test_without_matplotlib_a_figure_is_refused_before_the_table(
+    make_run, tmp_path, monkeypatch, capsys
+):
+    make_run("one", 0.5)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match='`--figure` needs the extra "figures": pip install "kseg'):
+        program.main(flags(figure=str(tmp_path / "curves.png")), [str(tmp_path / "one")])
+    assert capsys.readouterr().out == ""
+
+
+def test_on_another_backend_than_tensorflow_it_says_so(make_run, tmp_path, monkeypatch):
+    make_run("one", 0.5)
+    monkeypatch.setattr(keras.config, "backend", lambda: "torch")
+    with pytest.raises(UserError, match="`kseg.compare` needs the TensorFlow backend.*: 'torch'"):
+        program.main(flags(), [str(tmp_path / "one")])
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    path = tmp_path / "photographs" / "a.png"
+    path.parent.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 49, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.slow
+def test_the_figures_are_drawn_from_the_checkpoints_beside_the_table(
+    make_run, photograph, tmp_path, capsys
+):
+    folders, masks = [], []
+    for name, context in (("one", "ksac"), ("two", "none")):
+        options = {"dilation_rates": None} if context == "none" else {}
+        make_run(name, 0.5, context=context, **options)
+        run = RunFolder(tmp_path / name)
+        model = run.experiment.build_model(VOC.num_classes)
+        model.compile("sgd")
+        run.checkpoints.save(model, Position(step=1))
+        masks.append(classifier(model)(read_image(photograph)[None])[0].numpy())
+        folders.append(str(run.path))
+    assert (masks[0] != masks[1]).any()
+    (tmp_path / "masks").mkdir()
+    pictures.save_palette_png(tmp_path / "masks" / "a.png", masks[0] * 0 + 7, VOC.colours)
+    values = flags(
+        output=[str(tmp_path / "tables" / "table.md")], images=str(photograph.parent / "*.png"),
+        labels=str(tmp_path / "masks"), features=str(photograph), receptive_field=str(photograph),
+        pixel=["16", "32"],
+    )  # fmt: skip
+    (tmp_path / "tables").mkdir()
+    assert program.main(values, folders) == 0
+    printed = capsys.readouterr().out
+    assert "features: two has no dilation rates, left out" in printed
+    for name, mask in zip(("one", "two"), masks, strict=True):
+        winner = VOC.names[mask[16, 32]]
+        assert f"receptive field: {name}, {winner} at row 16, column 32: 95% of" in printed
+    written = sorted(path.name for path in (tmp_path / "tables").iterdir())
+    assert written == ["features.png", "receptive_field.png", "sheet.png", "table.md"]
+    sheet = np.asarray(Image.open(tmp_path / "tables" / "sheet.png"))
+    for column, mask in enumerate([*masks, masks[0] * 0 + 7], start=1):
+        expected = pictures.fitted(pictures.colourise(mask, VOC.colours), 240)
+        top, left = 52, 8 + column * 248
+        cell = sheet[top : top + len(expected), left : left + 240]
+        np.testing.assert_array_equal(cell, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"labels": "masks"}, "`--labels` needs `--images`"),
+        ({"pixel": ["1", "2"]}, "`--pixel` needs `--receptive_field`"),
+        ({"images": "nowhere/*.jpg"}, r"`--images` must match at least one file.*nowhere/\*\.jpg"),
+        ({"features": "nowhere.jpg"}, r"nowhere\.jpg: cannot be read: No such file"),
+        ({"receptive_field": "nowhere.jpg"}, r"nowhere\.jpg: cannot be read: No such file"),
+    ],
+)
+def test_wrong_flags_of_figures_are_named_before_anything_is_drawn(
+    make_run, tmp_path, capsys, given, message
+):
+    make_run("one")
+    with pytest.raises(UserError, match=message):
+        program.main(flags(**given), [str(tmp_path / "one")])
+    assert capsys.readouterr().out == ""

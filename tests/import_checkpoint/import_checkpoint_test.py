@@ -1,0 +1,227 @@
+"""Import of official TF1 checkpoints, against the official networks in plain TensorFlow."""
+
+import dataclasses
+import functools
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kseg import import_checkpoint as importing
+from kseg.backbones import BACKBONES
+from kseg.backbones.xception_65 import xception_65_network
+from kseg.errors import UserError
+from kseg.import_checkpoint import __main__ as program
+from kseg.layers import ImageNormalization
+from tests import official_networks
+from tests.backbones.networks import assert_close, photograph
+from tests.official_networks import Official
+
+GRID = (1, 2, 4)
+
+
+class Flags(SimpleNamespace):
+    """Parsed flags, as `main` reads them."""
+
+    def __getitem__(self, name):
+        return SimpleNamespace(value=getattr(self, name), help="")
+
+
+def write_checkpoint(prefix, variables):
+    """Writes by the operation that TF1's `Saver` runs, without a graph of hundreds of variables."""
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(variables),
+        shape_and_slices=[""] * len(variables),
+        tensors=[tf.constant(value) for value in variables.values()],
+    )
+    return str(prefix)
+
+
+def write_as_tf1_does(prefix, variables):
+    """Writes by `Saver` in a session, as the official code."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        made = [
+            tf.compat.v1.get_variable(name, initializer=value) for name, value in variables.items()
+        ]
+        session.run(tf.compat.v1.global_variables_initializer())
+        saver = tf.compat.v1.train.Saver(made)
+        return saver.save(session, str(prefix), write_meta_graph=False)
+
+
+def run_main(checkpoint, backbone, output, allow_missing=False):
+    return program.main(
+        Flags(
+            checkpoint=checkpoint,
+            backbone=backbone,
+            output=str(output),
+            allow_missing=allow_missing,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def mobilenet(tmp_path_factory):
+    """The official MobileNetV2, what it gives for an image, and its checkpoint as DeepLab's is."""
+    official = Official(epsilon=1e-3)
+    image = photograph(65, 97)
+    output = official_networks.mobilenet_v2(official, image, output_stride=16)
+    conv = "MobilenetV2/Conv/weights"
+    beside = {
+        f"{conv}/Momentum": official.variables[conv],
+        f"{conv}/ExponentialMovingAverage": official.variables[conv],
+        "global_step": np.int64(30000),
+        "aspp0/weights": np.zeros((1, 1, 320, 256), "float32"),
+        "logits/semantic/biases": np.zeros((21,), "float32"),
+    }
+    folder = tmp_path_factory.mktemp("mobilenet")
+    prefix = write_as_tf1_does(folder / "model.ckpt-30000", {**official.variables, **beside})
+    return official.variables, image, output, prefix
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """The official ResNet50 and what it gives for a picture."""
+    official = Official(epsilon=1e-5)
+    picture = np.random.default_rng(2).integers(0, 256, (1, 65, 65, 3)).astype("float32")
+    normalized = picture - np.array([123.68, 116.779, 103.939], "float32")
+    output = official_networks.resnet_v1(official, normalized, 16, multi_grid=GRID)
+    return official.variables, picture, output
+
+
+def test_mobilenet_v2_computes_what_the_official_network_does(mobilenet, tmp_path, capsys):
+    variables, image, expected, prefix = mobilenet
+    output = tmp_path / "new" / "mobilenet.weights.h5"
+    assert run_main(prefix, "mobilenet_v2", output) == 0
+    network = BACKBONES["mobilenet_v2"](output_stride=16, weights=str(output))
+    assert_close(network(image)["stride_32"], expected)
+    printed = capsys.readouterr().out
+    assert f"taken: {len(variables)}\n" in printed
+    for name in variables:
+        assert f"  {name} -> " in printed
+
+
+def test_xception_65_computes_what_the_official_network_does(monkeypatch, tmp_path):
+    """At even sizes too, with a multi-grid; one unit of the middle flow stands for sixteen."""
+    small = functools.partial(xception_65_network, middle_units=1)
+    backbone = dataclasses.replace(BACKBONES["xception_65"], application=small)
+    monkeypatch.setitem(BACKBONES, "xception_65", backbone)
+    official = Official(epsilon=1e-3)
+    image = photograph(54, 65)
+    expected, low_level = official_networks.xception_65(official, image, 16, GRID, middle_units=1)
+    prefix = write_checkpoint(tmp_path / "model.ckpt", official.variables)
+    output = tmp_path / "xception.weights.h5"
+    assert run_main(prefix, "xception_65", output) == 0
+    features = backbone(output_stride=16, weights=output, multi_grid=GRID)(image)
+    assert_close(features["stride_32"], expected)
+    assert_close(features["stride_4"], low_level)
+
+
+def test_resnet50_computes_what_the_official_network_does(resnet, tmp_path):
+    """Though the strides stand elsewhere there, and red comes first."""
+    variables, picture, expected = resnet
+    prefix = write_checkpoint(tmp_path / "model.ckpt", variables)
+    filled, report = importing.import_checkpoint(prefix, "resnet50")
+    assert len(report.taken) == len(variables) and report.complete
+    assert len(report.zeroed) == 53  # One for each convolution.
+    backbone = dataclasses.replace(BACKBONES["resnet50"], application=lambda **_: filled)
+    network = backbone(output_stride=16, multi_grid=GRID)
+    assert_close(network(ImageNormalization("caffe")(picture))["stride_32"], expected)
+
+
+def test_every_variable_of_the_checkpoint_is_accounted_for(mobilenet):
+    variables, _, _, prefix = mobilenet
+    _, report = importing.import_checkpoint(prefix + ".index", "mobilenet_v2")
+    assert report.left == {
+        "optimizer slots": ["MobilenetV2/Conv/weights/Momentum (3, 3, 3, 32)"],
+        "moving averages of weights": [
+            "MobilenetV2/Conv/weights/ExponentialMovingAverage (3, 3, 3, 32)"
+        ],
+        "counters": ["global_step ()"],
+        "other variables": ["aspp0/weights (1, 1, 320, 256)", "logits/semantic/biases (21,)"],
+    }
+    assert sorted(line.split(" -> ")[0] for line in report.taken) == sorted(variables)
+    # The 1280-channel convolution that no network here uses, and that DeepLab's do not hold.
+    assert {line.split("/")[1] for line in report.dropped} == {"Conv_1"}
+    assert len(report.dropped) == 5
+
+
+def test_the_beta_stem_is_reported_and_nothing_is_written(resnet, tmp_path, capsys):
+    variables = dict(resnet[0])
+    for name in [name for name in variables if name.startswith("resnet_v1_50/conv1/")]:
+        del variables[name]
+    unit = "resnet_v1_50/block1/unit_1/bottleneck_v1"
+    for conv in ("conv1", "shortcut"):
+        kernel = variables[f"{unit}/{conv}/weights"]
+        variables[f"{unit}/{conv}/weights"] = np.repeat(kernel, 2, axis=2)
+    for conv in ("conv1_1", "conv1_2", "conv1_3"):
+        variables[f"resnet_v1_50/{conv}/weights"] = np.zeros((3, 3, 3, 64), "float32")
+    prefix = write_checkpoint(tmp_path / "model.ckpt", variables)
+    output = tmp_path / "resnet.weights.h5"
+    assert run_main(prefix, "resnet50", output) == 1
+    assert not output.exists()
+    printed = capsys.readouterr().out
+    assert "left (other variables): 3\n  resnet_v1_50/conv1_1/weights (3, 3, 3, 64)\n" in printed
+    assert "missing in the checkpoint: 5\n  resnet_v1_50/conv1/weights -> conv1_conv/" in printed
+    assert f"  {unit}/conv1/weights (1, 1, 128, 64) -> conv2_block1_1_conv/kernel" in printed
+    assert "of another shape: 2\n" in printed
+    assert "nothing written: 7 variables of resnet50 would stay random" in printed
+
+
+def test_missing_variables_can_be_insisted_on(mobilenet, tmp_path):
+    variables = dict(mobilenet[0])
+    lost = variables.pop("MobilenetV2/expanded_conv_16/project/weights")
+    prefix = write_checkpoint(tmp_path / "model.ckpt", variables)
+    output = tmp_path / "partial.weights.h5"
+    assert run_main(prefix, "mobilenet_v2", output, allow_missing=True) == 0
+    network = BACKBONES["mobilenet_v2"](weights=output)
+    expand = variables["MobilenetV2/expanded_conv_16/expand/weights"]
+    np.testing.assert_array_equal(network.get_layer("block_16_expand").get_weights()[0], expand)
+    random = network.get_layer("block_16_project").get_weights()[0]
+    assert random.shape == lost.shape and not np.array_equal(random, lost)
+
+
+def test_a_checkpoint_of_another_network_is_refused(mobilenet):
+    message = (
+        r"holds nothing of 'xception_65', whose variables are called xception_65/\.\.\. "
+        "It holds: MobilenetV2, aspp0, global_step, logits"
+    )
+    with pytest.raises(UserError, match=message):
+        importing.import_checkpoint(mobilenet[3], "xception_65")
+
+
+def test_a_checkpoint_cut_short_is_refused(mobilenet, tmp_path):
+    prefix = write_checkpoint(tmp_path / "model.ckpt", mobilenet[0])
+    data = tmp_path / "model.ckpt.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"model\.ckpt is damaged: MobilenetV2/.* cannot be read"):
+        importing.import_checkpoint(prefix, "mobilenet_v2")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "model.ckpt.index").write_text("no index")
+    with pytest.raises(UserError, match="`--checkpoint` must be the prefix of a TF1 checkpoint"):
+        importing.import_checkpoint(tmp_path / "model.ckpt", "mobilenet_v2")
+
+
+def test_a_backbone_without_official_checkpoints_is_refused():
+    message = r"`--backbone` must be one of \['mobilenet_v2', .*\]\. Received: 'resnet50_gcn'"
+    with pytest.raises(UserError, match=message):
+        importing.import_checkpoint("model.ckpt", "resnet50_gcn")
+
+
+def test_the_output_must_be_a_keras_weight_file():
+    with pytest.raises(UserError, match=r"`--output` must end in \.weights\.h5\. Received: x\.h5"):
+        run_main("model.ckpt", "mobilenet_v2", "x.h5")
+
+
+def test_the_program_says_that_there_is_no_such_checkpoint(tmp_path):
+    command = [sys.executable, "-m", "kseg.import_checkpoint", "--backbone=xception_65"]
+    command += [f"--checkpoint={tmp_path}/gone.ckpt", f"--output={tmp_path}/x65.weights.h5"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: `--checkpoint` must be the prefix of a TF1 checkpoint" in done.stderr
+    assert "gone.ckpt" in done.stderr

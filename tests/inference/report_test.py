@@ -1,0 +1,128 @@
+"""Tables, CSV and the picture of a confusion matrix."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from kseg.data.datasets import LabelSet
+from kseg.inference import report
+from kseg.recipe.metrics import scores
+from kseg.visualization import confusion_picture
+
+LABELS = LabelSet(("background", "cat", "dog", "ufo"), ((0, 0, 0),) * 4)
+#        predicted 0   1   2  3
+MATRIX = [[90, 5, 5, 0], [10, 30, 0, 0], [0, 20, 20, 0], [0, 0, 0, 0]]
+
+
+def lines_of(label_set, figures):
+    return report.table(label_set, figures).splitlines()
+
+
+def test_the_mean_without_the_background_is_that_of_the_other_classes_present():
+    figures = scores(MATRIX)
+    expected = (30 / 65 + 20 / 45) / 2
+    assert report.miou_without_background(LABELS, figures) == pytest.approx(expected)
+    assert f"mIoU without background  {expected:.4f}" in lines_of(LABELS, figures)
+    assert report.report(LABELS, figures)["miou_without_background"] == pytest.approx(expected)
+    streets = LabelSet(("road", "car", "sky", "ufo"), LABELS.colours)
+    assert "background" not in report.table(streets, figures)
+    assert "miou_without_background" not in report.report(streets, figures)
+
+
+def test_with_two_classes_the_iou_of_the_second_is_named():
+    roads = LabelSet(("background", "road"), ((0, 0, 0),) * 2)
+    (line,) = [line for line in lines_of(roads, scores([[6, 2], [1, 3]])) if "road IoU" in line]
+    assert line.split() == ["road", "IoU", "0.5000"]
+    assert report.report(roads, scores([[6, 2], [1, 3]]))["foreground_iou"] == 0.5
+    assert "cat IoU" not in report.table(LABELS, scores(MATRIX))
+    assert "foreground_iou" not in report.report(LABELS, scores(MATRIX))
+
+
+def test_boundary_and_internal_accuracy_are_shown_if_they_were_measured():
+    assert "boundary" not in report.table(LABELS, scores(MATRIX))
+    assert "boundary_accuracy" not in report.report(LABELS, scores(MATRIX))
+    near = np.zeros((4, 4), int)
+    near[0, :2] = 3, 1
+    figures = scores(MATRIX, near)
+    lines = [line.split() for line in lines_of(LABELS, figures)]
+    assert ["boundary", "accuracy", "0.7500"] in lines
+    assert ["internal", "accuracy", f"{137 / 176:.4f}"] in lines
+    assert report.report(LABELS, figures)["boundary_accuracy"] == 0.75
+    nowhere = scores(MATRIX, np.zeros((4, 4)))
+    assert report.report(LABELS, nowhere)["boundary_accuracy"] is None
+    assert "boundary accuracy           n/a" in report.table(LABELS, nowhere)
+
+
+def test_the_worst_confusions_come_first_and_right_ones_not_at_all():
+    figures = scores(MATRIX)
+    assert report.confusions(LABELS, figures, most=2) == [
+        "dog taken for cat: 20 pixels, 50.0% of its own",
+        "cat taken for background: 10 pixels, 25.0% of its own",
+    ]
+    assert len(report.confusions(LABELS, figures, most=99)) == 4
+    assert report.confusions(LABELS, scores(np.diag([1, 2, 3, 4]))) == []
+
+
+def test_the_csv_holds_iou_pixels_and_the_row_of_the_matrix():
+    rows = list(csv.reader(report.csv_text(LABELS, scores(MATRIX)).splitlines()))
+    assert rows[0][:5] == ["id", "class", "iou", "pixels", "as background"]
+    assert rows[2][:2] == ["1", "cat"] and float(rows[2][2]) == 30 / 65
+    assert rows[2][3:] == ["40", "10", "30", "0", "0"]
+    assert rows[4] == ["3", "ufo", "", "0", "0", "0", "0", "0"]
+
+
+def test_the_csv_holds_the_totals_of_the_screen_in_rows_without_an_id():
+    near = np.zeros((4, 4), int)
+    near[0, :2] = 3, 1
+    figures = scores(MATRIX, near)
+    rows = list(csv.DictReader(report.csv_text(LABELS, figures).splitlines()))
+    totals = {row["class"]: float(row["iou"]) for row in rows if not row["id"]}
+    assert totals == {
+        "mIoU": figures.miou,
+        "mIoU without background": report.miou_without_background(LABELS, figures),
+        "pixel accuracy": figures.pixel_accuracy,
+        "boundary accuracy": 0.75,
+        "internal accuracy": figures.internal_accuracy,
+    }
+    assert all(None not in row.values() and row["pixels"] == "" for row in rows[4:])
+    lines = report.table(LABELS, figures).splitlines()
+    assert [line.split("  ")[0] for line in lines[5:10]] == list(totals)
+    roads = LabelSet(("background", "road"), ((0, 0, 0),) * 2)
+    assert ",road IoU,0.5,,,\n" in report.csv_text(roads, scores([[6, 2], [1, 3]]))
+
+
+def cells_of(picture, count, cell):
+    """The colour at the corner of each cell, found by the frame that ends the picture."""
+    pixels = np.asarray(picture)
+    first = picture.height - 10 - count * cell, picture.width - 10 - count * cell
+    places = (np.arange(count) * cell + 1)[:, np.newaxis]
+    return pixels[first[0] + places, first[1] + places.T]
+
+
+def test_the_picture_is_darker_the_more_pixels_went_there_and_grey_without_pixels():
+    picture = confusion_picture.draw(np.array(MATRIX), LABELS.names)
+    cells = cells_of(picture, 4, 34).astype(int)
+    assert (cells[3] == cells[3, 0]).all() and 200 < cells[3, 0, 0] < 255
+    np.testing.assert_array_equal(cells[1, 2], (255, 255, 255))
+    brightness = cells[:3].sum(-1)
+    shares = np.array(MATRIX[:3]) / np.sum(MATRIX[:3], axis=1, keepdims=True)
+    order = np.argsort(shares, axis=None, kind="stable")
+    assert (np.diff(brightness.ravel()[order]) <= 0).all()
+    np.testing.assert_array_equal(brightness[2, 1], brightness[2, 2])
+
+
+def test_the_picture_has_room_for_the_longest_name_and_for_many_classes():
+    short = confusion_picture.draw(np.eye(2, dtype=int), ("a", "b"))
+    long = confusion_picture.draw(np.eye(2, dtype=int), ("a", "b with a very long name indeed"))
+    assert long.width - short.width == long.height - short.height > 100
+    names = [f"class {number}" for number in range(150)]
+    many = confusion_picture.draw(np.eye(150, dtype=int), names)
+    assert many.width < 2500
+    diagonal = np.diagonal(cells_of(many, 150, 14).sum(-1))
+    assert len(set(diagonal)) == 1 and diagonal[0] < 300
+
+
+def test_a_matrix_that_does_not_fit_the_names_is_refused():
+    with pytest.raises(ValueError, match="row and a column for each of the 3 `names`"):
+        confusion_picture.draw(np.eye(2), ("a", "b", "c"))

@@ -1,0 +1,117 @@
+"""The average pooling against a count by hand, TensorFlow's kernel and its own laws."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kseg.layers.kernels.average_pool import average_pool
+from tests import layer_checks
+
+# Windows inside the map, as large as it, and beyond it one way and both ways.
+CASES = [
+    ((7, 5), 3),
+    ((7, 5), 5),
+    ((6, 9), 7),
+    ((4, 4), 5),
+    ((4, 3), 27),
+    ((1, 4), 3),
+    ((2, 1), 5),
+    ((1, 1), 9),
+]
+
+
+def random_map(size, channels=3, batch=2):
+    (features,) = layer_checks.random_inputs([(batch, *size, channels)])
+    return layer_checks.to_numpy(features)
+
+
+def mean_of_each_window(features, pool_size):
+    """The definition: the mean of the window's pixels that lie inside the map."""
+    reach = pool_size // 2
+    means = np.empty_like(features)
+    for row in range(features.shape[1]):
+        for column in range(features.shape[2]):
+            rows = slice(max(row - reach, 0), row + reach + 1)
+            columns = slice(max(column - reach, 0), column + reach + 1)
+            means[:, row, column] = features[:, rows, columns].mean(axis=(1, 2))
+    return means
+
+
+@pytest.mark.parametrize(("size", "pool_size"), CASES)
+def test_is_the_mean_of_the_window_inside_the_map(size, pool_size):
+    features = random_map(size)
+    pooled = layer_checks.to_numpy(average_pool(ops.convert_to_tensor(features), pool_size))
+    np.testing.assert_allclose(pooled, mean_of_each_window(features, pool_size), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "pool_size"), CASES)
+def test_equals_the_kernel_of_tensorflow_in_value_and_gradient(size, pool_size):
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("needs TensorFlow's pooling")
+    import tensorflow as tf
+
+    forms = (
+        lambda features: [average_pool(features, pool_size)],
+        lambda features: [tf.nn.avg_pool2d(features, pool_size, 1, "SAME")],
+    )
+    ours, truth = (layer_checks.value_and_gradients(form, random_map(size)) for form in forms)
+    np.testing.assert_allclose(ours[0][0], truth[0][0], atol=1e-5)
+    if pool_size <= min(size):  # beyond that TensorFlow's own gradient is wrong on some CPUs
+        np.testing.assert_allclose(ours[1][0], truth[1][0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "pool_size"), CASES)
+def test_gradient_hands_each_mean_back_in_equal_shares(size, pool_size):
+    features = random_map(size)
+    (pooled,), (gradient,) = layer_checks.value_and_gradients(
+        lambda tensor: [average_pool(tensor, pool_size)], features
+    )
+    # The loss is sum(sin(pooled)); a mean over n pixels gives each of them 1 / n of its gradient.
+    reach = pool_size // 2
+    expected = np.zeros_like(features)
+    for row in range(size[0]):
+        for column in range(size[1]):
+            rows = slice(max(row - reach, 0), row + reach + 1)
+            columns = slice(max(column - reach, 0), column + reach + 1)
+            window = expected[:, rows, columns]
+            share = np.cos(pooled[:, row, column]) / (window.shape[1] * window.shape[2])
+            window += share[:, None, None]
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool_size", [1, 3, 9, 27])
+def test_a_constant_stays_one_up_to_the_border(pool_size):
+    pooled = average_pool(ops.full((1, 12, 7, 2), 3.5), pool_size)
+    np.testing.assert_allclose(layer_checks.to_numpy(pooled), 3.5, rtol=1e-6)
+
+
+def test_a_window_of_one_pixel_changes_nothing():
+    features = random_map((4, 5))
+    pooled = average_pool(ops.convert_to_tensor(features), 1)
+    np.testing.assert_array_equal(layer_checks.to_numpy(pooled), features)
+
+
+@pytest.mark.parametrize("pool_size", [3, 9])
+def test_unknown_sizes_give_what_known_ones_give(pool_size):
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("only TensorFlow graphs have unknown sizes")
+    import tensorflow as tf
+
+    graph = tf.function(
+        lambda features: average_pool(features, pool_size),
+        input_signature=[tf.TensorSpec([None, None, None, 3])],
+    )
+    for size in ((12, 11), (3, 20), (1, 1)):
+        features = random_map(size)
+        expected = mean_of_each_window(features, pool_size)
+        np.testing.assert_allclose(graph(features), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool_size", [3, 9])
+def test_bfloat16_is_near_float32(pool_size):
+    features = random_map((12, 11))
+    pooled = average_pool(ops.convert_to_tensor(features, "bfloat16"), pool_size)
+    assert keras.backend.standardize_dtype(pooled.dtype) == "bfloat16"
+    pooled = layer_checks.to_numpy(ops.cast(pooled, "float32"))
+    np.testing.assert_allclose(pooled, mean_of_each_window(features, pool_size), atol=0.02)

@@ -1,0 +1,126 @@
+"""The line convolution against Keras' depthwise convolution and the definition."""
+
+import functools
+from unittest import mock
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kseg.layers.kernels import depthwise_line as module
+from kseg.layers.kernels.depthwise_line import depthwise_line
+from tests import layer_checks
+
+# Odd and even lines, shorter than the map, as long as it and longer.
+TAPS = (1, 2, 3, 4, 7, 16)
+
+
+def features_and_kernel(taps, axis, size=(7, 5), channels=3, batch=2):
+    random = np.random.default_rng(0)
+    shape = (taps, 1, channels, 1) if axis == 0 else (1, taps, channels, 1)
+    features = random.normal(size=(batch, *size, channels)).astype("float32")
+    return features, random.normal(size=shape).astype("float32")
+
+
+def plain(features, kernel):
+    return ops.depthwise_conv(features, kernel, padding="same")
+
+
+def by_definition(features, kernel, axis):
+    """Sum over the taps of the pixel as far from this one as the tap is from the centre."""
+    taps = kernel.shape[axis]
+    before = (taps - 1) // 2
+    margins = [(0, 0)] * 4
+    margins[1 + axis] = (before, taps - 1 - before)
+    padded = np.pad(features, margins)
+    length = features.shape[1 + axis]
+    return sum(
+        np.take(padded, range(tap, tap + length), axis=1 + axis) * kernel.reshape(taps, -1)[tap]
+        for tap in range(taps)
+    )
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("taps", TAPS)
+def test_equals_the_definition(taps, axis, training):
+    features, kernel = features_and_kernel(taps, axis)
+    tensors = map(ops.convert_to_tensor, (features, kernel))
+    outputs = depthwise_line(*tensors, training=training)
+    np.testing.assert_allclose(
+        layer_checks.to_numpy(outputs), by_definition(features, kernel, axis), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("taps", TAPS)
+@pytest.mark.parametrize("training", [False, True])
+def test_equals_the_plain_form_in_value_and_gradients(taps, axis, training):
+    arrays = features_and_kernel(taps, axis)
+    ours, truth = (
+        layer_checks.value_and_gradients(lambda *tensors, form=form: [form(*tensors)], *arrays)
+        for form in (functools.partial(depthwise_line, training=training), plain)
+    )
+    for found, expected in zip(ours[0] + ours[1], truth[0] + truth[1], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_trains_rows_as_columns_of_maps_one_pixel_wide():
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("only TensorFlow's gradient of a row is slow")
+    seen = []
+    convolve = module._convolve
+
+    def recording(features, kernel):
+        seen.append((tuple(features.shape), tuple(kernel.shape)))
+        return convolve(features, kernel)
+
+    with mock.patch.object(module, "_convolve", recording):
+        for axis in (0, 1):
+            for training in (True, False):
+                arrays = map(ops.convert_to_tensor, features_and_kernel(4, axis))
+                depthwise_line(*arrays, training=training)
+    of_map = (2, 7, 5, 3)
+    assert seen == [
+        (of_map, (4, 1, 3, 1)),
+        (of_map, (4, 1, 3, 1)),
+        ((2 * 7, 5, 1, 3), (4, 1, 3, 1)),
+        (of_map, (1, 4, 3, 1)),
+    ]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("taps", [3, 4, 16])
+def test_unknown_sizes_give_what_known_ones_give(taps, axis):
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("only TensorFlow graphs have unknown sizes")
+    import tensorflow as tf
+
+    def with_gradients(features, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch((features, kernel))
+            outputs = depthwise_line(features, kernel, training=True)
+            total = tf.reduce_sum(tf.sin(outputs))
+        return outputs, *tape.gradient(total, (features, kernel))
+
+    features, kernel = features_and_kernel(taps, axis)
+    unknown = tf.TensorSpec([None, None, None, features.shape[-1]])
+    graph = tf.function(with_gradients, input_signature=[unknown, tf.TensorSpec(kernel.shape)])
+    for size in ((7, 5), (4, 11), (1, 1)):
+        arrays = map(tf.constant, features_and_kernel(taps, axis, size))
+        features, kernel = arrays
+        found, expected = graph(features, kernel), with_gradients(features, kernel)
+        for ours, known in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, known, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_is_near_float32():
+    features, kernel = features_and_kernel(4, 1)
+    outputs = depthwise_line(
+        *(ops.convert_to_tensor(each, "bfloat16") for each in (features, kernel))
+    )
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+    truth = by_definition(features, kernel, 1)
+    outputs = layer_checks.to_numpy(ops.cast(outputs, "float32"))
+    np.testing.assert_allclose(outputs, truth, atol=0.02 * np.max(np.abs(truth)))

@@ -1,0 +1,122 @@
+"""Confusion matrix and the figures read off it, against counts made one pixel at a time."""
+
+import keras
+import numpy as np
+import pytest
+
+from kseg.recipe.metrics import ConfusionMatrix, near_border, scores
+
+
+def one_hot(predictions, num_classes):
+    return np.eye(num_classes, dtype="float32")[predictions]
+
+
+def counted(labels, predictions, num_classes, ignore_label=255):
+    matrix = np.zeros((num_classes, num_classes), np.int64)
+    for label, prediction in zip(labels.ravel(), predictions.ravel(), strict=True):
+        if label != ignore_label:
+            matrix[label, prediction] += 1
+    return matrix
+
+
+def test_batches_add_up_to_the_count_of_every_pixel_but_the_ignored():
+    rng = np.random.default_rng(0)
+    metric, expected = ConfusionMatrix(4), 0
+    for size in ((2, 5, 7), (1, 3, 3)):
+        labels = rng.choice([0, 1, 2, 3, 255], size).astype("uint8")
+        predictions = rng.integers(0, 4, size)
+        metric.update_state(labels, one_hot(predictions, 4))
+        expected = expected + counted(labels, predictions, 4)
+    np.testing.assert_array_equal(metric.matrix(), expected)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(metric.result()), expected)
+    metric.reset_state()
+    assert metric.matrix().sum() == 0
+
+
+def test_counts_stay_exact_beyond_the_whole_numbers_of_float32():
+    metric = ConfusionMatrix(2)
+    metric.low.assign(np.array([2**30 - 1, 0, 0, 5, 0], "int32"))
+    metric.high.assign(np.array([3, 0, 0, 0, 0], "int32"))
+    metric.update_state(np.zeros((1, 1, 3), "uint8"), one_hot(np.zeros((1, 1, 3), int), 2))
+    assert metric.matrix()[0, 0] == 4 * 2**30 + 2
+
+
+def test_iou_is_hits_over_union_and_absent_classes_are_left_out():
+    #         predicted  0  1  2
+    figures = scores([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
+    np.testing.assert_allclose(figures.iou[:2], [6 / 9, 3 / 6])
+    assert np.isnan(figures.iou[2])
+    assert figures.miou == pytest.approx((6 / 9 + 3 / 6) / 2)
+    assert figures.pixel_accuracy == pytest.approx(9 / 12)
+    np.testing.assert_array_equal(figures.support, [8, 4, 0])
+
+
+def test_a_class_predicted_but_never_labelled_lowers_only_the_others():
+    figures = scores([[3, 0, 1], [0, 4, 0], [0, 0, 0]])
+    assert np.isnan(figures.iou[2])
+    assert figures.miou == pytest.approx((3 / 4 + 1) / 2)
+
+
+def test_a_matrix_without_labelled_pixels_is_refused():
+    with pytest.raises(ValueError, match="at least one labelled pixel"):
+        scores(np.zeros((3, 3)))
+
+
+def test_labels_outside_the_classes_are_not_dropped_in_silence():
+    metric = ConfusionMatrix(3)
+    metric.update_state(np.array([[[0, 7]]], "uint8"), one_hot(np.zeros((1, 1, 2), int), 3))
+    with pytest.raises(ValueError, match=r"must hold 0..2 or 255 only. Received: 1 pixels"):
+        metric.matrix()
+
+
+def test_sample_weights_are_refused():
+    with pytest.raises(ValueError, match="`sample_weight` is not taken"):
+        ConfusionMatrix(2).update_state(np.zeros((1, 1)), np.zeros((1, 1, 2)), np.ones((1, 1)))
+
+
+def test_config_builds_an_equal_metric():
+    metric = ConfusionMatrix(5, ignore_label=9, name="counts")
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
+    assert (copy.num_classes, copy.ignore_label, copy.name) == (5, 9, "counts")
+
+
+def near(labels, width):
+    """The definition, pixel by pixel."""
+    found = np.zeros(labels.shape, bool)
+    for index in np.ndindex(*labels.shape):
+        image, *place = index
+        around = tuple(slice(max(at - width, 0), at + width + 1) for at in place)
+        found[index] = (labels[(image, *around)] != labels[index]).any()
+    return found
+
+
+@pytest.mark.parametrize("width", [1, 2, 7])
+def test_near_a_border_are_the_pixels_with_another_label_around_them(width):
+    labels = np.zeros((2, 20, 30), "uint8")
+    labels[0, 5:12, 8:16] = 3
+    labels[1, :, 20:] = 255
+    labels[1, 10, 4] = 1
+    found = keras.ops.convert_to_numpy(near_border(labels, width))
+    np.testing.assert_array_equal(found, near(labels, width))
+    assert found.any() and not found.all()
+
+
+def test_the_edge_of_an_image_is_no_border():
+    assert not keras.ops.convert_to_numpy(near_border(np.full((1, 5, 4), 7, "uint8"), 3)).any()
+
+
+@pytest.mark.parametrize("width", [0, 1.5, True])
+def test_a_border_without_width_is_refused(width):
+    with pytest.raises(ValueError, match="`width` must be an integer >= 1"):
+        near_border(np.zeros((1, 2, 2), "uint8"), width)
+
+
+def test_boundary_and_internal_pixels_are_all_pixels():
+    matrix = np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
+    boundary = np.array([[1, 2, 0], [0, 1, 0], [0, 0, 0]])
+    figures = scores(matrix, boundary)
+    assert figures.boundary_accuracy == pytest.approx(2 / 4)
+    assert figures.internal_accuracy == pytest.approx(7 / 8)
+    np.testing.assert_array_equal(figures.matrix, matrix)
+    assert scores(matrix).boundary_accuracy is None
+    assert np.isnan(scores(matrix, np.zeros((3, 3))).boundary_accuracy)

@@ -1,0 +1,179 @@
+"""A checkpoint holds all that a run needs, whole or not at all, and only for its own model."""
+
+import errno
+
+import keras
+import numpy as np
+import pytest
+
+from kseg.errors import UserError
+from kseg.layers import ASPP, KSAC
+from kseg.runs.checkpoints import Checkpoints, Position, metric_variables
+
+
+def model_of(classes=2, filters=4, name="context"):
+    keras.utils.set_random_seed(classes)
+    images = keras.Input((9, 9, 3))
+    x = ASPP(filters, dilation_rates=(1,), dropout_rate=0.5, name=name)(images)
+    model = keras.Model(images, keras.layers.Conv2D(classes, 1, name="logits")(x))
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9, name="sgd"),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def step(model, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(4, 9, 9, 3)).astype("float32")
+    model.fit(images, rng.integers(0, 2, (4, 9, 9)), batch_size=4, verbose=0, shuffle=False)
+
+
+def values(model):
+    return [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
+
+
+def test_a_restored_model_goes_on_exactly_as_the_saved_one(tmp_path):
+    checkpoints, first, second = Checkpoints(tmp_path), model_of(), model_of()
+    step(first, 1)
+    position = Position(step=1, epoch=0, step_in_epoch=1, best_miou=0.25)
+    checkpoints.save(first, position)
+    restored, metrics = checkpoints.restore_newest(second)
+    assert restored == position
+    assert metrics["loss/count"] == first.metrics[0].count.numpy() > 0
+    assert set(metrics) == set(metric_variables(first))
+    # Momentum and the state of the dropout seed both show in the next step.
+    step(first, 2)
+    step(second, 2)
+    for one, other in zip(values(first), values(second), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_seed_states_are_part_of_a_checkpoint(tmp_path):
+    checkpoints, model = Checkpoints(tmp_path), model_of()
+    step(model, 1)
+    path = checkpoints.save(model, Position(step=1))
+    stored = np.load(path)
+    seeds = [key for key in stored.files if key.startswith("seeds/")]
+    assert len(seeds) == 1
+    fresh = model_of()
+    (generator,) = [g for layer in fresh._flatten_layers() for g in layer._seed_generators]
+    assert not np.array_equal(generator.state.numpy(), stored[seeds[0]])
+    checkpoints.restore_newest(fresh)
+    np.testing.assert_array_equal(generator.state.numpy(), stored[seeds[0]])
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_damaged_checkpoint_of_a_later_step_does_not_outlive_the_ones_before(tmp_path, capsys):
+    checkpoints, model = Checkpoints(tmp_path, keep=1), model_of()
+    checkpoints.save(model, Position(step=1))
+    (tmp_path / "step-00000006.npz").write_bytes(b"half a file")
+    assert checkpoints.restore_newest(model)[0].step == 1
+    assert "step-00000006.npz is damaged" in capsys.readouterr().err
+    checkpoints.save(model, Position(step=2))
+    assert names(tmp_path) == ["step-00000002.npz"]
+
+
+def test_where_all_are_damaged_the_run_does_not_begin_anew_by_itself(tmp_path):
+    checkpoints, model = Checkpoints(tmp_path), model_of()
+    (tmp_path / "step-00000006.npz").write_bytes(b"half a file")
+    with pytest.raises(UserError, match="no checkpoint in .* can be read. `--overwrite` begins"):
+        checkpoints.restore_newest(model)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    checkpoints, model = Checkpoints(tmp_path, keep=1), model_of()
+    checkpoints.save(model, Position(step=1))
+    model.get_layer("logits").bias.assign([np.inf, 0])
+    with pytest.raises(UserError, match=r"logits/bias is not finite after step 2, .*0001.npz is w"):
+        checkpoints.save(model, Position(step=2), is_best=True)
+    assert names(tmp_path) == ["step-00000001.npz"]
+
+
+def test_the_newest_few_and_the_best_are_kept(tmp_path):
+    checkpoints, model = Checkpoints(tmp_path, keep=2), model_of()
+    for number in (1, 2, 3, 4):
+        model.get_layer("logits").bias.assign([number, 0])
+        checkpoints.save(model, Position(step=number), is_best=number == 2)
+    assert names(tmp_path) == [
+        "best.npz",
+        "step-00000003.npz",
+        "step-00000004.npz",
+    ]
+    for which, bias in (("best", 2), ("newest", 4), (str(checkpoints.paths()[0]), 3)):
+        checkpoints.load_weights(model, which)
+        assert model.get_layer("logits").bias.numpy()[0] == bias
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(
+    damage, tmp_path, capsys
+):
+    checkpoints, model = Checkpoints(tmp_path), model_of()
+    checkpoints.save(model, Position(step=1))
+    path = checkpoints.save(model, Position(step=2))
+    contents = bytearray(path.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    path.write_bytes({"truncated": contents[:1000], "flipped": contents, "empty": b""}[damage])
+    position, _ = checkpoints.restore_newest(model)
+    assert position.step == 1
+    assert f"{path} is damaged" in capsys.readouterr().err
+    with pytest.raises(UserError, match="step-00000002.npz is damaged"):
+        checkpoints.load_weights(model, "newest")
+
+
+def test_a_failed_write_leaves_the_older_checkpoint_and_no_remains(tmp_path, monkeypatch):
+    checkpoints, model = Checkpoints(tmp_path), model_of()
+    checkpoints.save(model, Position(step=1))
+
+    def full_disk(path, **arrays):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(UserError, match="No space left on device; .*00000001.npz is whole"):
+        checkpoints.save(model, Position(step=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.npz"]
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_what_differs(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(model_of(classes=2), Position(step=1))
+    with pytest.raises(UserError, match=r"another model .*logits/kernel has shape \(1, 1, 4, 2\)"):
+        checkpoints.load_weights(model_of(classes=3))
+    with pytest.raises(UserError, match=r"other/.* is missing; .*and \d+ more"):
+        checkpoints.restore_newest(model_of(name="other"))
+
+
+def test_a_folder_without_checkpoints_gives_a_fresh_position_or_a_message(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "none")
+    assert checkpoints.restore_newest(model_of()) == (Position(), {})
+    with pytest.raises(UserError, match="no checkpoint in"):
+        checkpoints.load_weights(model_of())
+    with pytest.raises(UserError, match="no checkpoint at lost.npz"):
+        checkpoints.load_weights(model_of(), "lost.npz")
+
+
+def module_of(layer_class, rates):
+    images = keras.Input((9, 9, 3))
+    model = keras.Model(images, layer_class(4, dilation_rates=rates, name="context")(images))
+    model.compile(keras.optimizers.SGD(0.1, name="sgd"), "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+@pytest.mark.parametrize("layer_class", [ASPP, KSAC])
+def test_other_rates_take_a_checkpoint_whole_another_number_is_refused(layer_class, tmp_path):
+    checkpoints, trained = Checkpoints(tmp_path), module_of(layer_class, (1, 2))
+    checkpoints.save(trained, Position(step=1))
+    other = module_of(layer_class, (2, 4))
+    checkpoints.load_weights(other, "newest")
+    for one, same in zip(trained.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+    for rates in ((1,), (1, 2, 4)):
+        with pytest.raises(UserError, match="another model.*another number of rates does not"):
+            checkpoints.load_weights(module_of(layer_class, rates), "newest")

@@ -1,0 +1,148 @@
+"""Two replicas train to the weights of one device: on TensorFlow, on JAX, in two JAX processes.
+
+Each training is a process of its own, with two logical CPUs.
+"""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+needs_jax = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install 'kseg[jax]'"
+)
+
+SCRIPT = """
+import sys
+import keras
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+from kseg.data.datasets import LabelSet
+from kseg.inference.evaluator import Evaluator
+from kseg.layers import BatchNorm
+from kseg.runs.distribution import make_devices
+from kseg.recipe.losses import pixel_weights
+from kseg.runs.machines import join
+from kseg.recipe.compilation import compile_model
+
+STEPS, BATCH = 20, 8
+output, name, coordinator, number, index = sys.argv[1:]
+machines = join(coordinator, int(number), int(index))
+
+
+def network():
+    keras.utils.set_random_seed(1)
+    x = images = keras.Input((9, 9, 3))
+    for number in range(2):
+        x = keras.layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
+        # Smooth: at the kink of a ReLU rounding would decide, and the weights part for good.
+        x = keras.layers.Activation("softplus")(BatchNorm(name=f"norm_{number}")(x))
+    return keras.Model(images, keras.layers.Conv2D(4, 1, name="logits")(x))
+
+
+devices = make_devices(name, BATCH, processes=machines.processes)
+with devices.building():
+    model = network()
+    compile_model(
+        model, total_steps=STEPS, steps_per_epoch=STEPS, learning_rate=0.05, momentum=0.9,
+        nesterov=True, weight_decay=1e-4, batch_norm_momentum=0.9, ignore_label=255,
+        clip_norm=0.2, replicas=devices.replicas,
+    )
+rng = np.random.default_rng(0)
+images = rng.normal(size=(STEPS * BATCH, 9, 9, 3)).astype("float32")
+labels = rng.integers(0, 4, (STEPS * BATCH, 9, 9)).astype("uint8")
+# The second half of each batch, one replica's, has few labelled pixels.
+second = np.arange(STEPS * BATCH) % BATCH >= BATCH // 2
+labels[second[:, None, None] & (rng.random(labels.shape) < 0.9)] = 255
+batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH)
+if keras.config.backend() == "tensorflow":
+    batches = batches.map(lambda x, y: (x, y, pixel_weights(y, 255)))
+share = BATCH // machines.processes
+own = slice(share * machines.index, share * (machines.index + 1))
+batches = batches.map(lambda *parts: tuple(part[own] for part in parts))
+with devices.fitting():
+    history = model.fit(batches, verbose=0, shuffle=False)
+weights = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
+loss = history.history["loss"][0]
+norm = keras.ops.convert_to_numpy(model.optimizer.gradient_norm)
+# All processes have seen the whole of each batch, and can add up.
+assert machines.add_up(np.array([2**40 + machines.index])) == [
+    2**40 * machines.processes + sum(range(machines.processes))
+]
+if keras.config.backend() == "tensorflow":
+    # Measured as `kseg.train` does, after `fit`: every image once, whatever the replicas.
+    evaluator = Evaluator(model, LabelSet(("a", "b", "c", "d"), ((0, 0, 0),) * 4))
+    whole = tf.data.Dataset.from_tensor_slices((np.uint8(images * 30 + 128), labels)).batch(3)
+    figures = evaluator(whole, shows_progress=False)
+    np.testing.assert_array_equal(figures.support, np.bincount(labels[labels < 4], minlength=4))
+np.savez(output, *weights, loss=loss, norm=norm, replicas=devices.replicas)
+"""
+
+
+def start(output, backend, name, *, address="", processes=1, index=-1):
+    arguments = [output, name, address, processes, index]
+    settings = {"KERAS_BACKEND": backend}
+    if processes == 1:
+        settings["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        cwd=REPOSITORY, env=os.environ | settings, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def result(process, output):
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
+    return np.load(output)
+
+
+def free_address():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def assert_same(one, two, replicas):
+    """With other numbers of ignored pixels in each replica, and batch norms, over 20 steps."""
+    assert (one["replicas"], two["replicas"]) == (1, replicas)
+    assert set(one.files) == set(two.files)
+    assert one["norm"] > 0.2, "the gradient must be clipped at least once"
+    for name in set(one.files) - {"replicas"}:
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "backend", ["tensorflow", pytest.param("jax", marks=[needs_jax, pytest.mark.slow])]
+)
+def test_two_replicas_train_to_the_weights_of_one_device(backend, tmp_path):
+    found = []
+    for name in ("default", "mirrored"):
+        output = tmp_path / f"{name}.npz"
+        found.append(result(start(output, backend, name), output))
+    assert_same(*found, replicas=2)
+
+
+@needs_jax
+@pytest.mark.slow
+def test_two_processes_train_to_the_weights_of_one(tmp_path):
+    output = tmp_path / "one.npz"
+    one = result(start(output, "jax", "default"), output)
+    address = free_address()
+    outputs = [tmp_path / f"{index}.npz" for index in range(2)]
+    both = [
+        start(path, "jax", "default", address=address, processes=2, index=index)
+        for index, path in enumerate(outputs)
+    ]
+    for two in [result(*pair) for pair in zip(both, outputs, strict=True)]:
+        assert_same(one, two, replicas=2)

@@ -1,0 +1,200 @@
+"""The programs on JAX: on one device, and in two processes on loopback."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kseg.evaluate import evaluate
+from kseg.runs.folder import RunFolder
+from tests.runs.distribution_test import free_address, needs_jax
+from tests.tfrecords_tools import folders
+from tfrecords_tools import build_voc
+
+pytestmark = needs_jax
+REPOSITORY = Path(__file__).resolve().parents[2]
+STEPS, EPOCHS = 3, 2
+FLAGS = {
+    "crop_size": 33, "batch_size": 2, "decoder": "false", "dilation_rates": 1,
+    "learning_rate": 0.01, "log_every": 1, "save_every": 2, "seed": 3,
+}  # fmt: skip
+
+SCRIPT = """
+import os
+import signal
+import sys
+import numpy as np
+from kseg.errors import UserError
+from kseg.evaluate import evaluate
+from kseg.inference.config import Protocol
+from kseg.runs.experiment import Experiment
+from kseg.runs.folder import RunFolder
+from kseg.train import train
+from kseg.train.callbacks import StepLog
+
+experiment = Experiment.from_flagfile(sys.argv[1])
+interrupted = experiment.replace(model_dir=sys.argv[2])
+former = StepLog.after_step
+
+
+def press_ctrl_c(self, step, logs):
+    former(self, step, logs)
+    if step == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+assert train(experiment) == 0
+StepLog.after_step = press_ctrl_c
+assert train(interrupted) == 130
+StepLog.after_step = former
+assert train(interrupted) == 0
+
+run = RunFolder(experiment.model_dir)
+newest = [evaluate(run, run.experiment.data_dir, "val", checkpoint="newest", protocol=protocol,
+                   boundary_width=2).matrix
+          for protocol in (Protocol(), Protocol(scales=(1.0, 2.0), flip=True))]
+np.savez(sys.argv[3], *newest)
+try:
+    train(experiment.replace(freeze_batch_norm_epoch=1, model_dir=sys.argv[2] + "_frozen"))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    root = tmp_path_factory.mktemp("jax")
+    names = {"train": [f"image_{k}" for k in range(2 * STEPS)], "val": ["a", "b", "c"]}
+    folders.voc(root / "raw", names)
+    build_voc.build(root / "raw", root / "records")
+    return root / "records"
+
+
+def environment(records):
+    """To compiled programs applies what does to the Makefile's: they are to come soon, not fast."""
+    return os.environ | {
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        # A run that goes on need not compile again.
+        "JAX_COMPILATION_CACHE_DIR": str(records.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def flags_of(records, folder, **changes):
+    values = FLAGS | {"data_dir": records, "model_dir": folder} | changes
+    return [f"--{name}={value}" for name, value in values.items()]
+
+
+def rows(run):
+    with open(run.metrics_file, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_run_on_jax_that_is_stopped_ends_as_if_it_had_not_been(records, tmp_path):
+    """Stopped in the middle of an epoch; measured on JAX and, by the same checkpoint, elsewhere."""
+    (tmp_path / "experiment.flags").write_text(
+        "\n".join(flags_of(records, tmp_path / "undisturbed", epochs=EPOCHS))
+    )
+    arguments = [tmp_path / name for name in ("experiment.flags", "stopped", "matrices.npz")]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        cwd=REPOSITORY, env=environment(records), capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "stopped at step 2, saved" in done.stdout and "resumed at step 2," in done.stdout
+    assert "`--freeze_batch_norm_epoch` must be 0 or -1 on JAX" in done.stdout
+    undisturbed, stopped = (RunFolder(tmp_path / name) for name in ("undisturbed", "stopped"))
+    one, other = (np.load(run.checkpoints.paths()[-1]) for run in (undisturbed, stopped))
+    assert one.files == other.files
+    for key in set(one.files) - {"position"}:
+        np.testing.assert_allclose(other[key], one[key], rtol=1e-4, atol=1e-5, err_msg=key)
+    for row, expected in zip(rows(stopped), rows(undisturbed), strict=True):
+        assert row["step"] == expected["step"]
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-4)
+
+    whole, looks = np.load(tmp_path / "matrices.npz").values()
+    assert whole.sum() == looks.sum() > 0
+    elsewhere = evaluate(undisturbed, records, "val", checkpoint="newest").matrix
+    assert np.abs(whole - elsewhere).sum() <= 0.02 * whole.sum()
+
+
+def start(records, folder, address, index, **changes):
+    machines = {"coordinator": address, "num_processes": 2, "process_id": index}
+    with open(log_of(folder, index), "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "kseg.train", *flags_of(records, folder, **machines, **changes)],
+            cwd=REPOSITORY, env=environment(records), stdout=log, stderr=log,
+        )  # fmt: skip
+
+
+def log_of(folder, index):
+    return folder.with_name(f"{folder.name}_{index}.log")
+
+
+def train_until(condition, records, folder, **changes):
+    """Starts two processes; returns them when the condition holds."""
+    address = free_address()
+    both = [start(records, folder, address, index, **changes) for index in range(2)]
+    while not condition():
+        for index, process in enumerate(both):
+            assert process.poll() is None, log_of(folder, index).read_text()[-3000:]
+        time.sleep(0.1)
+    return both
+
+
+def finish(both, folder, status=0, timeout=600):
+    for index, process in enumerate(both):
+        printed = log_of(folder, index)
+        assert process.wait(timeout=timeout) == status, printed.read_text()[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [1, 0], ids=["worker", "coordinator"])
+def test_a_process_that_dies_ends_the_other_and_a_restart_goes_on(victim, records, tmp_path):
+    folder, epochs = tmp_path / "run", {"epochs": 60}
+    run = RunFolder(folder)
+    both = train_until(run.metrics_file.is_file, records, folder, **epochs)
+    both[victim].kill()
+    left = both[1 - victim]
+    assert left.wait(timeout=60) == 1
+    printed = log_of(folder, 1 - victim).read_text()
+    assert len([line for line in printed.splitlines() if line.startswith("error: ")]) == 1
+    assert "error: another process of this training has died or cannot be reached" in printed
+    assert "Traceback" not in printed and "distributed service" not in printed
+
+    before = run.newest_step()
+    assert 0 < before < 60 * STEPS
+    both = train_until(lambda: run.newest_step() > before, records, folder, **epochs)
+    # A signal to one of them stops both after the same step.
+    both[victim].send_signal(signal.SIGTERM)
+    finish(both, folder, status=128 + signal.SIGTERM)
+    assert "resumed at step" in log_of(folder, 0).read_text()
+    position = json.loads(str(np.load(run.checkpoints.paths()[-1])["position"]))
+    assert position["step"] == run.newest_step() > before
+    assert [int(row["step"]) for row in rows(run)] == [
+        STEPS * (number + 1) for number in range(position["epoch"])
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_measure_all_images_and_one_writes(records, tmp_path):
+    folder = tmp_path / "run"
+    run = RunFolder(folder)
+    both = train_until(run.metrics_file.is_file, records, folder, epochs=1)
+    finish(both, folder)
+    printed = [log_of(folder, index).read_text() for index in range(2)]
+    for text in ("2 replicas in 2 processes", "epoch 1: val mIoU", "trained: "):
+        assert text in printed[0] and text not in printed[1]
+    assert len(json.loads(run.environment_file.read_text())) == 1
+    assert len(list(run.logs.iterdir())) == 1
+    figures = evaluate(run, records, "val")
+    assert float(rows(run)[0]["val_miou"]) == pytest.approx(figures.miou, abs=0.01)

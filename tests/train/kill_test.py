@@ -1,0 +1,202 @@
+"""A run that is killed at any moment ends, started again, as one that was never killed.
+
+Each run is a process: `python -m kseg.train` on a few small pictures, deterministic, saving every
+two steps, so that a kill falls into the middle of epochs, between them and into writing.
+"""
+
+import csv
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kseg.runs.checkpoints import Checkpoints
+from tests.tfrecords_tools import folders
+from tfrecords_tools import build_voc
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STEPS, EPOCHS = 5, 3
+FLAGS = {
+    "crop_size": 33, "batch_size": 2, "epochs": EPOCHS, "decoder": "false", "dilation_rates": 1,
+    "learning_rate": 0.01, "log_every": 1, "save_every": 2, "keep_checkpoints": 3, "seed": 3,
+    "deterministic": "true",
+}  # fmt: skip
+# Columns and points that are about time.
+SPEED = "images_per_second"
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    root = tmp_path_factory.mktemp("kill")
+    names = {"train": [f"image_{k}" for k in range(2 * STEPS)], "val": ["a", "b"]}
+    folders.voc(root / "raw", names)
+    build_voc.build(root / "raw", root / "records")
+    return root / "records"
+
+
+def start(records, folder, **options):
+    values = FLAGS | {"data_dir": records, "model_dir": folder}
+    flags = [f"--{name}={value}" for name, value in values.items()]
+    with open(folder.with_suffix(".log"), "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "kseg.train", *flags],
+            cwd=REPOSITORY, stdout=log, stderr=log, **options,
+        )  # fmt: skip
+
+
+def finish(process, folder):
+    status = process.wait(timeout=300)
+    assert status == 0, folder.with_suffix(".log").read_text()[-3000:]
+
+
+def wait_for(condition, process):
+    """False if the process ended before."""
+    while not condition():
+        if process.poll() is not None:
+            return condition()
+        time.sleep(0.001)
+    return True
+
+
+def result(folder):
+    """Weights and all else of the last checkpoint, the CSV and the events, without times."""
+    with np.load(Checkpoints(folder / "checkpoints").paths()[-1]) as file:
+        arrays = {key: file[key] for key in file.files}
+    with np.load(folder / "checkpoints" / "best.npz") as file:
+        best = {key: file[key] for key in file.files}
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = [{**row, SPEED: None} for row in csv.DictReader(file)]
+    events = []
+    for path in (folder / "logs").glob("events.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tag != SPEED:
+                    events.append((event.step, value.tag, value.tensor.SerializeToString()))
+    return arrays, best, rows, sorted(events)
+
+
+def assert_same(folder, undisturbed):
+    for one, other in zip(result(folder)[:2], undisturbed[:2], strict=True):
+        assert set(one) == set(other)
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+    assert result(folder)[2:] == undisturbed[2:]
+    assert not list((folder / "checkpoints").glob(".partial-*"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(records, tmp_path_factory):
+    """What a run that nothing disturbed leaves, and how long it trained."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    process = start(records, folder)
+    wait_for(lambda: checkpoints_of(folder), process)
+    begun = time.monotonic()
+    finish(process, folder)
+    found = result(folder)
+    assert len(found[2]) == EPOCHS
+    # Points of every step, and nothing twice.
+    steps = [step for step, tag, _ in found[3] if tag == "loss"]
+    assert steps == list(range(1, STEPS * EPOCHS + 1))
+    return found, time.monotonic() - begun
+
+
+def checkpoints_of(folder):
+    return Checkpoints(folder / "checkpoints").paths()
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(records, undisturbed, tmp_path):
+    """Killed in the middle of an epoch, and the newest checkpoint damaged besides."""
+    folder = tmp_path / "run"
+    process = start(records, folder)
+    assert wait_for(lambda: newest(folder) > STEPS, process)
+    process.kill()
+    process.wait()
+    damaged = checkpoints_of(folder)[-1]
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    finish(start(records, folder), folder)
+    printed = folder.with_suffix(".log").read_text()
+    assert f"{damaged} is damaged" in printed and "resumed at step" in printed
+    assert_same(folder, undisturbed[0])
+
+
+def newest(folder):
+    paths = checkpoints_of(folder)
+    return int(paths[-1].stem.removeprefix("step-")) if paths else 0
+
+
+def is_writing(folder, after):
+    """Whether a checkpoint later than step `after` exists and the next one is being written."""
+    writing = list((folder / "checkpoints").glob(".partial-*"))
+    return newest(folder) > after and bool(writing)
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_writes_checkpoints_ends_as_if_it_had_not_been(
+    records, undisturbed, tmp_path
+):
+    folder = tmp_path / "run"
+    for after in (0, STEPS):
+        process = start(records, folder)
+        assert wait_for(lambda: is_writing(folder, after), process)  # noqa: B023
+        process.kill()
+        process.wait()
+        assert list((folder / "checkpoints").glob(".partial-*"))
+    finish(start(records, folder), folder)
+    assert_same(folder, undisturbed[0])
+
+
+@pytest.mark.slow
+def test_a_run_killed_six_times_at_random_moments_ends_as_if_it_had_not_been(
+    records, undisturbed, tmp_path
+):
+    """Three kills a while after the folder is there, three after a first checkpoint."""
+    folder, moments = tmp_path / "run", random.Random(7)
+    epoch = undisturbed[1] / EPOCHS
+    for _ in range(3):
+        for is_begun in (lambda: folder.is_dir(), lambda: newest(folder) > saved):  # noqa: B023
+            process, saved = start(records, folder), newest(folder)
+            assert wait_for(is_begun, process)
+            time.sleep(moments.uniform(0, epoch / 4))
+            assert process.poll() is None, "it ended before it was killed"
+            process.kill()
+            process.wait()
+    finish(start(records, folder), folder)
+    assert folder.with_suffix(".log").read_text().count("resumed at step") >= 3
+    assert_same(folder, undisturbed[0])
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_run_with_a_message_and_whole_checkpoints(
+    records, undisturbed, tmp_path
+):
+    """No file may grow beyond a limit, which the second checkpoint of this run would."""
+    folder = tmp_path / "run"
+    process = start(records, folder)
+    wait_for(lambda: checkpoints_of(folder), process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=300) == 128 + signal.SIGTERM
+    assert "the same command goes on from there" in folder.with_suffix(".log").read_text()
+    before = folders.contents(folder / "checkpoints")
+    limit = checkpoints_of(folder)[-1].stat().st_size // 2
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = start(records, folder, preexec_fn=limited)
+    assert process.wait(timeout=300) == 1
+    printed = folder.with_suffix(".log").read_text()
+    assert "error: cannot write checkpoint" in printed and "File too large" in printed
+    assert f"{checkpoints_of(folder)[-1]} is whole" in printed
+    assert "Traceback" not in printed
+    assert folders.contents(folder / "checkpoints") == before
+    finish(start(records, folder), folder)
+    assert_same(folder, undisturbed[0])
+    assert os.listdir(folder / "logs")
