@@ -36,8 +36,8 @@ KERAS_ROOMS = {
 LAZY_TENSORFLOW = {"kseg/layers/resize.py", "kseg/layers/batch_norm.py"}
 DATA_MAY_ENTER = {"kseg.data", "kseg.errors", "kseg.files"}
 TOOLS_MAY_ENTER = {
-    "tfrecords_tools", "kseg.data", "kseg.errors", "kseg.files", "kseg.visualization.pictures",
-    "kseg.cli",
+    "tfrecords_tools", "kseg.data", "kseg.errors", "kseg.files", "kseg.visualization.image_files",
+    "kseg.visualization.label_maps", "kseg.visualization.sheets", "kseg.cli",
 }  # fmt: skip
 
 

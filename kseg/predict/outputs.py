@@ -12,7 +12,7 @@ from kseg.data.datasets import LabelSet
 from kseg.inference.predictor import Look, arg_max
 from kseg.inference.tiles import Tiling, blended
 from kseg.predict import geo
-from kseg.visualization import pictures
+from kseg.visualization import label_maps
 
 
 def draw(
@@ -48,7 +48,7 @@ def draw(
         else:
             scores = look.scores(image)
             labels, found = arg_max(scores), look.probabilities(scores).astype(np.float16)
-        return labels, pictures.overlay(image, labels, label_set.colours, alpha), found
+        return labels, label_maps.overlay(image, labels, label_set.colours, alpha), found
     labels, mixed = np.empty(size, np.uint8), np.empty_like(image)
     found = np.empty((*size, look.channels), np.float16) if probabilities else None
     _draw_tiles(look, image, label_set, tiling, alpha, (labels, mixed, found))
@@ -128,7 +128,7 @@ def _draw_tiles(look, image, label_set, tiling, alpha, canvases, is_nodata=None)
         nothing = np.False_ if is_nodata is None else is_nodata(place)
         classes = np.where(nothing, np.uint8(label_set.ignore_label), arg_max(scores))
         labels[place] = classes
-        mixed[place] = pictures.overlay(
+        mixed[place] = label_maps.overlay(
             image[place], classes, label_set.colours, alpha, label_set.ignore_label
         )
         if probabilities is not None:

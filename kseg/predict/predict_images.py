@@ -20,7 +20,7 @@ from kseg.inference.config import Protocol
 from kseg.inference.predictor import Look
 from kseg.inference.tiles import Tiling
 from kseg.predict.outputs import draw, draw_tiff, save_probabilities
-from kseg.visualization import pictures
+from kseg.visualization import image_files, label_maps, sheets
 
 CELL_SIZE = 240
 # Segmentation, trained on other data than VOC's own as well; comp5 is for VOC's alone.
@@ -90,16 +90,16 @@ def predict(
         labels, mixed, found = draw(look, image, label_set, tiling=tiling, **options)
         if submission is not None:
             file = Path(submission) / SUBMISSION / f"{Path(name).name}.png"
-            pictures.save_palette_png(file, labels, VOC.colours)
+            image_files.save_palette_png(file, labels, VOC.colours)
         if output_dir is None:
             return
-        pictures.save_palette_png(file_of("labels", name), labels, label_set.colours)
-        pictures.save_picture(file_of("overlays", name), mixed)
+        image_files.save_palette_png(file_of("labels", name), labels, label_set.colours)
+        image_files.save_picture(file_of("overlays", name), mixed)
         if found is not None:
             save_probabilities(file_of("probabilities", name, ".npz"), found)
         if len(rows) < sheet_rows:
-            prediction = pictures.colourise(labels, label_set.colours)
-            rows.append([pictures.fitted(one, CELL_SIZE) for one in (image, mixed, prediction)])
+            prediction = label_maps.colourise(labels, label_set.colours)
+            rows.append([sheets.fitted(one, CELL_SIZE) for one in (image, mixed, prediction)])
 
     for name, path in tqdm(images.items(), desc="predict", unit="image"):
         try:
@@ -108,8 +108,8 @@ def predict(
             failures.append(f"{path}: {error}")
             tqdm.write(f"skipped {failures[-1]}")
     if output_dir is not None and len(failures) < len(images):
-        legend = pictures.legend(label_set.names, label_set.colours)
-        pictures.save_picture(Path(output_dir) / "legend.png", legend)
+        legend = sheets.legend(label_set.names, label_set.colours)
+        image_files.save_picture(Path(output_dir) / "legend.png", legend)
     if rows:
         save_sheet(
             Path(output_dir) / "contact_sheet.png", rows, label_set, ("overlay", "prediction")
@@ -140,11 +140,11 @@ def save_sheet(
     titles: Sequence[str],
 ) -> None:
     """Writes a contact sheet: the images in its first column, then one column per title."""
-    sheet = pictures.contact_sheet(
+    sheet = sheets.contact_sheet(
         rows,
         ("image", *titles),
         names=label_set.names,
         colours=label_set.colours,
         cell_size=CELL_SIZE,
     )
-    pictures.save_picture(path, sheet)
+    image_files.save_picture(path, sheet)

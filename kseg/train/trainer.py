@@ -42,7 +42,7 @@ from kseg.train.callbacks import (
 )
 from kseg.train.run_log import RunLog
 from kseg.train.run_page import charts, hyperparameters
-from kseg.visualization import pictures
+from kseg.visualization import label_maps, sheets
 
 PICTURES = 4  # validation images drawn after each epoch
 STOPPED = 128  # added to the signal's number in the exit status, as shells do
@@ -244,11 +244,11 @@ class _Validation:
             rows.append(
                 (
                     images[0],
-                    pictures.colourise(labels[0], colours),
-                    pictures.colourise(predicted, colours),
+                    label_maps.colourise(labels[0], colours),
+                    label_maps.colourise(predicted, colours),
                 )
             )
-        return np.asarray(pictures.contact_sheet(rows, ("image", "label", "prediction")))
+        return np.asarray(sheets.contact_sheet(rows, ("image", "label", "prediction")))
 
 
 def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | None:
