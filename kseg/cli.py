@@ -8,6 +8,8 @@ from absl import app, flags, logging
 
 from kseg.errors import UserError
 
+_ALIASES: dict[str, str] = {}  # Former name of a flag -> its present name.
+
 
 def run(main: Callable, define_flags: Callable[[], None], *, takes_arguments: bool = False) -> None:
     """Runs a program: defines and parses its flags, calls `main`, leaves with its status.
@@ -23,6 +25,9 @@ def run(main: Callable, define_flags: Callable[[], None], *, takes_arguments: bo
     _list_in_help()
 
     def parsed_main(arguments: list[str]) -> int | None:
+        for old, new in _ALIASES.items():
+            if old in flags.FLAGS and flags.FLAGS[old].present:
+                print(f"note: `--{old}` is now called `--{new}`", file=sys.stderr)
         if not flags.FLAGS["verbosity"].present:
             # TensorFlow tells of every step of an export, by thousands of words.
             logging.set_verbosity(logging.WARNING)
@@ -48,6 +53,12 @@ def _list_in_help() -> None:
         if module.split(".")[0] in ("kseg", "tfrecords_tools"):
             for flag in found:
                 flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+
+
+def define_alias(old: str, new: str) -> None:
+    """Defines the former name of a flag, for flagfiles and scripts that still use it."""
+    flags.DEFINE_alias(old, new)
+    _ALIASES[old] = new
 
 
 def require(values: flags.FlagValues, *names: str) -> None:

@@ -80,7 +80,7 @@ class ReceptiveField:
         return contact_sheet([columns], titles, cell_size=CELL_SIZE)
 
     def _marked(self, picture: np.ndarray, side: int | None) -> np.ndarray:
-        """Returns a cell with a cross at the pixel and, if `side` is given, the square around it."""
+        """Draws a cell with a cross at the pixel and, if `side` is given, the square around it."""
         cell = Image.fromarray(fitted(picture, CELL_SIZE))
         pen = ImageDraw.Draw(cell)
         scale = max(cell.size) / max(picture.shape[:2])

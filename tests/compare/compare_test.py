@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import re
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -133,23 +135,24 @@ def test_text_markdown_and_csv_show_the_same_table(make_run):
     assert row == rows[0]
 
 
-def test_a_column_without_any_value_is_left_out(make_run, tmp_path):
-    runs = [make_run("one", context="aspp"), make_run("two")]
+def test_a_column_without_any_value_is_left_out(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_cost", lambda run, known: (0, 0))
     columns = ["run", "context", "backbone", "parameters", "multiply-adds"]
-    rows = tables.table(runs)
+
+    def read_table():
+        folders = [RunFolder(tmp_path / name) for name in ("first", "second")]
+        return tables.table([run_scores.read_run(folder) for folder in folders])
+
+    make_run("first", context="aspp")
+    make_run("second")
+    rows = read_table()
     assert [list(row) for row in rows] == [[*columns, "best val mIoU", "minutes"]] * 2
     for text in (tables.to_text(rows), tables.to_markdown(rows), tables.to_csv(rows)):
         assert "protocol" not in text and "n/a" not in text
-    (tmp_path / "one" / "metrics.csv").unlink()
-    rows = tables.table(
-        [run_scores.read_run(RunFolder(tmp_path / name)) for name in ("one", "two")]
-    )
-    assert [row["minutes"] for row in rows] == ["n/a", "1.5"]
-    (tmp_path / "two" / "metrics.csv").unlink()
-    rows = tables.table(
-        [run_scores.read_run(RunFolder(tmp_path / name)) for name in ("one", "two")]
-    )
-    assert [list(row) for row in rows] == [columns] * 2
+    (tmp_path / "first" / "metrics.csv").unlink()
+    assert [row["minutes"] for row in read_table()] == ["n/a", "1.5"]
+    (tmp_path / "second" / "metrics.csv").unlink()
+    assert [list(row) for row in read_table()] == [columns] * 2
 
 
 def test_a_run_without_validation_has_no_curve(make_run, tmp_path):
@@ -165,9 +168,7 @@ def flags(**given):
     return SimpleNamespace(**{name: "" for name in names} | {"table": [], "pixel": []} | given)
 
 
-def test_arguments_that_are_not_runs_are_named_and_left_out(
-    make_run, tmp_path, monkeypatch, capsys
-):
+def test_arguments_that_are_not_runs_are_left_out(make_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tables, "_cost", lambda run, known: (0, 0))
     make_run("one", 0.5)
     (tmp_path / "empty").mkdir()
@@ -264,3 +265,11 @@ def test_invalid_flags_are_named_before_anything_is_drawn(make_run, tmp_path, ca
     with pytest.raises(UserError, match=named):
         program.main(flags(**given), [str(tmp_path / "one")])
     assert capsys.readouterr().out == ""
+
+
+def test_output_still_works_as_the_former_name_of_table(tmp_path):
+    call = [sys.executable, "-m", "kseg.compare", "--output=table.txt", str(tmp_path)]
+    result = subprocess.run(call, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert re.search("note: .*--output.*--table", result.stderr)
+    assert re.search(r"error: .*--table.*table\.txt", result.stderr)
