@@ -24,7 +24,7 @@ _SYSTEM_FONTS = (
     "msyh.ttc",
     "malgun.ttf",
 )
-_NO_CHARACTER = "\uffff"  # Every font draws its glyph for missing characters for it.
+_NO_CHARACTER = "\uffff"  # Fonts draw it as the glyph that stands for missing characters.
 _note_printed = False
 
 _CYRILLIC = dict(
@@ -164,8 +164,8 @@ def _print_note(text: str) -> None:
         print(
             f'note: no installed font has all letters of "{text}". Pictures show such text in '
             f'ASCII, here as "{romanised(text)}". The extra "figures" brings a font with Latin, '
-            "Greek and Cyrillic letters; Chinese, Japanese and Korean need a font of the system, "
-            "such as Noto Sans CJK.",
+            "Greek and Cyrillic letters; other scripts need a font of the system, such as Noto "
+            "Sans CJK.",
             file=sys.stderr,
         )
         _note_printed = True
