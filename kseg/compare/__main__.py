@@ -23,7 +23,6 @@ from kseg.compare.table import table, to_csv, to_markdown, to_text
 from kseg.data.images import find_images, read_image
 from kseg.errors import UserError
 from kseg.inference.backend import require_tensorflow
-from kseg.inference.scorer import classifier
 from kseg.runs.folder import RunFolder
 from kseg.visualization import curves, run_figures
 from kseg.visualization.features import Features
@@ -83,7 +82,7 @@ def requested_figures(
     figures = []
     if values.images:
         images = find_images(values.images, None)
-        figures.append(PredictionSheet(runs, images, values.labels, _read_image, classifier))
+        figures.append(PredictionSheet(runs, images, values.labels, _read_image))
     if values.features:
         figures.append(Features(_read_image(values.features)))
     if values.receptive_field:

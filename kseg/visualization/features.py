@@ -1,10 +1,10 @@
 """Feature maps of each dilation rate of a context module, as in KSAC Fig. 5."""
 
-import keras
 import numpy as np
 from PIL import Image
 
 from kseg.errors import UserError
+from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 from kseg.visualization.run_figures import heat, run_name
 from kseg.visualization.sheets import contact_sheet, fitted
@@ -40,7 +40,7 @@ class Features:
         self._image = image
         self._rows: list[tuple[str, dict[int, np.ndarray]]] = []
 
-    def add(self, run: RunFolder, model: keras.Model) -> None:
+    def add(self, run: RunFolder, model: Segmenter) -> None:
         """Adds the row of a run, or a note that the run has no dilation rates."""
         maps = {rate: maps[0] for rate, maps in model.rate_maps(self._image[np.newaxis]).items()}
         if not maps:

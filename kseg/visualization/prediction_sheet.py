@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 from PIL import Image
 
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
+from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 from kseg.visualization.label_maps import colourise
 from kseg.visualization.run_figures import run_name
@@ -33,9 +33,6 @@ class PredictionSheet:
             If None or empty, there is no column of labels.
         read_image: Function that reads a file and returns a uint8 array (height, width, 3), RGB. It
             is called again for each run, so that the images need not all be in memory.
-        classifier: Function that takes a network and returns a function from uint8 images `[batch,
-            height, width, 3]` to uint8 class ids `[batch, height, width]`, such as
-            `kseg.inference.scorer.classifier`.
 
     Raises:
         UserError: If the runs have different classes, there are too many images, an image cannot
@@ -55,7 +52,6 @@ class PredictionSheet:
         images: Mapping[str, Path],
         label_dir: str | Path | None,
         read_image: Callable[[Path], np.ndarray],
-        classifier: Callable[[keras.Model], Callable],
     ) -> None:
         self.notes: list[str] = []
         self._label_set = _common_label_set(runs)
@@ -64,7 +60,7 @@ class PredictionSheet:
                 f"`--images` must match at most {MAX_IMAGES} files, one per row of the sheet. "
                 f"Received: {len(images)}"
             )
-        self._images, self._read_image, self._classifier = images, read_image, classifier
+        self._images, self._read_image = images, read_image
         image_cells, label_cells = [], []
         for name, path in images.items():
             image = read_image(path)
@@ -75,13 +71,10 @@ class PredictionSheet:
         self._columns = [("image", image_cells)]
         self._labels = [("label", label_cells)] if label_dir else []
 
-    def add(self, run: RunFolder, model: keras.Model) -> None:
+    def add(self, run: RunFolder, model: Segmenter) -> None:
         """Adds the column of a run."""
-        classify = self._classifier(model)
-        column = []
-        for path in self._images.values():
-            image = self._read_image(path)
-            column.append(self._cell(classify(image[np.newaxis])[0].numpy()))
+        images = map(self._read_image, self._images.values())
+        column = [self._cell(model.predict_classes(image)) for image in images]
         self._columns.append((run_name(run), column))
 
     def picture(self) -> Image.Image:

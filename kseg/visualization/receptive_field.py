@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from kseg.errors import UserError
+from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 from kseg.visualization.run_figures import heat, run_name
 from kseg.visualization.sheets import contact_sheet, fitted
@@ -59,7 +60,7 @@ class ReceptiveField:
         self._pixel = _checked(pixel, height, width) if pixel else (height // 2, width // 2)
         self._columns = [("image", self._marked(image, None))]
 
-    def add(self, run: RunFolder, model: keras.Model) -> None:
+    def add(self, run: RunFolder, model: Segmenter) -> None:
         """Adds the column of a run, and a note with the side of its square."""
         gradient, winner = gradient_map(model, self._image, self._pixel)
         side = square_side(gradient, self._pixel)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import keras
 import numpy as np
 from PIL import Image
 
+from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 from kseg.visualization.image_files import save_picture
 
@@ -21,7 +21,7 @@ class Figure(Protocol):
     name: str  # File name without its suffix.
     notes: list[str]  # Lines to print, complete after the last call of `add`.
 
-    def add(self, run: RunFolder, model: keras.Model) -> None:
+    def add(self, run: RunFolder, model: Segmenter) -> None:
         """Adds a run, of which `model` is the network."""
 
     def picture(self) -> Image.Image:

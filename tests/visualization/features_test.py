@@ -11,7 +11,7 @@ from kseg.errors import UserError
 from kseg.layers import ASPP, KSAC, VortexPooling
 from kseg.models import deeplab_v3_plus
 from kseg.visualization import features
-from kseg.visualization.features import CELL_SIZE, Features, mosaic, rate_maps
+from kseg.visualization.features import CELL_SIZE, Features, mosaic
 from tests import layer_checks
 
 OPTIONS = {"dilation_rates": (1, 3), "image_pooling": False}
@@ -72,16 +72,18 @@ def test_the_module_merges_the_maps_of_its_rates(layer, merged):
 def test_the_maps_of_a_network_are_cropped_to_the_image():
     model = network(dilation_rates=(1, 2))
     whole, cut = noise(49, 65), noise(40, 64)
-    shapes = {rate: rate_map.shape for rate, rate_map in rate_maps(model, whole).items()}
-    assert shapes == {1: (4, 5, 8), 2: (4, 5, 8)}
+    maps = model.rate_maps(whole[np.newaxis])
+    assert {rate: rate_map.shape for rate, rate_map in maps.items()} == {
+        1: (1, 4, 5, 8), 2: (1, 4, 5, 8),
+    }  # fmt: skip
     # Padded to 49 x 65, where the last row and column would show the padding.
-    maps = rate_maps(model, cut)
-    assert {rate_map.shape for rate_map in maps.values()} == {(3, 4, 8)}
+    maps = model.rate_maps(cut[np.newaxis])
+    assert {rate_map.shape for rate_map in maps.values()} == {(1, 3, 4, 8)}
     assert all(rate_map.min() >= 0 and rate_map.max() > 0 for rate_map in maps.values())
 
 
 def test_modules_without_rates_have_no_maps():
-    assert rate_maps(network("gcn"), noise(33, 33)) == {}
+    assert network("gcn").rate_maps(noise(33, 33)[np.newaxis]) == {}
 
 
 def test_a_mosaic_arranges_channels_in_rows_and_scales_each_by_its_maximum():
@@ -102,7 +104,6 @@ def test_rows_are_runs_and_columns_are_rates(monkeypatch):
     """All cells of a run show the same channels, those that are strongest over its rates."""
     ramp = np.ones((3, 3, 26), np.float32) * np.arange(26)
     maps = {"a": {6: ramp, 3: ramp[..., ::-1] / 10}, "b": {6: ramp}, "c": {}}
-    monkeypatch.setattr(features, "rate_maps", lambda model, image: maps[model])
     mosaics = []
     monkeypatch.setattr(
         features, "mosaic",
@@ -110,8 +111,10 @@ def test_rows_are_runs_and_columns_are_rates(monkeypatch):
         or np.full((2, 2, 3), len(mosaics) * 50, np.uint8),
     )  # fmt: skip
     figure = Features(np.full((4, 4, 3), 7, np.uint8))
-    for name in maps:
-        figure.add(SimpleNamespace(path=Path(name)), name)
+    for name, of_run in maps.items():
+        batch = {rate: rate_map[np.newaxis] for rate, rate_map in of_run.items()}
+        model = SimpleNamespace(rate_maps=lambda images, batch=batch: batch)
+        figure.add(SimpleNamespace(path=Path(name)), model)
     np.testing.assert_allclose(mosaics[0], np.arange(25, 0, -1))
     np.testing.assert_allclose(mosaics[1], np.arange(0, 2.5, 0.1), atol=1e-6)
     (note,) = figure.notes

@@ -10,7 +10,7 @@ from PIL import Image
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.images import read_image
 from kseg.errors import UserError
-from kseg.inference.scorer import classifier
+from kseg.models import Segmenter
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.visualization import image_files, sheets
@@ -48,7 +48,7 @@ def threshold_model(channel):
     """A network that predicts `bright` where one colour channel is above 127.5."""
     inputs = keras.Input((None, None, 3))
     logits = keras.layers.Conv2D(2, 1)
-    network = keras.Model(inputs, logits(inputs))
+    network = Segmenter(inputs, logits(inputs))
     kernel = np.zeros((1, 1, 3, 2), np.float32)
     kernel[0, 0, channel, 1] = 1
     logits.set_weights([kernel, np.array([0, -127.5], np.float32)])
@@ -56,7 +56,7 @@ def threshold_model(channel):
 
 
 def make_sheet(runs, images, label_dir=None):
-    return PredictionSheet(runs, images, label_dir, read_image, classifier)
+    return PredictionSheet(runs, images, label_dir, read_image)
 
 
 def cell_pixels(picture):
