@@ -94,9 +94,7 @@ def encode_example(
 
 
 def decode_example(serialized: "tf.Tensor") -> "dict[str, tf.Tensor]":
-    """Decodes an example written by `encode_example` or the official DeepLab tools.
-
-    Works in graph mode.
+    """Decodes an example of `encode_example` or the official DeepLab tools, also in graph mode.
 
     Args:
         serialized: string scalar, a serialised `tf.train.Example`.
@@ -164,14 +162,7 @@ def decode_label(contents: "tf.Tensor") -> "tf.Tensor":
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file of records.
-
-    Attributes:
-        name: File name in the folder of the split.
-        examples: Number of examples.
-        bytes: Size of the file.
-        sha256: Checksum of the file, in hexadecimal.
-    """
+    """A file of records: its name, number of examples, size in bytes and SHA-256 (hexadecimal)."""
 
     name: str
     examples: int
@@ -278,16 +269,10 @@ def read_manifest(data_dir: str | os.PathLike, split: str) -> Manifest:
 def write_manifest(path: str | os.PathLike, manifest: Manifest) -> None:
     """Writes a manifest atomically."""
     fields = dataclasses.asdict(manifest)
+    columns = [fields.pop(name) for name in ("names", "colours", "pixels_per_class")]
     classes = [
         {"id": label, "name": name, "colour": colour, "pixels": pixels}
-        for label, (name, colour, pixels) in enumerate(
-            zip(
-                fields.pop("names"),
-                fields.pop("colours"),
-                fields.pop("pixels_per_class"),
-                strict=True,
-            )
-        )
+        for label, (name, colour, pixels) in enumerate(zip(*columns, strict=True))
     ]
     content = {"split": manifest.split, "num_examples": manifest.num_examples, "classes": classes}
     text = json.dumps({**content, **fields}, indent=1, ensure_ascii=False) + "\n"
