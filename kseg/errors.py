@@ -1,9 +1,10 @@
-"""The one exception that programs print as a line instead of a traceback."""
+"""The exception that programs print as one line instead of a traceback."""
 
 
 class UserError(ValueError):
-    """Bad input that the user can mend: a flag, a file, a data set, a checkpoint.
+    """Invalid input that the user can correct: a flag, a file, a data set or a checkpoint.
 
-    Programs catch it in `kseg.cli.run`, print its message and leave with status 1. The message
-    names what was asked, the rule and what came, and where there is one the command that helps.
+    `kseg.cli.run` catches it, prints its message and exits with status 1. The message names the
+    argument or file, states the rule and the value received, and where possible gives the command
+    that helps.
     """

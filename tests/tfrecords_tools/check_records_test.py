@@ -188,7 +188,7 @@ def test_a_histogram_that_differs_is_found_beside_what_does_not_touch_the_shards
 def test_a_manifest_that_cannot_be_read_is_a_problem(out):
     (out / "val.manifest.json").write_text("{}")
     (problem,) = _problems(out)
-    assert "val.manifest.json is no manifest of records" in problem
+    assert "val.manifest.json" in problem
 
 
 def test_records_of_other_tools_are_judged_by_themselves(tmp_path):
