@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+from kseg._version import __version__ as __version__
 
 # TensorFlow's C++ log drowns the messages of the programs; set the variable yourself to see it.
 # It must be set before TensorFlow is imported, and this file is the first that any program loads.

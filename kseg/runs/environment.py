@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-import kseg
+from kseg._version import __version__
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "jax", "torch")
 
@@ -16,7 +16,7 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "jax", "torch")
 def describe() -> dict:
     """Versions of kseg and of what it stands on; None for what is not installed or not known."""
     return {
-        "kseg": kseg.__version__,
+        "kseg": __version__,
         "git_commit": _commit(),
         "backend": keras.config.backend(),
         "python": platform.python_version(),
@@ -34,7 +34,7 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The commit of the checkout that kseg is run from, with "-dirty" if files are changed."""
-    top = Path(kseg.__file__).parent.parent
+    top = Path(__file__).parents[2]
     if not (top / ".git").exists():  # installed, maybe into a checkout of something else
         return None
     try:

@@ -168,7 +168,7 @@ def test_without_matplotlib_a_figure_is_refused_before_the_table(
 ):
     make_run("one", 0.5)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match='`--figure` needs the extra "figures": pip install "kseg'):
+    with pytest.raises(UserError, match='`--figure` needs the extra "figures"'):
         program.main(flags(figure=str(tmp_path / "curves.png")), [str(tmp_path / "one")])
     assert capsys.readouterr().out == ""
 
