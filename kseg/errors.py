@@ -1,14 +1,14 @@
-"""The one exception that programs print as a line instead of a traceback."""
+"""The exception that programs print as one line instead of a traceback."""
 
 import importlib.metadata
 
 
 class UserError(ValueError):
-    """A mistake that the user can correct: in a flag, a file, a data set or a checkpoint.
+    """Invalid input that the user can correct: a flag, a file, a data set or a checkpoint.
 
-    Programs catch it in `kseg.cli.run`, print its message and exit with status 1. The message names
-    the argument or flag, the rule and the value received, and the command that helps if there is
-    one.
+    `kseg.cli.run` catches it, prints its message and exits with status 1. The message names the
+    argument or file, states the rule and the value received, and where possible gives the command
+    that helps.
     """
 
 
