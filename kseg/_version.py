@@ -1,3 +1,3 @@
-"""The version of kseg. `setup.py` reads this file as text, so it imports nothing."""
+"""The version of kseg."""
 
 __version__ = "0.1.0"
