@@ -13,7 +13,7 @@ from kseg import evaluate
 from kseg.errors import UserError
 from kseg.inference import config, counting
 from kseg.predict import __main__ as predict
-from kseg.runs.experiment import Experiment
+from kseg.runs.experiment_flags import from_flagfile, to_flagfile
 from tests.program_calls import parsed_flags
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def path_of(name):
 def read(path):
     """The experiment of a flagfile, whose includes are relative to the repository's root."""
     with contextlib.chdir(ROOT):
-        return Experiment.from_flagfile(path)
+        return from_flagfile(path)
 
 
 def header(path):
@@ -100,8 +100,8 @@ def architectures():
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
 def test_every_flagfile_is_an_experiment(path, tmp_path):
     resolved = tmp_path / "experiment.flags"
-    resolved.write_text(read(path).to_flagfile())
-    assert Experiment.from_flagfile(resolved) == read(path)
+    resolved.write_text(to_flagfile(read(path)))
+    assert from_flagfile(resolved) == read(path)
     assert path.read_text().startswith("#"), "a flagfile begins with a description"
     assert "/" + "home" not in path.read_text()
 
