@@ -98,7 +98,7 @@ def answers(tmp_path_factory):
 )
 def test_networks_and_modules_answer_as_on_tensorflow(backend, backbone, answers):
     if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed: pip install 'kseg[{backend}]'")
+        pytest.skip(f"{backend} is not installed: pip install -e '.[{backend}]'")
     expected, found = (answers(name, backbone) for name in ("tensorflow", backend))
     assert set(found.files) == set(expected.files)
     for name in found.files:

@@ -3,7 +3,7 @@
     coco/annotations/instances_<split>.json
     coco/<split>/<file name>.jpg                  <split>: train2017, val2017, train2014, ...
 
-    pip install 'kseg[coco]'
+    pip install -e ".[coco]"
     python -m tfrecords_tools.build_coco --raw_dir=coco --output_dir=records \\
         --splits=train2017,val2017
 

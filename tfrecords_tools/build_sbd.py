@@ -9,7 +9,7 @@
     python -m tfrecords_tools.build_sbd --raw_dir=VOC2012 --sbd_dir=benchmark_RELEASE/dataset \\
         --output_dir=records --splits=trainaug,val
 
-Reading .mat files needs SciPy: `pip install kseg[sbd]`. Without --sbd_dir the labels are the PNGs
+Reading .mat files needs SciPy: `pip install -e ".[sbd]"`. Without --sbd_dir the labels are the PNGs
 of `VOC2012/SegmentationClassAug`, SBD's masks as others have converted them.
 
 trainaug is (VOC train + SBD train + SBD val) - VOC val: 10,582 images, on which most published
@@ -31,7 +31,7 @@ from PIL import Image
 from kseg import cli
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import Manifest
-from kseg.errors import UserError
+from kseg.errors import UserError, missing_extra
 from tfrecords_tools import build_voc, decode, inputs, layouts, writer
 from tfrecords_tools.decode import BadInput
 from tfrecords_tools.inputs import Sample
@@ -205,7 +205,7 @@ def _from_pngs(raw_dir: Path, problems: list[str]) -> list[Sample]:
 
 def _from_sbd(raw_dir: Path, sbd_dir: Path, problems: list[str]) -> list[Sample]:
     if importlib.util.find_spec("scipy") is None:
-        raise UserError("`sbd_dir` needs SciPy to read .mat files: pip install kseg[sbd]")
+        raise missing_extra("sbd", "`--sbd_dir`")
     for name in ("cls", "img", "train.txt", "val.txt"):
         if not (sbd_dir / name).exists():
             raise UserError(

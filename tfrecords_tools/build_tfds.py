@@ -1,6 +1,6 @@
 """Converts sets of tensorflow-datasets that carry masks into TFRecords.
 
-    pip install 'kseg[tfds]'
+    pip install -e ".[tfds]"
     python -m tfrecords_tools.build_tfds --dataset=tfds:oxford_iiit_pet --raw_dir=prepared \\
         --output_dir=records --splits=train,test --download
 
@@ -32,7 +32,7 @@ from tqdm import tqdm
 from kseg import cli
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS, PETS, PETS_RAW_IDS, LabelSet
 from kseg.data.records import Manifest
-from kseg.errors import UserError
+from kseg.errors import UserError, missing_extra
 from tfrecords_tools import build_folder, inputs, layouts, options, staging, summary, writer
 from tfrecords_tools.inputs import Sample
 from tfrecords_tools.remap import Remap, read_remapped_mask
@@ -169,9 +169,7 @@ def _builder(name: str, raw_dir: str | Path, download: bool):
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise UserError(
-            f"{PREFIX}{name} needs tensorflow-datasets: pip install 'kseg[tfds]' ({error})"
-        ) from error
+        raise missing_extra("tfds", f"{PREFIX}{name}", error) from error
     try:
         builder = tfds.builder(name, data_dir=str(raw_dir))
         if download:

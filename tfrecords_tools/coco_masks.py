@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from kseg.data.datasets import LabelSet
-from kseg.errors import UserError
+from kseg.errors import missing_extra
 from tfrecords_tools.coco_json import Outline
 
 OVERLAPS = ("ignore", "first")
@@ -35,9 +35,7 @@ def require() -> None:
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f"COCO's masks are drawn by pycocotools: pip install 'kseg[coco]' ({error})"
-        ) from error
+        raise missing_extra("coco", "drawing the masks of COCO", error) from error
 
 
 def draw(outline: Outline, height: int, width: int) -> tuple[bytes, int]:

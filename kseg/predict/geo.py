@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from kseg import files
-from kseg.errors import UserError
+from kseg.errors import UserError, missing_extra
 from kseg.visualization.label_maps import Colour, colour_table
 
 CACHE_BYTES = 64_000_000
@@ -87,7 +87,7 @@ def read(path: str | os.PathLike) -> Iterator[GeoImage]:
     try:
         import rasterio
     except ImportError as error:
-        raise UserError('a TIFF needs the extra "geo": pip install "kseg[geo]"') from error
+        raise missing_extra("geo", "reading a TIFF", error) from error
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         # A TIFF need not be georeferenced.
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
