@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image
 
 from kseg.data.datasets import LabelSet
+from kseg.data.image_files import BadInput
+from kseg.data.masks import check_ids, read_index_mask
 from kseg.errors import UserError
 from kseg.runs.folder import RunFolder
 from kseg.visualization import cells, pictures
-from tfrecords_tools import decode, inputs
 
 CELL_SIZE = 240
 MAX_IMAGES = 50  # A sheet of more has over 13,000 rows of pixels.
@@ -108,9 +109,9 @@ def read_mask(path: Path, label_set: LabelSet, size: tuple[int, int]) -> np.ndar
         UserError: No such file, no mask, another size, or other ids; the message has the path.
     """
     try:
-        labels = inputs.read_mask_of_any_palette(path, label_set)
-        inputs.check_ids(path, labels, label_set)
-    except decode.BadInput as error:
+        labels = read_index_mask(path, label_set, check_palette=False)
+        check_ids(path, labels, label_set)
+    except BadInput as error:
         raise UserError(f"`--labels`: {error}") from error
     if labels.shape != tuple(size):
         raise UserError(
