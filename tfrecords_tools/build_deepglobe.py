@@ -21,8 +21,8 @@ from absl import flags
 
 from kseg import cli
 from kseg.data import masks
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import ROADS, LabelSet
-from kseg.data.image_files import BadInput
 from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import layouts, lists, writer

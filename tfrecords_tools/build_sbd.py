@@ -30,9 +30,9 @@ from absl import flags
 from PIL import Image
 
 from kseg import cli
-from kseg.data import image_files, masks
+from kseg.data import checked_images, masks
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import VOC, LabelSet
-from kseg.data.image_files import BadInput
 from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import layouts, lists, voc_layout, writer
@@ -140,7 +140,7 @@ def read_label(path: Path, label_set: LabelSet) -> np.ndarray:
     """
     if path.suffix != ".mat":
         return masks.read_index_mask(path, label_set)
-    contents = image_files.read_bytes(path, "mask")
+    contents = checked_images.read_bytes(path, "mask")
     if contents[_MAT_HEADER - len(_MAT_MARK) : _MAT_HEADER] != _MAT_MARK:
         raise BadInput(path, "is not a MATLAB 5 file")
     import scipy.io

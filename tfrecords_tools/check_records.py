@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from kseg import cli
 from kseg.data import masks, records
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet, voc_palette
-from kseg.data.image_files import BadInput
 from kseg.data.records import Manifest, Shard
 from kseg.errors import UserError
 from tfrecords_tools import sheet, staging, stored

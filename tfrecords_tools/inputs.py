@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kseg.data import image_files, masks
+from kseg.data import checked_images, masks
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet
-from kseg.data.image_files import BadInput
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -110,9 +110,9 @@ def read_image(path: Path) -> tuple[bytes, str, int, int]:
     Raises:
         BadInput: If the file cannot be the image of a record.
     """
-    image, contents = image_files.load_image(path, "image")
-    image_files.check_opaque(path, image)
-    if image.mode in ("RGB", "L") and not image_files.has_alpha(image):
+    image, contents = checked_images.load_image(path, "image")
+    checked_images.check_opaque(path, image)
+    if image.mode in ("RGB", "L") and not checked_images.has_alpha(image):
         if image.format in ("JPEG", "MPO"):
             return contents, "jpeg", image.height, image.width
         if image.format == "PNG":

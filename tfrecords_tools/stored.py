@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kseg.data import records
-from kseg.data.image_files import open_image, stored_bits
+from kseg.data.checked_images import open_image, stored_bits
 
 # Bytes around each record: its length (8) and two checksums (4 each).
 _FRAME = 16

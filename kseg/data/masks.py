@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kseg.data.checked_images import BadInput, check_opaque, load_image, row_bands, stored_bits
 from kseg.data.datasets import LabelSet
-from kseg.data.image_files import BadInput, check_opaque, load_image, row_bands, stored_bits
 
 Colour = tuple[int, int, int]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kseg.data import image_files, masks
+from kseg.data import checked_images, masks
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import VOC, LabelSet
-from kseg.data.image_files import BadInput
 from kseg.data.masks import Remap
 from tests.tfrecords_tools import folders
 
@@ -137,12 +137,12 @@ def test_colours_are_read_in_bands_of_rows_and_counted_over_all_of_them(tmp_path
     pixels = np.random.default_rng(0).choice(np.uint8([0, 255]), (7, 3, 1)).repeat(3, axis=2)
     path = save(tmp_path / "a.png", pixels)
     for band in (1, 6, 7, 100):
-        monkeypatch.setattr(image_files, "_PIXELS_PER_BAND", band)
+        monkeypatch.setattr(checked_images, "_PIXELS_PER_BAND", band)
         ids = masks.read_index_or_colour_mask(path, ROADS)
         np.testing.assert_array_equal(ids, pixels[..., 0] // 255)
     pixels[:, 1] = np.arange(1, 8)[:, np.newaxis]
     pixels[6, 1] = 1
-    monkeypatch.setattr(image_files, "_PIXELS_PER_BAND", 6)
+    monkeypatch.setattr(checked_images, "_PIXELS_PER_BAND", 6)
     with pytest.raises(BadInput, match=r"b\.png: .* 6 .* 5 5 5 and 1 more"):
         masks.read_index_or_colour_mask(save(tmp_path / "b.png", pixels), ROADS)
     alpha = np.uint8([[255] * 3] * 6 + [[255, 254, 255]])

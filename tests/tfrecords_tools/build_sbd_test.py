@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from kseg.data import records
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import VOC
-from kseg.data.image_files import BadInput
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_sbd, check_records, voc_layout

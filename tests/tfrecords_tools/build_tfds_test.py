@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import PETS, PETS_RAW_IDS
-from kseg.data.image_files import BadInput
 from kseg.data.masks import Remap
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet, voc_palette
-from kseg.data.image_files import BadInput
 from kseg.data.masks import read_index_mask
 from tfrecords_tools.inputs import Sample
 

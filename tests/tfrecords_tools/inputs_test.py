@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from kseg.data import masks
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import VOC
-from kseg.data.image_files import BadInput
 from kseg.data.records import decode_image
 from tests.tfrecords_tools import folders
 from tfrecords_tools import inputs
