@@ -7,19 +7,23 @@
 The programs are `python -m kseg.train`, `evaluate`, `predict`, `export`, `compare`, ...
 """
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 # This must be set before TensorFlow is imported: its log would hide the messages of the programs.
 # Set the variable yourself to see the log.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from kseg import layers, models  # noqa: E402
 from kseg._version import __version__  # noqa: E402
+
+if TYPE_CHECKING:
+    from kseg import layers, models
 
 __all__ = ["__version__", "layers", "load", "models"]
 
 
-def load(path: str | os.PathLike, *, checkpoint: str = "best", **changes) -> models.Segmenter:
+def load(path: str | os.PathLike, *, checkpoint: str = "best", **changes) -> "models.Segmenter":
     """Loads a trained network with its weights, class names and class colours.
 
     Args:
@@ -41,10 +45,9 @@ def load(path: str | os.PathLike, *, checkpoint: str = "best", **changes) -> mod
     return load_network(path, checkpoint=checkpoint, **changes)
 
 
-def _load_inference():
-    from kseg.inference import segmentation
-
-    return segmentation
-
-
-models.Segmenter.register_inference(_load_inference)
+def __getattr__(name: str) -> Any:
+    # Loaded at first use, because the worker processes of tfrecords_tools, which import kseg.data,
+    # must stay small: Keras loads TensorFlow, which takes seconds and 0.7 GB.
+    if name in ("layers", "models"):
+        return importlib.import_module(f"kseg.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,7 @@
 """Networks: functions that build a `Segmenter`, and the registries of their parts."""
 
+import importlib
+
 from kseg.backbones import BACKBONES, list_backbones
 from kseg.models.contexts import CONTEXTS, find_context, list_contexts, register_context
 from kseg.models.deeplab_v3_plus import deeplab_v3_plus
@@ -8,6 +10,9 @@ from kseg.models.gcn_fcn import gcn_fcn
 from kseg.models.segmenter import Segmenter
 
 MODELS = {"deeplab_v3_plus": deeplab_v3_plus, "gcn_fcn": gcn_fcn, "dfp_fcn": dfp_fcn}
+
+# The implementation is in a package further out, which is loaded at the first use.
+Segmenter.register_inference(lambda: importlib.import_module("kseg.inference.segmentation"))
 
 
 def list_models() -> list[str]:
