@@ -33,9 +33,7 @@ def records(tmp_path_factory):
 
 
 def fast_and_slow(names):
-    return [
-        name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in RUNS
-    ]
+    return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
 
 
 @pytest.mark.parametrize("name", RUNS)
