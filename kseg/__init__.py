@@ -41,6 +41,7 @@ def load(path: str | os.PathLike, *, checkpoint: str = "best", **changes) -> mod
     Raises:
         ValueError: If there is no run or checkpoint, or if it does not fit.
     """
+    _register()
     # Imported here, since it needs TensorFlow, which is not loaded on other backends otherwise.
     from kseg.runs.loading import load_network
 
@@ -53,9 +54,8 @@ def _load_inference():
 
 def _register() -> None:
     """Registers the layers and networks with Keras, for saved models, and their inference."""
-    from kseg import layers, models
-
-    globals().update(layers=layers, models=models)
+    importlib.import_module("kseg.layers")
+    models = importlib.import_module("kseg.models")
     models.Segmenter.register_inference(_load_inference)
 
 
@@ -66,7 +66,7 @@ def __getattr__(name: str):
     return globals()[name]
 
 
-# The processes that convert data sets set this variable: they need neither Keras nor TensorFlow,
-# which would take half a gigabyte in each of them.
-if "KSEG_WITHOUT_KERAS" not in os.environ:
+# tfrecords_tools sets this variable: its processes need neither Keras nor TensorFlow, which would
+# take half a gigabyte in each of them. Processes that they start in turn do not inherit it.
+if os.environ.pop("KSEG_WITHOUT_KERAS", None) is None:
     _register()

@@ -51,9 +51,7 @@ def preparer(
     if workers == 1:
         yield functools.partial(map, functools.partial(_prepare, label_set, read_label))
         return
-    # Spawned, not forked: TensorFlow's threads do not survive a fork. A new process is small, since
-    # this variable keeps `import kseg` from importing Keras in it.
-    os.environ["KSEG_WITHOUT_KERAS"] = "1"
+    # Spawned, not forked: TensorFlow's threads do not survive a fork, and a new process is small.
     executor = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), _start, (label_set, read_label)
     )
@@ -66,7 +64,6 @@ def preparer(
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)
-        del os.environ["KSEG_WITHOUT_KERAS"]
 
 
 def count(workers: int | None, samples: int) -> int:
