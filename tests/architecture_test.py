@@ -20,16 +20,7 @@ KERAS_ROOMS = {
     "kseg.layers": {"kseg.layers"},
     "kseg.backbones": {"kseg.backbones", "kseg.layers"},
     "kseg.models": {"kseg.models", "kseg.backbones", "kseg.layers"},
-    "kseg.recipe.metrics": set(),
-    "kseg.recipe.losses": set(),
-    "kseg.recipe.schedules": set(),
-    "kseg.recipe.optimizer": set(),
-    "kseg.recipe.compilation": {
-        "kseg.recipe.losses",
-        "kseg.recipe.optimizer",
-        "kseg.recipe.schedules",
-        "kseg.layers",
-    },
+    "kseg.recipe": {"kseg.recipe", "kseg.layers"},
 }
 # What Keras has no operation for: a bilinear resize to a size known only at run time, and batch
 # normalisation in one kernel. Both do without TensorFlow on other backends.

@@ -104,6 +104,10 @@ class KSAC(ContextModule):
             for norm, rate_map in zip(self.norms, self._convolutions(features), strict=True)
         ]
 
+    @property
+    def decayed_kernels(self) -> list[keras.Variable]:
+        return [self.kernel]
+
     def _convolutions(self, features):
         return shared_atrous_conv(features, self.kernel, self.dilation_rates)
 

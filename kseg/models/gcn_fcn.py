@@ -6,8 +6,8 @@ from keras import layers
 from kseg.backbones import BACKBONES
 from kseg.layers import Crop, ImageNormalization, PadToStride, Resize, arguments
 from kseg.layers.boundary_refinement import BoundaryRefinement
+from kseg.layers.conv2d_transpose import Conv2DTranspose
 from kseg.layers.conv_stack import ConvStack
-from kseg.layers.deconvolution import Deconvolution
 from kseg.layers.gcn import GCN
 from kseg.layers.large_kernel_conv import LargeKernelConv
 from kseg.models import checks
@@ -125,7 +125,7 @@ def gcn_fcn(
     def upsample(scores, reference, stride):
         options = {"dtype": "float32", "name": f"upsample_to_{stride}"}
         if upsampling == "deconvolution":
-            return Deconvolution(**options)([scores, reference])
+            return Conv2DTranspose(**options)([scores, reference])
         return Resize(align_corners=False, **options)([scores, reference])
 
     scores, held = head(32), output_stride
