@@ -17,7 +17,7 @@ from kseg.evaluate import evaluate, table
 from kseg.export import export
 from kseg.formats.saved_model import ENCODED_SIGNATURE
 from kseg.predict.predict_images import CELL_SIZE, predict
-from kseg.runs.experiment import Experiment
+from kseg.runs.experiment_flags import from_flagfile
 from kseg.runs.folder import RunFolder
 from kseg.train import train
 from kseg.visualization import pictures
@@ -72,9 +72,7 @@ def demo(
     """
     root = Path(output_dir)
     scenes, records, model_dir, predictions, export_dir = (root / part for part in _PARTS)
-    experiment = Experiment.from_flagfile(recipe).replace(
-        data_dir=str(records), model_dir=str(model_dir)
-    )
+    experiment = from_flagfile(recipe).replace(data_dir=str(records), model_dir=str(model_dir))
     _prepare(root)
     step = _Steps(7)
 

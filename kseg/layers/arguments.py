@@ -93,10 +93,10 @@ def positive_integers(name: str, value: Any) -> tuple[int, ...]:
             integer of at least 1, or if an item occurs twice.
     """
     if not isinstance(value, (tuple, list)) or not value:
-        raise ValueError(f"`{name}` must be a tuple of integers >= 1. Received: {value!r}")
+        raise ValueError(f"`{name}` must hold at least one integer >= 1. Received: {value!r}")
     integers = positive_integer_tuple(name, value, len(value))
     if len(set(integers)) < len(integers):
-        raise ValueError(f"`{name}` must not contain an integer twice. Received: {value!r}")
+        raise ValueError(f"`{name}` must not hold an integer twice. Received: {value!r}")
     return integers
 
 

@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-from keras import ops
 from PIL import Image
 
 from kseg.errors import UserError
@@ -42,7 +41,7 @@ class Features:
 
     def add(self, run: RunFolder, model: keras.Model) -> None:
         """Adds the row of a run, or a note that it has no rates."""
-        maps = rate_maps(model, self._image)
+        maps = {rate: maps[0] for rate, maps in model.rate_maps(self._image[np.newaxis]).items()}
         if not maps:
             self.notes.append(f"features: {cells.name_of(run)} has no dilation rates, left out")
             return
@@ -69,31 +68,6 @@ class Features:
             row_titles=[name for name, _ in self._rows],
             cell_size=CELL_SIZE,
         )
-
-
-def rate_maps(model: keras.Model, image: np.ndarray) -> dict[int, np.ndarray]:
-    """The map of each dilation rate of a network's context module.
-
-    Args:
-        model: A network of `kseg.models`.
-        image: uint8 array (height, width, 3), RGB.
-
-    Returns:
-        Rate -> float array (rows, columns, filters), after normalisation and ReLU, without what
-        lies beyond the photograph; empty where the network has no module with rates.
-    """
-    context = next((layer for layer in model.layers if hasattr(layer, "rate_maps")), None)
-    if context is None:
-        return {}
-    trunk = keras.Model(model.input, context.input)
-    features = trunk(ops.convert_to_tensor(image[np.newaxis], "float32"), training=False)
-    # The network pads the photograph below and on the right; see `PadToStride`.
-    stride = model.get_layer("pad_to_stride").stride
-    rows, columns = (-(-side // stride) for side in image.shape[:2])
-    return {
-        rate: ops.convert_to_numpy(one)[0, :rows, :columns]
-        for rate, one in zip(context.dilation_rates, context.rate_maps(features), strict=True)
-    }
 
 
 def mosaic(maps: np.ndarray) -> np.ndarray:

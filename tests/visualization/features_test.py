@@ -31,7 +31,7 @@ def noise(height, width):
     [
         lambda: ASPP(16, **OPTIONS),
         lambda: KSAC(16, **OPTIONS),
-        lambda: VortexPooling(16, module="A", pool_size=1, **OPTIONS),
+        lambda: VortexPooling(16, variant="A", pool_size=1, **OPTIONS),
     ],
     ids=("aspp", "ksac", "vortex"),
 )
