@@ -33,7 +33,7 @@ from kseg.inference.evaluator import Evaluator
 from kseg.inference.report import csv_text, mean_over, report, table
 from kseg.recipe.metrics import Scores
 from kseg.runs.folder import RunFolder
-from kseg.visualization import confusion_picture, pictures
+from kseg.visualization import confusion_matrix, image_files
 
 BOUNDARY_WIDTH = 7  # GCN, Table 5
 
@@ -169,7 +169,7 @@ def _write(output: Path, label_set: LabelSet, scores: Scores, content: dict) -> 
     )
     files.write_text(output, json.dumps(content, indent=1) + "\n")
     files.write_text(table_file, csv_text(label_set, scores))
-    pictures.save_picture(picture, confusion_picture.draw(scores.matrix, label_set.names))
+    image_files.save_picture(picture, confusion_matrix.draw(scores.matrix, label_set.names))
     print(f"inference: {content['protocol']}\nwritten: {output}, {table_file}, {picture}")
 
 

@@ -20,7 +20,7 @@ from kseg.predict.predict_images import CELL_SIZE, predict
 from kseg.runs.experiment_flags import from_flagfile
 from kseg.runs.folder import RunFolder
 from kseg.train import train
-from kseg.visualization import pictures
+from kseg.visualization import image_files, sheets
 from tfrecords_tools import build_voc, check_records, summary
 
 RECIPE = Path(__file__).resolve().parent.parent.parent / "experiments" / "demo.flags"
@@ -162,14 +162,14 @@ def _save_sheet(path: Path, scenes: Path, predictions: Path, names: list[str]) -
             predictions / "labels" / f"{name}.png",
         )
         rows.append([np.asarray(Image.open(one).convert("RGB")) for one in found])
-    sheet = pictures.contact_sheet(
+    sheet = sheets.contact_sheet(
         rows,
         ("image", "label", "prediction"),
         names=demo_scenes.SCENES.names,
         colours=demo_scenes.SCENES.colours,
         cell_size=CELL_SIZE,
     )
-    pictures.save_picture(path, sheet)
+    image_files.save_picture(path, sheet)
 
 
 def _differing_pixels(export_dir: Path, images: dict[str, Path], predictions: Path) -> float:

@@ -12,7 +12,7 @@ from kseg.inference.config import InferenceConfig
 from kseg.inference.predictor import Predictor, arg_max
 from kseg.inference.tiles import Tiling, blended
 from kseg.models import Segmenter
-from kseg.visualization import pictures
+from kseg.visualization import label_maps
 
 
 def predict_classes(
@@ -82,7 +82,7 @@ def overlay(
         raise UserError(f"`alpha` must be in [0, 1]. Received: {alpha}")
     colours = segmenter.class_colours or voc_palette(segmenter.num_classes)
     classes = predict_classes(segmenter, image, **options)
-    return pictures.overlay(image, classes, colours, alpha)
+    return label_maps.overlay(image, classes, colours, alpha)
 
 
 def _checked(images) -> np.ndarray:

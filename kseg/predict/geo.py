@@ -13,7 +13,7 @@ import numpy as np
 
 from kseg import files
 from kseg.errors import UserError
-from kseg.visualization.pictures import Colour, colour_table
+from kseg.visualization.label_maps import Colour, colour_table
 
 CACHE_BYTES = 64_000_000
 _BLOCK = 256  # Side of the blocks that are written, in pixels.

@@ -14,7 +14,7 @@ from kseg.data.datasets import LabelSet
 from kseg.inference.predictor import Predictor, arg_max
 from kseg.inference.tiles import Tiling, blended
 from kseg.predict import geo
-from kseg.visualization import pictures
+from kseg.visualization import label_maps
 
 
 class Output(NamedTuple):
@@ -61,7 +61,7 @@ def predict_array(
             scores = predictor.scores(image)
             labels = arg_max(scores)
             class_probabilities = predictor.probabilities(scores).astype(np.float16)
-        overlay = pictures.overlay(image, labels, label_set.colours, alpha)
+        overlay = label_maps.overlay(image, labels, label_set.colours, alpha)
         return Output(labels, overlay, class_probabilities)
     output = Output(
         np.empty(size, np.uint8),
@@ -154,7 +154,7 @@ def _predict_tiles(
         nodata = np.False_ if is_nodata is None else is_nodata(place)
         classes = np.where(nodata, np.uint8(label_set.ignore_label), arg_max(scores))
         output.labels[place] = classes
-        output.overlay[place] = pictures.overlay(
+        output.overlay[place] = label_maps.overlay(
             image[place], classes, label_set.colours, alpha, label_set.ignore_label
         )
         if output.probabilities is not None:

@@ -15,7 +15,7 @@ from kseg.inference.predictor import Predictor
 from kseg.inference.tiles import Tiling
 from kseg.models import Segmenter
 from kseg.predict.outputs import Output, predict_array, predict_tiff, save_probabilities
-from kseg.visualization import pictures
+from kseg.visualization import image_files, label_maps, sheets
 
 CELL_SIZE = 240
 # comp6 is the VOC challenge of segmentation for networks that were trained on other data as well.
@@ -90,13 +90,13 @@ def predict(
         output = predict_array(predictor, image, label_set, tiling=tiling, **options)
         if submission is not None:
             file = Path(submission) / SUBMISSION / f"{Path(name).name}.png"
-            pictures.save_palette_png(file, output.labels, VOC.colours)
+            image_files.save_palette_png(file, output.labels, VOC.colours)
         if output_dir is not None:
             _save(Path(output_dir), name, output, label_set)
             if len(rows) < sheet_rows:
-                prediction = pictures.colourise(output.labels, label_set.colours)
+                prediction = label_maps.colourise(output.labels, label_set.colours)
                 cells = (image, output.overlay, prediction)
-                rows.append([pictures.fitted(cell, CELL_SIZE) for cell in cells])
+                rows.append([sheets.fitted(cell, CELL_SIZE) for cell in cells])
 
     for name, path in tqdm(images.items(), desc="predict", unit="image"):
         try:
@@ -105,8 +105,8 @@ def predict(
             failures.append(f"{path}: {error}")
             tqdm.write(f"skipped {failures[-1]}")
     if output_dir is not None and len(failures) < len(images):
-        legend = pictures.legend(label_set.names, label_set.colours)
-        pictures.save_picture(Path(output_dir) / "legend.png", legend)
+        legend = sheets.legend(label_set.names, label_set.colours)
+        image_files.save_picture(Path(output_dir) / "legend.png", legend)
     if rows:
         save_sheet(
             Path(output_dir) / "contact_sheet.png", rows, label_set, ("overlay", "prediction")
@@ -117,8 +117,8 @@ def predict(
 def _save(output_dir: Path, name: str, output: Output, label_set: LabelSet) -> None:
     """Writes the files of one image."""
     labels = output_dir / "labels" / f"{name}.png"
-    pictures.save_palette_png(labels, output.labels, label_set.colours)
-    pictures.save_picture(output_dir / "overlays" / f"{name}.png", output.overlay)
+    image_files.save_palette_png(labels, output.labels, label_set.colours)
+    image_files.save_picture(output_dir / "overlays" / f"{name}.png", output.overlay)
     if output.probabilities is not None:
         save_probabilities(output_dir / "probabilities" / f"{name}.npz", output.probabilities)
 
@@ -147,11 +147,11 @@ def save_sheet(
     titles: Sequence[str],
 ) -> None:
     """Writes a contact sheet with the images in its first column and a column for each title."""
-    sheet = pictures.contact_sheet(
+    sheet = sheets.contact_sheet(
         rows,
         ("image", *titles),
         names=label_set.names,
         colours=label_set.colours,
         cell_size=CELL_SIZE,
     )
-    pictures.save_picture(path, sheet)
+    image_files.save_picture(path, sheet)

@@ -285,9 +285,7 @@ def known_options(contexts: Iterable[str] = ()) -> dict[str, dict[str, Option]]:
 
 def _resolved(model: str, given: dict) -> dict:
     """Returns the options with the defaults of the network and of its context module."""
-    accepted = {
-        name: option.default for name, option in options_of(MODELS[model]).items()
-    }
+    accepted = {name: option.default for name, option in options_of(MODELS[model]).items()}
     owner = f"--model={model}"
     if "context" in accepted:
         context = given.get("context", accepted["context"])
@@ -301,7 +299,5 @@ def _resolved(model: str, given: dict) -> dict:
         require_known("backbone", given["backbone"], BACKBONES)
     for name, value in given.items():
         if name not in accepted:
-            raise UserError(
-                f"`--{name}` is not an option of `{owner}`. Received: {to_text(value)}"
-            )
+            raise UserError(f"`--{name}` is not an option of `{owner}`. Received: {to_text(value)}")
     return accepted | given

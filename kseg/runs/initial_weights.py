@@ -66,9 +66,7 @@ def load_matching_weights(
             variable.assign(stored[variable.path])
     if len(kept) == len(layers):
         raise UserError(f"`--init_from`: no layer of {source} fits: {_listed(kept)}")
-    unused = {
-        _layer(path): "not in this network" for path in stored if _layer(path) not in layers
-    }
+    unused = {_layer(path): "not in this network" for path in stored if _layer(path) not in layers}
     text = f"weights of {len(layers) - len(kept)} of {len(layers)} layers loaded from {source}"
     return f"{text}; not loaded: {_listed(unused | kept)}" if unused or kept else text
 

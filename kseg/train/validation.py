@@ -12,7 +12,7 @@ from kseg.models import Segmenter
 from kseg.runs.experiment import Experiment
 from kseg.runs.process_group import ProcessGroup
 from kseg.train.run_log import RunLog
-from kseg.visualization import pictures
+from kseg.visualization import label_maps, sheets
 
 PICTURES = 4  # Number of validation images drawn after a validation.
 
@@ -77,8 +77,8 @@ class Validation:
             rows.append(
                 (
                     images[0],
-                    pictures.colourise(labels[0], colours),
-                    pictures.colourise(predicted, colours),
+                    label_maps.colourise(labels[0], colours),
+                    label_maps.colourise(predicted, colours),
                 )
             )
-        return np.asarray(pictures.contact_sheet(rows, ("image", "label", "prediction")))
+        return np.asarray(sheets.contact_sheet(rows, ("image", "label", "prediction")))

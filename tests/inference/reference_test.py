@@ -12,7 +12,6 @@ from kseg.data.datasets import VOC
 from kseg.data.pipeline import eval_dataset
 from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
-from kseg.layers import ImageNormalization
 from tfrecords_tools import build_voc
 
 try:
@@ -26,9 +25,11 @@ IMAGES = 40
 
 
 class Published:
-    """A LiteRT network of one size and without logits in the shape of one of ours."""
+    """A LiteRT network of a fixed size, without logits, with the interface of a `Segmenter`."""
 
-    layers = (ImageNormalization("tf"),)
+    pad_value = (127.5,) * 3
+    align_corners = True
+    num_classes = VOC.num_classes
 
     def __init__(self, path):
         self._interpreter = Interpreter(str(path), num_threads=2)

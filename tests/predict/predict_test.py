@@ -19,7 +19,7 @@ from kseg.inference.tiles import Tiling
 from kseg.runs.checkpoints import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
-from kseg.visualization import pictures
+from kseg.visualization import sheets
 from tests.predict.networks import bright_network
 from tests.program_calls import call_main
 
@@ -112,7 +112,7 @@ def test_each_run_writes_a_legend_of_ids_colours_and_names(model, tmp_path):
     predict.predict(model, LABELS, {"a": tmp_path / "a.png"}, tmp_path / "out")
     with Image.open(tmp_path / "out" / "legend.png") as legend:
         pixels = {pixel for _, pixel in legend.getcolors(10_000)}
-        expected = pictures.legend(LABELS.names, LABELS.colours)
+        expected = sheets.legend(LABELS.names, LABELS.colours)
         assert set(LABELS.colours) <= pixels
         np.testing.assert_array_equal(np.asarray(legend), np.asarray(expected))
 

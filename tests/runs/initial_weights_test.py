@@ -22,7 +22,8 @@ def stored(model):
 def test_all_is_taken_where_all_fits():
     one, other = model_of(3), model_of(3)
     assert (
-        load_matching_weights(one, stored(other), "runs/a") == "weights of 3 of 3 layers taken from runs/a"
+        load_matching_weights(one, stored(other), "runs/a")
+        == "weights of 3 of 3 layers taken from runs/a"
     )
     for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kseg.errors import UserError
+from kseg.runs.process_group import SINGLE_PROCESS, join
 from kseg.train import supervisor
 from kseg.train.callbacks import StopOnSignal
-from kseg.runs.process_group import SINGLE_PROCESS, join
 
 
 def test_one_process_agrees_with_itself():
