@@ -128,10 +128,10 @@ def test_a_run_on_jax_that_is_stopped_ends_like_an_undisturbed_one(records, tmp_
 
 
 def start(records, folder, address, index, **changes):
-    processes = {"coordinator": address, "num_processes": 2, "process_id": index}
+    group = {"coordinator": address, "num_processes": 2, "process_id": index}
     with open(log_of(folder, index), "a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "kseg.train", *flags_of(records, folder, **processes, **changes)],
+            [sys.executable, "-m", "kseg.train", *flags_of(records, folder, **group, **changes)],
             cwd=REPOSITORY, env=environment(records), stdout=log, stderr=log,
         )  # fmt: skip
 
