@@ -1,9 +1,7 @@
 """Networks learn: eight images are overfitted by `kseg.train`, from records to scores."""
 
-import keras
 import numpy as np
 import pytest
-from keras import layers
 from PIL import Image, ImageDraw
 
 from kseg.backbones import BACKBONES, PyramidBackbone
@@ -13,6 +11,7 @@ from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.train import train
 from tests.data import shards
+from tests.models.networks import tiny_backbone
 
 LABELS = LabelSet(
     ("ground", "disc", "square", "triangle"),
@@ -55,16 +54,6 @@ def records(tmp_path_factory):
     return folder
 
 
-def tiny_network(strides):
-    """A backbone of strided convolutions with feature maps of these strides."""
-    maps = {}
-    x = images = keras.Input((None, None, 3))
-    for exponent in range(1, int(np.log2(max(strides))) + 1):
-        x = layers.Conv2D(12 * exponent, 3, strides=2, padding="same", use_bias=False)(x)
-        x = maps[2**exponent] = layers.ReLU()(layers.BatchNormalization()(x))
-    return keras.Model(images, {f"stride_{stride}": maps[stride] for stride in strides})
-
-
 # Without a decoder, the logits depend on the context module alone.
 @pytest.mark.parametrize(
     ("strides", "options"),
@@ -76,7 +65,7 @@ def tiny_network(strides):
     ids=["ksac", "aspp", "ksac with decoder"],
 )
 def test_eight_images_are_overfitted(strides, options, records, tmp_path, monkeypatch):
-    monkeypatch.setitem(BACKBONES, "tiny", PyramidBackbone(tiny_network(strides)))
+    monkeypatch.setitem(BACKBONES, "tiny", PyramidBackbone(tiny_backbone(*strides)))
     experiment = Experiment(
         data_dir=str(records), model_dir=str(tmp_path / "run"), backbone="tiny", filters=32,
         output_stride=max(strides), dilation_rates=(1, 2), crop_size=(SIZE, SIZE), min_scale=1.0,

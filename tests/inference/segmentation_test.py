@@ -9,21 +9,26 @@ from kseg.inference.config import InferenceConfig
 from kseg.inference.predictor import Predictor
 from kseg.inference.tiles import Tiling, blended
 from kseg.models import Segmenter, deeplab_v3_plus
+from tests.backbones.networks import scramble
+from tests.models.networks import tiny_backbone
 from tests.predict.networks import bright_network
 
 
 def photograph(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+    """Returns an image, or a batch of images, of random blocks of 8x8 pixels."""
+    *batch, height, width = shape
+    size = (*batch, height // 8 + 1, width // 8 + 1, 3)
+    blocks = np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+    return blocks.repeat(8, -3).repeat(8, -2)[..., :height, :width, :]
 
 
 @pytest.fixture(scope="module")
 def network():
-    keras.utils.set_random_seed(0)
-    x = images = keras.Input((None, None, 3))
-    for _ in range(2):
-        x = keras.layers.Conv2D(8, 5, strides=4, padding="same", activation="relu")(x)
-    backbone = keras.Model(images, {"stride_16": x}, name="tiny")
-    return deeplab_v3_plus(4, backbone=backbone, context="none", filters=8, decoder=False)
+    network = deeplab_v3_plus(
+        4, backbone=tiny_backbone(16), context="none", filters=8, image_pooling=False, decoder=False
+    )
+    scramble(network)
+    return network
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 47), (64, 64)])
