@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from kseg import evaluate as evaluation
-from kseg.backbones import BACKBONES, PyramidBackbone
 from kseg.data.datasets import VOC
 from kseg.data.pipeline import eval_dataset
 from kseg.errors import UserError
@@ -22,7 +21,7 @@ from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from tests import program_calls
 from tests.data import shards
-from tests.models.networks import tiny_backbone
+from tests.models.networks import registered_backbone
 
 SIZES = [(40, 33), (33, 40), (40, 33), (40, 33), (33, 40), (49, 33), (40, 33)]
 
@@ -43,9 +42,8 @@ def records(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def backbone():
-    """Makes a small backbone known by name, so that the runs of these tests are fast."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "tiny", PyramidBackbone(tiny_backbone(16)))
+    """A small backbone, so that the tests are fast."""
+    with registered_backbone(16):
         yield
 
 

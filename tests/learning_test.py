@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from kseg.backbones import BACKBONES, PyramidBackbone
 from kseg.data.datasets import LabelSet
 from kseg.evaluate import evaluate
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.train import train
 from tests.data import shards
-from tests.models.networks import tiny_backbone
+from tests.models.networks import registered_backbone
 
 LABELS = LabelSet(
     ("ground", "disc", "square", "triangle"),
@@ -64,15 +63,15 @@ def records(tmp_path_factory):
     ],
     ids=["ksac", "aspp", "ksac with decoder"],
 )
-def test_eight_images_are_overfitted(strides, options, records, tmp_path, monkeypatch):
-    monkeypatch.setitem(BACKBONES, "tiny", PyramidBackbone(tiny_backbone(*strides)))
-    experiment = Experiment(
-        data_dir=str(records), model_dir=str(tmp_path / "run"), backbone="tiny", filters=32,
-        output_stride=max(strides), dilation_rates=(1, 2), crop_size=(SIZE, SIZE), min_scale=1.0,
-        max_scale=1.0, horizontal_flip=False, batch_size=8, epochs=EPOCHS, val_every=EPOCHS,
-        learning_rate=0.1, batch_norm_momentum=0.9, seed=1, **options,
-    )  # fmt: skip
-    assert train(experiment) == 0
-    scores = evaluate(RunFolder(experiment.model_dir), str(records), "val")
+def test_eight_images_are_overfitted(strides, options, records, tmp_path):
+    with registered_backbone(*strides):
+        experiment = Experiment(
+            data_dir=str(records), model_dir=str(tmp_path / "run"), backbone="tiny", filters=32,
+            output_stride=max(strides), dilation_rates=(1, 2), crop_size=(SIZE, SIZE),
+            min_scale=1.0, max_scale=1.0, horizontal_flip=False, batch_size=8, epochs=EPOCHS,
+            val_every=EPOCHS, learning_rate=0.1, batch_norm_momentum=0.9, seed=1, **options,
+        )  # fmt: skip
+        assert train(experiment) == 0
+        scores = evaluate(RunFolder(experiment.model_dir), str(records), "val")
     assert scores.support.min() > 0
     assert scores.miou > 0.9

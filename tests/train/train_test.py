@@ -21,6 +21,7 @@ from kseg.recipe.metrics import scores
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.train.callbacks import StepLog
+from tests.models.networks import registered_backbone
 from tests.tfrecords_tools import folders
 from tfrecords_tools import build_voc
 
@@ -38,10 +39,12 @@ def records(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def experiment(records):
-    return Experiment(
-        data_dir=str(records), crop_size=(33, 33), batch_size=2, epochs=2, decoder=False,
-        dilation_rates=(1,), learning_rate=0.01, log_every=1, seed=3,
-    )  # fmt: skip
+    """An experiment with a small backbone, so that the tests are fast."""
+    with registered_backbone(16):
+        yield Experiment(
+            data_dir=str(records), backbone="tiny", crop_size=(33, 33), batch_size=2, epochs=2,
+            decoder=False, dilation_rates=(1,), learning_rate=0.01, log_every=1, seed=3,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
