@@ -23,6 +23,7 @@ def run(main: Callable, define_flags: Callable[[], None], *, takes_arguments: bo
     _list_in_help()
 
     def parsed_main(arguments: list[str]) -> int | None:
+        _apply_aliases()
         if not flags.FLAGS["verbosity"].present:
             # TensorFlow tells of every step of an export, by thousands of words.
             logging.set_verbosity(logging.WARNING)
@@ -40,6 +41,27 @@ def run(main: Callable, define_flags: Callable[[], None], *, takes_arguments: bo
             return 1
 
     app.run(parsed_main)
+
+
+_ALIASES: dict[str, str] = {}
+
+
+def define_alias(old: str, new: str) -> None:
+    """Keeps the old name of a renamed flag, which old command lines and flagfiles contain.
+
+    Args:
+        old: The old name. `run` prints a note if it is used.
+        new: The new name, which must have been defined before.
+    """
+    flags.DEFINE_string(old, None, f"Old name of --{new}.")
+    _ALIASES[old] = new
+
+
+def _apply_aliases() -> None:
+    for old, new in _ALIASES.items():
+        if flags.FLAGS[old].present:
+            print(f"note: --{old} is now called --{new}", file=sys.stderr)
+            flags.FLAGS[new].parse(flags.FLAGS[old].value)
 
 
 def _list_in_help() -> None:
