@@ -43,7 +43,7 @@ EXTRAS = {
 }
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "kseg" / "__init__.py").read_text())[1]
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "kseg" / "_version.py").read_text())[1]
 
 setup(
     name="kseg",

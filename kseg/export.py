@@ -36,7 +36,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 from absl import flags
 
@@ -46,6 +45,7 @@ from kseg.data.images import MAX_PIXELS
 from kseg.errors import UserError
 from kseg.formats import litert, onnx, saved_model, verification, warm_up
 from kseg.inference.backend import require_tensorflow
+from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 
 LABELS_FILE = "labels.json"
@@ -53,7 +53,7 @@ FORMATS = ("saved_model", "litert", "onnx")
 
 
 def export(
-    model: keras.Model,
+    model: Segmenter,
     label_set: LabelSet,
     export_dir: str | os.PathLike,
     *,
@@ -92,7 +92,7 @@ def export(
 
 
 def export_file(
-    model: keras.Model,
+    model: Segmenter,
     label_set: LabelSet,
     export_dir: str | os.PathLike,
     *,
@@ -152,11 +152,11 @@ def export_file(
     return export_dir / name, agreement
 
 
-def _prepare(model: keras.Model, label_set: LabelSet, export_dir: str | os.PathLike) -> Path:
+def _prepare(model: Segmenter, label_set: LabelSet, export_dir: str | os.PathLike) -> Path:
     """Checks the arguments that both forms of export share, and creates the folder."""
-    if model.output.shape[-1] != label_set.num_classes:
+    if model.num_classes != label_set.num_classes:
         raise UserError(
-            f"`label_set` must name the {model.output.shape[-1]} classes of the model. "
+            f"`label_set` must name the {model.num_classes} classes of the model. "
             f"Received: {label_set.num_classes} names"
         )
     export_dir = Path(export_dir)
@@ -268,7 +268,7 @@ def _image_size(texts: list[str]) -> tuple[int, int]:
 
 
 def _calibration_images(
-    values: flags.FlagValues, run: RunFolder, model: keras.Model, size: tuple[int, int]
+    values: flags.FlagValues, run: RunFolder, model: Segmenter, size: tuple[int, int]
 ) -> list[np.ndarray]:
     if values.export_precision != "int8":
         return []

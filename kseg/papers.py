@@ -17,6 +17,7 @@ from kseg.backbones import BACKBONES
 from kseg.errors import UserError
 from kseg.files import atomic_path
 from kseg.inference import counting
+from kseg.inference.backend import require_tensorflow
 from kseg.layers import ASPP, GCN, KSAC, LKSPP, ConvStack, LargeKernelConv, VortexPooling
 from kseg.models import deeplab_v3_plus, dfp_fcn
 
@@ -117,11 +118,11 @@ def vortex() -> Iterator[Row]:
     plain = {"image_pooling": False, "dropout_rate": 0.0}
     atrous = {"dilation_rates": (12, 24, 36), **plain}
     # On 65x65 the outer taps of rate 36 fall outside; Module B covers that map and a bit more.
-    module_b = VortexPooling(1, module="B", **plain)
+    module_b = VortexPooling(1, variant="B", **plain)
     rows = (
         ("ASPP", ASPP(1, **atrous), 129, "0.0059", None),
-        ("Module A, 5x5", VortexPooling(1, module="A", pool_size=5, **atrous), 129, "0.148", None),
-        ("Module A, 9x9", VortexPooling(1, module="A", pool_size=9, **atrous), 129, "0.479", None),
+        ("Module A, 5x5", VortexPooling(1, variant="A", pool_size=5, **atrous), 129, "0.148", None),
+        ("Module A, 9x9", VortexPooling(1, variant="A", pool_size=9, **atrous), 129, "0.479", None),
         ("Module B", module_b, 65, "1", 0),
     )
     for name, layer, size, printed, within in rows:
@@ -251,7 +252,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> int:
-    counting.check_backend("`kseg.papers` counts")
+    require_tensorflow("`kseg.papers`")
     if values.figure:
         _figure_class()  # raises before minutes of counting
     found = list(tqdm(rows(), desc="count", unit="row", leave=False))

@@ -56,7 +56,7 @@ modules = {name: module(8) for name, module in CONTEXTS.items()} | {
     "separable aspp": ASPP(8, separable=True),
     "ksac, concatenated": KSAC(8, merge="concat"),
     "dense lkspp": LKSPP(8, convolution="dense"),
-    "vortex, module A": VortexPooling(8, module="A"),
+    "vortex, module A": VortexPooling(8, variant="A"),
 }
 for name, module in modules.items():
     features = keras.Input((9, 11, 16))

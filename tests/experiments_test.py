@@ -10,7 +10,7 @@ import pytest
 
 from kseg.errors import UserError
 from kseg.inference import counting
-from kseg.runs.experiment import Experiment
+from kseg.runs.experiment_flags import from_flagfile, to_flagfile
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "experiments"
@@ -41,7 +41,7 @@ def path_of(name):
 def read(path):
     """The experiment of a flagfile, whose includes are relative to the repository's root."""
     with contextlib.chdir(ROOT):
-        return Experiment.from_flagfile(path)
+        return from_flagfile(path)
 
 
 def header(path):
@@ -94,8 +94,8 @@ def architectures():
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
 def test_every_flagfile_is_an_experiment(path, tmp_path):
     resolved = tmp_path / "experiment.flags"
-    resolved.write_text(read(path).to_flagfile())
-    assert Experiment.from_flagfile(resolved) == read(path)
+    to_flagfile(resolved.write_text(read(path)))
+    assert from_flagfile(resolved) == read(path)
     assert path.read_text().startswith("#"), "a flagfile begins with what it is"
     assert "/" + "home" not in path.read_text()
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
-from kseg.visualization import pictures
+from kseg.visualization import image_files, label_maps, sheets
 
 SUFFIXES = (".png", ".jpg", ".webp")
 
@@ -38,9 +38,9 @@ def draw(
     present = sorted({int(one) for _, _, label in examples for one in np.unique(label)})
     legend = [label for label in present if label < label_set.num_classes]
     ignored = label_set.ignore_label
-    picture = pictures.contact_sheet(
+    picture = sheets.contact_sheet(
         [
-            (image, pictures.overlay(image, label, label_set.colours, ignore_label=ignored))
+            (image, label_maps.overlay(image, label, label_set.colours, ignore_label=ignored))
             for _, image, label in examples
         ],
         ("image", "labels"),
@@ -48,4 +48,4 @@ def draw(
         colours=[label_set.colours[label] for label in legend],
         row_titles=[title for title, _, _ in examples],
     )
-    pictures.save_picture(path, picture)
+    image_files.save_picture(path, picture)

@@ -1,4 +1,4 @@
-"""Backbones: builders of `keras.Model` with feature maps named by stride, at any output stride."""
+"""Backbones: builders of `keras.Model` with feature maps named by stride."""
 
 from kseg.backbones.backbone import Backbone
 from kseg.backbones.mobilenet_v2 import mobilenet_v2
@@ -16,4 +16,19 @@ BACKBONES = {
     "xception_65": xception_65,
 }
 
-__all__ = ["BACKBONES", "Backbone", "PyramidBackbone"]
+
+def list_backbones() -> list[str]:
+    """Returns the names of the backbones, sorted."""
+    return sorted(BACKBONES)
+
+
+def as_backbone(value):
+    """Returns the builder that `backbone=` stands for."""
+    if isinstance(value, str) and value in BACKBONES:
+        return BACKBONES[value]
+    if isinstance(value, (Backbone, PyramidBackbone)):
+        return value
+    raise ValueError(f"`backbone` must be one of {list_backbones()}. Received: {value!r}")
+
+
+__all__ = ["BACKBONES", "Backbone", "PyramidBackbone", "as_backbone", "list_backbones"]

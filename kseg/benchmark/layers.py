@@ -8,6 +8,7 @@ from kseg.benchmark import timing
 from kseg.benchmark.layer_forms import MODULES, Case, whole_module
 from kseg.errors import UserError
 from kseg.inference import counting
+from kseg.inference.backend import require_tensorflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ def run(
     Raises:
         UserError: Keras does not run on TensorFlow, which the times are for; a name is not known.
     """
-    counting.check_backend("`--what=layers` measures")
+    require_tensorflow("`--what=layers`")
     timing.check_output(output)
     for name in only:
         if name not in MODULES:

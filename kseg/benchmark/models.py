@@ -10,6 +10,7 @@ from tqdm import tqdm
 from kseg.benchmark import timing
 from kseg.errors import UserError
 from kseg.inference import counting
+from kseg.inference.backend import require_tensorflow
 from kseg.models import CONTEXTS, MODELS
 
 _TORSO = {"model": "deeplab_v3_plus", "backbone": "mobilenet_v2", "decoder": False}
@@ -99,7 +100,7 @@ def run(
         UserError: Keras does not run on TensorFlow, whose graphs the counts are read off; a group
             is not known; a network's process failed.
     """
-    counting.check_backend("`--what=models` measures")
+    require_tensorflow("`--what=models`")
     timing.check_output(output)
     for group in only:
         if group not in GROUPS:

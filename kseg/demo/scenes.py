@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from kseg.data.datasets import LabelSet
-from kseg.visualization.pictures import save_palette_png, save_picture
+from kseg.visualization.image_files import save_palette_png, save_picture
 
 FIELD, ROAD, HOUSE, WATER, TREE = range(5)
 

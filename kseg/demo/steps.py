@@ -17,10 +17,10 @@ from kseg.evaluate import evaluate, table
 from kseg.export import export
 from kseg.formats.saved_model import ENCODED_SIGNATURE
 from kseg.predict.predict_images import CELL_SIZE, predict
-from kseg.runs.experiment import Experiment
+from kseg.runs.experiment_flags import from_flagfile
 from kseg.runs.folder import RunFolder
 from kseg.train import train
-from kseg.visualization import pictures
+from kseg.visualization import image_files, sheets
 from tfrecords_tools import build_voc, check_records, summary
 
 RECIPE = Path(__file__).resolve().parent.parent.parent / "experiments" / "demo.flags"
@@ -72,9 +72,7 @@ def demo(
     """
     root = Path(output_dir)
     scenes, records, model_dir, predictions, export_dir = (root / part for part in _PARTS)
-    experiment = Experiment.from_flagfile(recipe).replace(
-        data_dir=str(records), model_dir=str(model_dir)
-    )
+    experiment = from_flagfile(recipe).replace(data_dir=str(records), model_dir=str(model_dir))
     _prepare(root)
     step = _Steps(7)
 
@@ -164,14 +162,14 @@ def _save_sheet(path: Path, scenes: Path, predictions: Path, names: list[str]) -
             predictions / "labels" / f"{name}.png",
         )
         rows.append([np.asarray(Image.open(one).convert("RGB")) for one in found])
-    sheet = pictures.contact_sheet(
+    sheet = sheets.contact_sheet(
         rows,
         ("image", "label", "prediction"),
         names=demo_scenes.SCENES.names,
         colours=demo_scenes.SCENES.colours,
         cell_size=CELL_SIZE,
     )
-    pictures.save_picture(path, sheet)
+    image_files.save_picture(path, sheet)
 
 
 def _differing_pixels(export_dir: Path, images: dict[str, Path], predictions: Path) -> float:

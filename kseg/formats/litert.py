@@ -16,7 +16,8 @@ import tensorflow as tf
 from kseg.data.pipeline import eval_dataset
 from kseg.data.records import read_manifest
 from kseg.formats.frozen import fixed_size
-from kseg.inference.scorer import pad, pad_value
+from kseg.inference.scorer import pad
+from kseg.models import Segmenter
 
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -97,7 +98,7 @@ def load(
 
 
 def calibration_images(
-    model: keras.Model, data_dir: str, split: str, size: tuple[int, int], count: int
+    model: Segmenter, data_dir: str, split: str, size: tuple[int, int], count: int
 ) -> list[np.ndarray]:
     """Reads images at even distances from a split and crops or pads them to one size.
 
@@ -120,7 +121,7 @@ def calibration_images(
     return [crop_or_pad(model, image, size) for image, _ in chosen]
 
 
-def crop_or_pad(model: keras.Model, images: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
+def crop_or_pad(model: Segmenter, images: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
     """Crops or pads uint8 images `[batch, height, width, 3]` at the bottom and on the right."""
     cropped = tf.cast(images[:, : size[0], : size[1]], tf.float32)
-    return np.uint8(pad(cropped, size, pad_value(model)))
+    return np.uint8(pad(cropped, size, model.pad_value))

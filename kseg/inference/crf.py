@@ -1,4 +1,4 @@
-"""Dense CRF on class probabilities: sharper borders where the colours change."""
+"""Refinement of class probabilities by a dense CRF, which sharpens borders between colours."""
 
 import numpy as np
 
@@ -34,13 +34,13 @@ def refine(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
     Reference:
         Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
-        Potentials", 2011. The constants are DeepLabv2's for ResNet-101 on VOC; GCN (Table 7) does
-        not print its own.
+        Potentials", 2011. The constants are those of DeepLabv2 for ResNet-101 on VOC, since GCN
+        (Table 7) does not print its own.
     """
     from pydensecrf import densecrf, utils
 
     height, width, classes = probabilities.shape
-    # The package writes into neither, but takes C-ordered arrays only.
+    # The package accepts only C-ordered arrays. It does not change them.
     energy = utils.unary_from_softmax(
         np.ascontiguousarray(np.moveaxis(probabilities, -1, 0), np.float32)
     )

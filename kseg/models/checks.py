@@ -17,8 +17,8 @@ def count(argument, value, least):
 def output_stride(value):
     """Returns `value`, or raises if no backbone could have it.
 
-    The backbone itself refuses the integers that it cannot have; one that `PyramidBackbone` adapts
-    knows others.
+    The backbone itself refuses the integers that it does not support; a network adapted by
+    `PyramidBackbone` may support others than `kseg.backbones.Backbone`.
 
     Raises:
         ValueError: If `value` is not an integer of at least 1.
@@ -28,15 +28,23 @@ def output_stride(value):
     return value
 
 
-def known(argument, name, registry):
-    """Returns what `registry` holds under `name`, or raises with the names that it knows.
+def feature_map(features, name, needed_by):
+    """Returns a feature map of a backbone, or raises if the backbone has none of that stride.
+
+    Args:
+        features: Dictionary from names such as "stride_4" to tensors.
+        name: String. The wanted feature map.
+        needed_by: String. What needs the feature map, for the message.
 
     Raises:
-        ValueError: If there is nothing of that name.
+        ValueError: If there is no such feature map.
     """
-    if not isinstance(name, str) or name not in registry:
-        raise ValueError(f"`{argument}` must be one of {sorted(registry)}. Received: {name!r}")
-    return registry[name]
+    if name not in features:
+        raise ValueError(
+            f"`backbone` must have a feature map {name!r} for {needed_by}. It has: "
+            f"{', '.join(features)}"
+        )
+    return features[name]
 
 
 def image_size(value):

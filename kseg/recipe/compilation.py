@@ -27,7 +27,7 @@ def compile_model(
     ignore_label: int,
     losses: tuple[str, ...] = ("cross_entropy",),
     class_weights: tuple[float, ...] = (),
-    hard_pixels: float = 1.0,
+    ohem_fraction: float = 1.0,
     auxiliary_weight: float = 0.4,
     replicas: int = 1,
 ) -> None:
@@ -52,7 +52,7 @@ def compile_model(
         ignore_label: Label without loss.
         losses: Names of `kseg.recipe.losses.LOSSES`, which are summed.
         class_weights: See `kseg.recipe.losses.CrossEntropy`; empty: all 1.
-        hard_pixels: See there.
+        ohem_fraction: See there.
         auxiliary_weight: What the loss of auxiliary logits counts; .4 in PSPNet.
         replicas: Over how many devices a batch is split; batch statistics are taken over all.
     """
@@ -80,7 +80,7 @@ def compile_model(
             nesterov=nesterov,
             name="sgd",  # not numbered: checkpoints go by the paths of its variables
         ),
-        loss=[_loss(losses, ignore_label, class_weights, hard_pixels) for _ in model.outputs],
+        loss=[_loss(losses, ignore_label, class_weights, ohem_fraction) for _ in model.outputs],
         loss_weights=[1.0, *[auxiliary_weight] * (len(model.outputs) - 1)],
         # XLA runs TensorFlow's convolutions several times slower on CPU, and breaks
         # MirroredStrategy. JAX without it runs operation by operation.
@@ -108,8 +108,8 @@ def freeze_batch_norms(model: keras.Model) -> None:
         model.train_function = None  # it was traced with them in training
 
 
-def _loss(names, ignore_label, class_weights, hard_pixels) -> keras.losses.Loss:
-    options = {"class_weights": tuple(class_weights) or None, "hard_pixels": hard_pixels}
+def _loss(names, ignore_label, class_weights, ohem_fraction) -> keras.losses.Loss:
+    options = {"class_weights": tuple(class_weights) or None, "ohem_fraction": ohem_fraction}
     losses = [
         LOSSES[name](ignore_label=ignore_label, **(options if LOSSES[name] is CrossEntropy else {}))
         for name in names

@@ -60,7 +60,7 @@ class CrossEntropy(_PixelLoss):
         class_weights: Tuple of numbers >= 0, one a class, by which a pixel of that class counts;
             the sum is still divided by the number of pixels (the official DeepLab code). Defaults
             to `None`, all 1.
-        hard_pixels: Number in (0, 1]. Share of the pixels that count, those of the highest loss
+        ohem_fraction: Number in (0, 1]. Share of the pixels that count, those of the highest loss
             (hard-pixel mining, `top_k_percent_pixels` of the official code); the sum is then
             divided by their number. Defaults to 1, all.
 
@@ -68,7 +68,7 @@ class CrossEntropy(_PixelLoss):
         labels: Integer tensor `(batch, height, width)`.
         logits: Float tensor `(batch, height, width, classes)`.
         weights: `None` or a float tensor of the shape of `labels`, see `pixel_weights`; with
-            `hard_pixels` below 1 only told apart from 0, and the hardest are sought in the
+            `ohem_fraction` below 1 only told apart from 0, and the hardest are sought in the
             pixels of one replica.
 
     Raises:
@@ -80,7 +80,7 @@ class CrossEntropy(_PixelLoss):
     """
 
     def __init__(
-        self, *, ignore_label=255, class_weights=None, hard_pixels=1.0, name="cross_entropy"
+        self, *, ignore_label=255, class_weights=None, ohem_fraction=1.0, name="cross_entropy"
     ):
         super().__init__(ignore_label=ignore_label, name=name)
         self.class_weights = None if class_weights is None else tuple(class_weights)
@@ -89,9 +89,11 @@ class CrossEntropy(_PixelLoss):
                 raise ValueError(
                     f"`class_weights` must be numbers >= 0. Received: {class_weights!r}"
                 )
-        if not _is_number(hard_pixels) or not 0 < hard_pixels <= 1:
-            raise ValueError(f"`hard_pixels` must be a number in (0, 1]. Received: {hard_pixels!r}")
-        self.hard_pixels = float(hard_pixels)
+        if not _is_number(ohem_fraction) or not 0 < ohem_fraction <= 1:
+            raise ValueError(
+                f"`ohem_fraction` must be a number in (0, 1]. Received: {ohem_fraction!r}"
+            )
+        self.ohem_fraction = float(ohem_fraction)
 
     def value(self, labels, weights, logits):
         classes = logits.shape[-1]
@@ -104,10 +106,10 @@ class CrossEntropy(_PixelLoss):
                     f"Received: {len(self.class_weights)}"
                 )
             losses = losses * ops.take(ops.convert_to_tensor(self.class_weights, "float32"), known)
-        if self.hard_pixels == 1:
+        if self.ohem_fraction == 1:
             return ops.mean(losses * weights)
         losses = ops.reshape(ops.where(weights > 0, losses, 0.0), (-1,))
-        kept = ops.cast(ops.ceil(self.hard_pixels * _count(losses)), "int32")
+        kept = ops.cast(ops.ceil(self.ohem_fraction * _count(losses)), "int32")
         # The loss of the last pixel that counts; those of the same loss count too.
         least = ops.flip(ops.sort(losses), 0)[kept - 1]
         hardest = ops.cast(ops.logical_and(losses >= least, losses > 0), "float32")
@@ -117,7 +119,7 @@ class CrossEntropy(_PixelLoss):
         return {
             **super().get_config(),
             "class_weights": self.class_weights,
-            "hard_pixels": self.hard_pixels,
+            "ohem_fraction": self.ohem_fraction,
         }
 
 

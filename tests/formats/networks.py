@@ -8,7 +8,7 @@ from PIL import Image
 
 from kseg.layers import BatchNorm, ConvNormAct, Crop, ImageNormalization, PadToStride, Resize
 from kseg.layers.rescale import Rescale
-from kseg.models import deeplab_v3_plus
+from kseg.models import Segmenter, deeplab_v3_plus
 
 
 def randomize_batch_norms(model, seed=0):
@@ -47,7 +47,7 @@ def tiny_network():
     x = ImageNormalization("tf")(images)
     for _ in range(2):
         x = ConvNormAct(64, kernel_size=3)(x)
-    return randomize_batch_norms(keras.Model(images, keras.layers.Conv2D(3, 1)(x)))
+    return randomize_batch_norms(Segmenter(images, keras.layers.Conv2D(3, 1)(x)))
 
 
 def negated(network):
@@ -70,7 +70,7 @@ def resizing_network(align_corners):
     x = keras.layers.Concatenate()([x, Resize(align_corners=align_corners)([smaller, x])])
     logits = keras.layers.Conv2D(4, 1, kernel_initializer="glorot_normal")(x)
     logits = Resize(align_corners=align_corners)([logits, padded])
-    return keras.Model(images, Crop()([logits, images]))
+    return Segmenter(images, Crop()([logits, images]), align_corners=align_corners)
 
 
 def smooth_image(height, width, seed):

@@ -54,18 +54,18 @@ def test_class_weights_scale_the_pixels_of_their_class():
 
 
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.5])
-def test_hard_pixels_are_those_of_the_highest_loss(share):
+def test_ohem_fraction_are_those_of_the_highest_loss(share):
     labels, logits = batch()
     losses = np.sort(pixel_losses(labels, logits)[0])[::-1]
     kept = int(np.ceil(share * labels.size))
-    found = value(CrossEntropy(hard_pixels=share), labels, logits)
+    found = value(CrossEntropy(ohem_fraction=share), labels, logits)
     assert found == pytest.approx(losses[:kept].mean(), rel=1e-5)
 
 
-def test_hard_pixels_are_never_ignored_ones():
+def test_ohem_fraction_are_never_ignored_ones():
     labels, logits = batch(ignored=0.9)
     losses = pixel_losses(labels, logits)[0]
-    found = value(CrossEntropy(hard_pixels=0.5), labels, logits)
+    found = value(CrossEntropy(ohem_fraction=0.5), labels, logits)
     assert found == pytest.approx(losses.mean(), rel=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_a_batch_without_road_predicted_so_costs_no_dice_and_is_no_nan():
 
 
 @pytest.mark.parametrize(
-    "loss", [CrossEntropy(), CrossEntropy(hard_pixels=0.5), Dice()], ids=["mean", "hard", "dice"]
+    "loss", [CrossEntropy(), CrossEntropy(ohem_fraction=0.5), Dice()], ids=["mean", "hard", "dice"]
 )
 def test_nothing_labelled_is_a_number_without_gradient(loss):
     labels, logits = np.full((2, 3, 3), 255, "uint8"), batch()[1][:2, :3, :3]
@@ -110,7 +110,7 @@ def test_nothing_labelled_is_a_number_without_gradient(loss):
 
 
 @pytest.mark.parametrize(
-    "loss", [CrossEntropy(), CrossEntropy(hard_pixels=0.3), Dice()], ids=["mean", "hard", "dice"]
+    "loss", [CrossEntropy(), CrossEntropy(ohem_fraction=0.3), Dice()], ids=["mean", "hard", "dice"]
 )
 def test_bfloat16_logits_are_summed_in_float32(loss):
     labels, logits = batch()
@@ -158,7 +158,7 @@ def test_keras_trains_with_pixel_weights_as_sample_weights():
     ("make", "message"),
     [
         (lambda: CrossEntropy(class_weights=(1, -1)), "`class_weights` must be numbers >= 0"),
-        (lambda: CrossEntropy(hard_pixels=0), "`hard_pixels` must be a number in (0, 1]"),
+        (lambda: CrossEntropy(ohem_fraction=0), "`ohem_fraction` must be a number in (0, 1]"),
         (lambda: Dice(smooth=0), "`smooth` must be a number > 0. Received: 0"),
         (lambda: SumOfLosses([]), "`losses` must hold at least one loss"),
         (
