@@ -7,14 +7,20 @@
 The programs are `python -m kseg.train`, `evaluate`, `predict`, `export`, `compare`, ...
 """
 
+from __future__ import annotations
+
+import importlib
 import os
+from typing import TYPE_CHECKING
+
+from kseg._version import __version__
+
+if TYPE_CHECKING:
+    from kseg import layers, models
 
 # This must be set before TensorFlow is imported: its log would hide the messages of the programs.
 # Set the variable yourself to see the log.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from kseg import layers, models  # noqa: E402
-from kseg._version import __version__  # noqa: E402
 
 __all__ = ["__version__", "layers", "load", "models"]
 
@@ -35,6 +41,7 @@ def load(path: str | os.PathLike, *, checkpoint: str = "best", **changes) -> mod
     Raises:
         ValueError: If there is no run or checkpoint, or if it does not fit.
     """
+    _register()
     # Imported here, since it needs TensorFlow, which is not loaded on other backends otherwise.
     from kseg.runs.loading import load_network
 
@@ -42,9 +49,24 @@ def load(path: str | os.PathLike, *, checkpoint: str = "best", **changes) -> mod
 
 
 def _load_inference():
-    from kseg.inference import segmentation
-
-    return segmentation
+    return importlib.import_module("kseg.inference.segmentation")
 
 
-models.Segmenter.register_inference(_load_inference)
+def _register() -> None:
+    """Registers the layers and networks with Keras, for saved models, and their inference."""
+    importlib.import_module("kseg.layers")
+    models = importlib.import_module("kseg.models")
+    models.Segmenter.register_inference(_load_inference)
+
+
+def __getattr__(name: str):
+    if name not in ("layers", "models"):
+        raise AttributeError(f"module 'kseg' has no attribute {name!r}")
+    _register()
+    return globals()[name]
+
+
+# tfrecords_tools sets this variable: its processes need neither Keras nor TensorFlow, which would
+# take half a gigabyte in each of them. Processes that they start in turn do not inherit it.
+if os.environ.pop("KSEG_WITHOUT_KERAS", None) is None:
+    _register()

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from kseg import cli
 from kseg.backbones import BACKBONES
-from kseg.errors import UserError
+from kseg.errors import missing_extra
 from kseg.files import atomic_path
 from kseg.inference import counting
 from kseg.inference.backend import require_tensorflow
@@ -219,9 +219,7 @@ def _figure_class() -> type:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError(
-            "`--figure` needs matplotlib: pip install 'kseg[figures]', or --figure= for none"
-        ) from error
+        raise missing_extra("figures", "`--figure`", error) from error
     return Figure
 
 

@@ -239,10 +239,3 @@ def test_another_backend_than_tensorflow_is_an_error(monkeypatch):
 def test_errors_name_the_flag(flag, name):
     with pytest.raises(UserError, match=name):
         program_calls.call_main(program, "--model_dir=x", "--export_dir=y", flag)
-
-
-def test_the_old_name_of_export_precision_still_works():
-    command = [sys.executable, "-m", "kseg.export", "--model_dir=x", "--export_dir=y"]
-    done = subprocess.run([*command, "--precision=int8"], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "--export_precision=int8" in done.stderr

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kseg.errors import UserError
+from kseg.errors import missing_extra
 from kseg.formats.frozen import fixed_size
 
 OPSET = 18  # Supported by the runtimes released since the end of 2022.
@@ -18,9 +18,7 @@ def require() -> None:
     try:
         import tf2onnx  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f'`--format=onnx` needs the extra "onnx": pip install "kseg[onnx]". {error}'
-        ) from error
+        raise missing_extra("onnx", "`--format=onnx`", error) from error
 
 
 def convert(model: keras.Model, size: tuple[int, int], *, probabilities: bool = False) -> bytes:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kseg.errors import UserError
+from kseg.errors import missing_extra
 
 ITERATIONS = 10
 # Smoothness: weight, and standard deviation in pixels.
@@ -16,10 +16,7 @@ def require() -> None:
     try:
         import pydensecrf.densecrf  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            '`--crf` needs the extra "crf": pip install "kseg[crf]" (it is compiled, with a C++ '
-            f"compiler). {error}"
-        ) from error
+        raise missing_extra("crf", "`--crf`", error) from error
 
 
 def refine(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -8,11 +8,12 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from kseg import files
-from kseg.errors import UserError
+from kseg.errors import UserError, missing_extra
 from kseg.visualization.label_maps import Colour, colour_table
 
 CACHE_BYTES = 64_000_000
@@ -27,7 +28,7 @@ class GeoImage:
         source: The open rasterio dataset.
     """
 
-    def __init__(self, source):
+    def __init__(self, source: Any):
         self.source = source
         self.shape = (source.height, source.width, 3)
 
@@ -60,7 +61,7 @@ class GeoImage:
 class GeoCanvas:
     """A TIFF that is written part by part like an array: `canvas[rows, columns] = part`."""
 
-    def __init__(self, target):
+    def __init__(self, target: Any):
         self._target = target
 
     def __setitem__(self, place: tuple[slice, slice], part: np.ndarray) -> None:
@@ -87,7 +88,7 @@ def read(path: str | os.PathLike) -> Iterator[GeoImage]:
     try:
         import rasterio
     except ImportError as error:
-        raise UserError('a TIFF needs the extra "geo": pip install "kseg[geo]"') from error
+        raise missing_extra("geo", "reading a TIFF", error) from error
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         # A TIFF need not be georeferenced.
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)

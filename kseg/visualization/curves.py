@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kseg import files
-from kseg.errors import UserError
+from kseg.errors import UserError, missing_extra
 
 
 def require_matplotlib() -> None:
@@ -12,9 +12,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f'`--figure` needs the extra "figures": pip install "kseg[figures]". {error}'
-        ) from error
+        raise missing_extra("figures", "`--figure`", error) from error
 
 
 def draw(curves: Mapping[str, Sequence[tuple[int, float]]], path: str | Path) -> None:

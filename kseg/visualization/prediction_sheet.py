@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet
+from kseg.data.masks import check_ids, read_index_mask
 from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 from kseg.visualization.label_maps import colourise
 from kseg.visualization.run_figures import run_name
 from kseg.visualization.sheets import contact_sheet, fitted
-from tfrecords_tools import decode, inputs
 
 CELL_SIZE = 240
 MAX_IMAGES = 50  # A sheet of 50 is up to 13,500 pixels high.
@@ -109,9 +110,9 @@ def read_mask(path: Path, label_set: LabelSet, size: tuple[int, int]) -> np.ndar
             are not classes. The message names the file.
     """
     try:
-        labels = inputs.read_mask_of_any_palette(path, label_set)
-        inputs.check_ids(path, labels, label_set)
-    except decode.BadInput as error:
+        labels = read_index_mask(path, label_set, check_palette=False)
+        check_ids(path, labels, label_set)
+    except BadInput as error:
         raise UserError(f"`--labels`: {error}") from error
     if labels.shape != tuple(size):
         raise UserError(

@@ -8,7 +8,7 @@ from kseg import errors
 from kseg.benchmark import zoo
 from kseg.models import BACKBONES, CONTEXTS, MODELS
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 
 
 def test_readme_lists_every_module_backbone_and_network():

@@ -1,4 +1,4 @@
-"""Exported models served over TensorFlow Serving's protocol, with the client of the README."""
+"""Exported models served over TensorFlow Serving's protocol, with the client of the docs."""
 
 import json
 import re
@@ -29,7 +29,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tests.formats.prediction_server import serving
 
 pytestmark = pytest.mark.slow
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "serving.md"
 LABELS = LabelSet(names=("a", "b", "c"), colours=((0, 0, 0), (9, 9, 9), (99, 99, 99)))
 
 
@@ -43,9 +43,9 @@ def exported(model, tmp_path_factory):
     return export(model, LABELS, tmp_path_factory.mktemp("kseg"), max_pixels=10**6)
 
 
-def readme_client(address):
-    """The gRPC client in the README, with another address."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def documented_client(address):
+    """The gRPC client in docs/serving.md, with another address."""
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     (client,) = [block for block in blocks if "import grpc" in block]
     assert "localhost:8500" in client
     return client.replace("localhost:8500", address)
@@ -57,7 +57,7 @@ def assert_correct(classes, model, contents):
     assert np.mean(classes != predicted_classes(model, image)) < 1e-3
 
 
-def test_the_client_of_the_readme_gets_the_classes_of_a_photograph(
+def test_the_documented_client_gets_the_classes_of_a_photograph(
     model, exported, real_data, tmp_path, monkeypatch
 ):
     (contents,) = photographs(real_data, 1)
@@ -65,7 +65,7 @@ def test_the_client_of_the_readme_gets_the_classes_of_a_photograph(
     monkeypatch.chdir(tmp_path)
     with serving(exported) as address:
         names = {}
-        exec(readme_client(address), names)
+        exec(documented_client(address), names)
     assert_correct(names["classes"], model, contents)
 
 

@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 needs_jax = pytest.mark.skipif(
-    importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install 'kseg[jax]'"
+    importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install -e '.[jax]'"
 )
 
 SCRIPT = """
