@@ -143,7 +143,7 @@ def _photographs(
 
     def measured():
         for image, label in eval_dataset(data_dir, split):
-            yield litert.fitted(model, image, size), label.numpy()
+            yield litert.crop_or_pad(model, image, size), label.numpy()
 
     calibration = litert.calibration_images(
         model, data_dir, run.experiment.train_split[0], size, CALIBRATION_IMAGES
