@@ -1,11 +1,11 @@
-# The commands of README.md. Everything is set up in .venv at the first call; later ones need no network.
+# The commands of README.md. The first call sets up .venv; later calls need no network.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# XLA's optimiser would take most of the time of the JAX tests, which check values and not speed.
+# Without these flags XLA's optimiser takes most of the time of the JAX tests, which check values only.
 JAX_TESTS := KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-# Two processes, a file of tests each at a time: most tests keep one core busy. Files come in the order
-# of the command line; long ones first, or one process waits for the other at the end.
+# Two processes, since most tests keep one core busy. Each runs one file of tests at a time, in the order
+# of the command line: long files come first, so that neither process waits long for the other one.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 ON_EVERY_BACKEND := -m "not slow and not one_backend" tests/models tests/backbones tests/layers tests/recipe/metrics_test.py
 
@@ -34,7 +34,7 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Each stamp is one set of packages; a change of setup.py installs again.
+# Each stamp stands for one set of packages; they are installed again when setup.py changes.
 $(VENV)/core: setup.py | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet -e .
 	touch $@

@@ -1,4 +1,4 @@
-"""Packaging of kseg. The dependency bounds and their reasons are explained in BUILD.md."""
+"""Packaging of kseg. BUILD.md explains the version bounds and what each extra is for."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ CORE = [
     "tqdm",
 ]
 EXTRAS = {
-    # 4.9.10 imports importlib_resources and asks for it on Python 3.8 only.
+    # tensorflow-datasets 4.9.10 imports importlib_resources but requires it on Python 3.8 only.
     "tfds": ["tensorflow-datasets>=4.9.9,<5", "importlib_resources"],
     "keras-cv": ["keras-cv==0.9.0"],
     "hub": ["keras-hub>=0.32,<0.33"],
@@ -34,6 +34,7 @@ EXTRAS = {
         "pytest",
         "pytest-xdist>=3.7",
         "ruff",
+        "setuptools>=77",
         "matplotlib>=3.10",
         "pycocotools",
         "rasterio>=1.4",
@@ -43,7 +44,7 @@ EXTRAS = {
 }
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "kseg" / "__init__.py").read_text())[1]
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "kseg" / "_version.py").read_text())[1]
 
 setup(
     name="kseg",
@@ -55,6 +56,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["kseg", "kseg.*", "tfrecords_tools"]),
+    package_data={"kseg": ["py.typed"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     classifiers=[

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Atomic writing of files: readers see either the complete file or the previous one."""
 
 import contextlib
 import os
@@ -8,10 +8,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is moved to `path`, else removed.
+    """Yields a temporary path that replaces `path` on success and is removed on an error.
 
-    The temporary name begins with a dot, keeps the suffix (Pillow and NumPy look at it) and lies in
-    the same folder, which is made where it is missing, so that the move is one atomic rename.
+    The temporary file lies in the folder of `path`, which is created if missing, so that replacing
+    `path` is one atomic rename. Its name starts with a dot and keeps the suffix, from which Pillow
+    and NumPy derive the file format.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,17 +27,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def partials(folder: str | Path) -> list[Path]:
-    """What processes that were killed inside `atomic_path` have left in a folder."""
+    """Returns the temporary files left in a folder by processes killed inside `atomic_path`."""
     return list(Path(folder).glob(".partial-*"))
 
 
 def remove_partials(folder: str | Path) -> None:
-    """Removes them."""
+    """Removes the files that `partials` returns."""
     for path in partials(folder):
         path.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file atomically."""
+    """Writes a text file atomically, as UTF-8."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")

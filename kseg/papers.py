@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from kseg import cli
 from kseg.backbones import BACKBONES
-from kseg.errors import UserError
+from kseg.errors import missing_extra
 from kseg.files import atomic_path
 from kseg.inference import counting
+from kseg.inference.backend import require_tensorflow
 from kseg.layers import ASPP, GCN, KSAC, LKSPP, ConvStack, LargeKernelConv, VortexPooling
 from kseg.models import deeplab_v3_plus, dfp_fcn
 
@@ -128,12 +129,24 @@ def vortex() -> Iterator[Row]:
     """Vortex pooling: Equation 1, the fraction of a 65x65 map that an output sees; section 3.4."""
     plain = {"image_pooling": False, "dropout_rate": 0.0}
     atrous = {"dilation_rates": (12, 24, 36), **plain}
-    variant_b = VortexPooling(1, module="B", **plain)
+    variant_b = VortexPooling(1, variant="B", **plain)
     # On 65x65 the outer taps of rate 36 fall outside the map, so those maps are larger.
     rows = (
         ("ASPP", ASPP(1, **atrous), 129, "0.0059", None),
-        ("variant A, 5x5", VortexPooling(1, module="A", pool_size=5, **atrous), 129, "0.148", None),
-        ("variant A, 9x9", VortexPooling(1, module="A", pool_size=9, **atrous), 129, "0.479", None),
+        (
+            "variant A, 5x5",
+            VortexPooling(1, variant="A", pool_size=5, **atrous),
+            129,
+            "0.148",
+            None,
+        ),
+        (
+            "variant A, 9x9",
+            VortexPooling(1, variant="A", pool_size=9, **atrous),
+            129,
+            "0.479",
+            None,
+        ),
         ("variant B", variant_b, 65, "1", 0),
     )
     for name, layer, size, printed, within in rows:
@@ -230,10 +243,7 @@ def _figure_class() -> type:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError(
-            "`--figure` needs matplotlib: run pip install 'kseg[figures]', or draw no figure by "
-            "`--figure=`"
-        ) from error
+        raise missing_extra("figures", "`--figure`", error) from error
     return Figure
 
 
@@ -266,7 +276,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> int:
-    counting.check_backend("`kseg.papers` counts")
+    require_tensorflow("`kseg.papers`")
     if values.figure:
         _figure_class()  # raises before the counting, which takes minutes
     counted = list(tqdm(rows(), desc="count", unit="row", leave=False))

@@ -1,4 +1,4 @@
-"""Shared fixtures: where the real data lie, the same random weights each time, quiet logs."""
+"""Fixtures for all tests: the folder of real photographs and reproducible random weights."""
 
 import os
 import sys
@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-import kseg  # noqa: F401 - before TensorFlow, for whose log it sets what all programs run with
+import kseg  # noqa: F401 - It configures TensorFlow's log, so it must be imported first.
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder of the real photographs: `KSEG_TEST_DATA`, else `../shared/data`; skips without."""
+    """Folder of real photographs: `KSEG_TEST_DATA` or `../shared/data`. Skips if it is missing."""
     folder = Path(os.environ.get("KSEG_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"real photographs not found at {folder}; set KSEG_TEST_DATA to their folder")
+        pytest.skip(f"Real photographs not found in {folder}. Set KSEG_TEST_DATA to their folder")
     return folder
 
 
 @pytest.fixture(autouse=True)
-def same_initial_values_each_time() -> None:
-    """A test that depends on the random weights it drew fails always or never."""
-    if keras := sys.modules.get("keras"):  # tests of the tools do not load it
+def reproducible_random_weights() -> None:
+    """Sets the seed, so that a test that depends on random weights fails always or never."""
+    if keras := sys.modules.get("keras"):  # The tests of tfrecords_tools do not import Keras.
         keras.utils.set_random_seed(0)

@@ -13,7 +13,7 @@ from kseg.data.datasets import VOC
 from kseg.data.pipeline import eval_dataset
 from kseg.errors import UserError
 from kseg.evaluate import evaluate
-from kseg.inference.config import Protocol
+from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
 from kseg.recipe.metrics import near_border
 from kseg.runs.checkpoints import Position
@@ -66,7 +66,11 @@ def model(run):
 
 @pytest.mark.parametrize(
     "protocol",
-    [Protocol(), Protocol(scales=(0.5, 1.0), flip=True), Protocol(eval_size=(49, 49))],
+    [
+        InferenceConfig(),
+        InferenceConfig(scales=(0.5, 1.0), flip=True),
+        InferenceConfig(eval_size=(49, 49)),
+    ],
     ids=str,
 )
 def test_the_figures_do_not_depend_on_the_batch_size_and_no_image_is_left_out(
@@ -97,17 +101,17 @@ def test_boundary_accuracy_is_that_of_the_pixels_near_a_border(model, records):
 
 
 def test_an_image_that_does_not_fit_the_padded_size_is_an_error(model, records):
-    evaluator = Evaluator(model, VOC, Protocol(eval_size=(48, 48)))
+    evaluator = Evaluator(model, VOC, InferenceConfig(eval_size=(48, 48)))
     with pytest.raises(UserError, match="`--eval_size` must .* 48x48, and an image of 49x33"):
         evaluator(eval_dataset(records, "val"))
 
 
 def test_other_rates_and_strides_take_the_trained_weights(run, records):
     plain = evaluate(run, records, "val").matrix
-    same = Protocol(eval_dilation_rates=(1, 2), output_stride=16)
-    np.testing.assert_array_equal(evaluate(run, records, "val", protocol=same).matrix, plain)
-    for changed in (Protocol(eval_dilation_rates=(2, 1)), Protocol(output_stride=8)):
-        matrix = evaluate(run, records, "val", protocol=changed).matrix
+    same = InferenceConfig(eval_dilation_rates=(1, 2), output_stride=16)
+    np.testing.assert_array_equal(evaluate(run, records, "val", config=same).matrix, plain)
+    for changed in (InferenceConfig(eval_dilation_rates=(2, 1)), InferenceConfig(output_stride=8)):
+        matrix = evaluate(run, records, "val", config=changed).matrix
         assert matrix.sum() == plain.sum() and (matrix != plain).any()
 
 
@@ -123,7 +127,7 @@ def test_the_program_writes_table_json_csv_and_picture(run, records, tmp_path, c
     assert content["protocol"] == "single scale, whole images; flip; softmax averaged"
     assert (content["checkpoint"], content["step"]) == ("newest", 0)
     assert content["boundary_width"] == 7 and 0 <= content["boundary_accuracy"] <= 1
-    figures = evaluate(run, records, "val", protocol=Protocol(flip=True))
+    figures = evaluate(run, records, "val", config=InferenceConfig(flip=True))
     assert content["miou"] == pytest.approx(figures.miou)
     assert f"{figures.miou:.4f}" in printed and content["protocol"] in printed
     np.testing.assert_array_equal(content["confusion_matrix"], figures.matrix)

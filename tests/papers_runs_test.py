@@ -7,7 +7,7 @@ import pytest
 
 from kseg import train as training
 from kseg.data.datasets import VOC, LabelSet
-from kseg.runs.experiment import Experiment
+from kseg.runs.experiment_flags import from_flagfile
 from kseg.runs.folder import RunFolder
 from tests.conftest import REPOSITORY
 from tests.tfrecords_tools import folders
@@ -37,7 +37,7 @@ def data(tmp_path_factory):
 
 
 def two_steps(name, data, folder, **changes):
-    experiment = Experiment.from_flagfile(REPOSITORY / "experiments" / f"{name}.flags").replace(
+    experiment = from_flagfile(REPOSITORY / "experiments" / f"{name}.flags").replace(
         data_dir=str(data), model_dir=str(folder), backbone_weights="none", val_split="",
         crop_size=(65, 65), steps=2, **changes,
     )  # fmt: skip

@@ -3,24 +3,17 @@
 import sys
 
 import pytest
-from absl import flags
 
 from kseg import papers
 from kseg.errors import UserError
 from kseg.papers import Row
-
-
-def parsed(*arguments):
-    values = flags.FlagValues()
-    flags.DEFINE_string("figure", "", "", flag_values=values)
-    values(["papers", *arguments])
-    return values
+from tests.program_calls import call_main
 
 
 @pytest.mark.slow
 def test_all_numbers_of_the_papers_agree(tmp_path, capsys):
     path = tmp_path / "figure.png"
-    status = papers.main(parsed(f"--figure={path}"))
+    status = call_main(papers, f"--figure={path}")
     printed = capsys.readouterr().out
     assert status == 0, printed
     assert "DISAGREES" not in printed
@@ -47,14 +40,14 @@ def test_vortex_variant_b_must_see_every_pixel(monkeypatch):
 def test_missing_matplotlib_is_reported_before_anything_is_counted(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(papers, "rows", lambda: pytest.fail("rows were counted"))
-    with pytest.raises(UserError, match=r"--figure.*kseg\[figures\]"):
-        papers.main(parsed("--figure=figure.png"))
+    with pytest.raises(UserError, match="--figure.*figures"):
+        call_main(papers, "--figure=figure.png")
 
 
 def test_a_row_that_disagrees_fails_the_program(monkeypatch, capsys):
     wrong = Row("KSAC", "Table 1", "a count", "3.0 M", "4.0 M", agrees=False)
     monkeypatch.setattr(papers, "rows", lambda: iter([wrong]))
-    assert papers.main(parsed()) == 1
+    assert call_main(papers, "--figure=") == 1
     assert "DISAGREES" in capsys.readouterr().out
 
 

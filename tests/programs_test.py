@@ -39,7 +39,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from kseg import train
 from kseg.runs.experiment import Experiment
 
-sys.exit(train.train(Experiment.from_flagfile(sys.argv[1])))
+sys.exit(train.train(from_flagfile(sys.argv[1])))
 """
 
 

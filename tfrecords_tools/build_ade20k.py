@@ -5,21 +5,21 @@
 
     python -m tfrecords_tools.build_ade20k --raw_dir=ADEChallengeData2016 --output_dir=records
 
-The masks hold 0 for "other" and k for class k of objectInfo150.txt; in the records class k has the
-id k - 1, and "other" is ignored (255), as the benchmark leaves it out of its measures.
+The masks hold 0 for "other" and k for class k of objectInfo150.txt. In the records, class k has the
+id k - 1, and "other" is ignored (255), because the benchmark does not evaluate it.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import ADE20K, ADE20K_RAW_IDS
+from kseg.data.masks import Remap
 from kseg.data.records import Manifest
 from tfrecords_tools import layouts, writer
-from tfrecords_tools.remap import Remap, read_remapped_mask
 
 FOLDERS = {"train": "training", "val": "validation"}
 
@@ -29,44 +29,40 @@ def build(
     output_dir: str | Path,
     *,
     splits: Sequence[str] = ("train", "val"),
-    **conversion,
+    **conversion: Any,
 ) -> list[Manifest]:
     """Converts splits of ADEChallengeData2016, all or none.
 
     Args:
-        raw_dir: the folder that holds `images` and `annotations`.
-        output_dir: folder of the records.
-        splits: of `train` (folder `training`) and `val` (folder `validation`).
+        raw_dir: The folder with `images` and `annotations`.
+        output_dir: Folder of the records.
+        splits: Of `train` (folder `training`) and `val` (folder `validation`). Defaults to both.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
-        One manifest a split.
+        One manifest per split.
 
     Raises:
-        UserError: a folder is missing, or the inputs have problems (all are named).
+        UserError: If a folder is missing or the input has problems (all of them are named).
     """
     raw_dir = Path(raw_dir)
     layouts.check_splits(splits, tuple(FOLDERS))
     problems: list[str] = []
     samples = {}
     for split in splits:
-        images, masks = (raw_dir / one / FOLDERS[split] for one in ("images", "annotations"))
-        layouts.require_folders(
-            raw_dir, [images.relative_to(raw_dir), masks.relative_to(raw_dir)], "ADE20K"
-        )
-        samples[split] = layouts.pairs(
-            layouts.files_by_id(images, (".jpg",), problems),
-            layouts.files_by_id(masks, (".png",), problems),
-            problems,
+        images, masks = (f"{name}/{FOLDERS[split]}" for name in ("images", "annotations"))
+        layouts.require_layout(raw_dir, (images, masks), "ADE20K")
+        samples[split] = layouts.pair_folders(
+            raw_dir / images, raw_dir / masks, (".jpg",), problems
         )
     return writer.convert(
         samples,
         output_dir=output_dir,
         label_set=ADE20K,
-        read_label=functools.partial(read_remapped_mask, remap=Remap(ADE20K_RAW_IDS, {})),
+        read_label=Remap(ADE20K_RAW_IDS).read_mask,
         problems=problems,
         tool="tfrecords_tools.build_ade20k",
-        arguments={"raw_dir": str(raw_dir), "splits": list(splits)},
+        arguments={"raw_dir": raw_dir, "splits": splits},
         **conversion,
     )
 

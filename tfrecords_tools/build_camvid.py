@@ -1,24 +1,24 @@
 """Converts CamVid in the layout of the SegNet experiments into TFRecords: 11 classes.
 
-    camvid/train/<id>.png   camvid/trainannot/<id>.png     (images: .png, or .jpg)
-    camvid/val/<id>.png     camvid/valannot/<id>.png       likewise test
+    camvid/train/<id>.png   camvid/trainannot/<id>.png     (images may also be .jpg)
+    camvid/val/<id>.png     camvid/valannot/<id>.png       and test likewise
 
     python -m tfrecords_tools.build_camvid --raw_dir=camvid --output_dir=records
 
-The masks hold the class ids 0 to 10 and 11 for void, which becomes 255 (ignored).
+The masks hold the class ids 0 to 10, and 11 for void, which becomes 255 (ignored).
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import CAMVID, CAMVID_RAW_IDS
+from kseg.data.masks import Remap
 from kseg.data.records import Manifest
 from tfrecords_tools import inputs, layouts, writer
-from tfrecords_tools.remap import Remap, read_remapped_mask
 
 SPLITS = ("train", "val", "test")
 
@@ -28,47 +28,46 @@ def build(
     output_dir: str | Path,
     *,
     splits: Sequence[str] = ("train", "val"),
-    **conversion,
+    **conversion: Any,
 ) -> list[Manifest]:
     """Converts splits of CamVid, all or none.
 
     Args:
-        raw_dir: the folder that holds `train`, `trainannot` and so on.
-        output_dir: folder of the records.
-        splits: of `train`, `val` and `test`.
+        raw_dir: The folder with `train`, `trainannot` and so on.
+        output_dir: Folder of the records.
+        splits: Of `train`, `val` and `test`. Defaults to train and val.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
-        One manifest a split.
+        One manifest per split.
 
     Raises:
-        UserError: a folder is missing, or the inputs have problems (all are named).
+        UserError: If a folder is missing or the input has problems (all of them are named).
     """
     raw_dir = Path(raw_dir)
     layouts.check_splits(splits, SPLITS)
     problems: list[str] = []
     samples = {}
     for split in splits:
-        layouts.require_folders(raw_dir, [split, f"{split}annot"], "CamVid")
-        samples[split] = layouts.pairs(
-            layouts.files_by_id(raw_dir / split, inputs.IMAGE_SUFFIXES, problems),
-            layouts.files_by_id(raw_dir / f"{split}annot", (".png",), problems),
-            problems,
+        images, masks = split, f"{split}annot"
+        layouts.require_layout(raw_dir, (images, masks), "CamVid")
+        samples[split] = layouts.pair_folders(
+            raw_dir / images, raw_dir / masks, inputs.IMAGE_SUFFIXES, problems
         )
     return writer.convert(
         samples,
         output_dir=output_dir,
         label_set=CAMVID,
-        read_label=functools.partial(read_remapped_mask, remap=Remap(CAMVID_RAW_IDS, {})),
+        read_label=Remap(CAMVID_RAW_IDS).read_mask,
         problems=problems,
         tool="tfrecords_tools.build_camvid",
-        arguments={"raw_dir": str(raw_dir), "splits": list(splits)},
+        arguments={"raw_dir": raw_dir, "splits": splits},
         **conversion,
     )
 
 
 def define_flags() -> None:
-    layouts.define_flags("Folder with train, trainannot, val, valannot.")
+    layouts.define_flags("Folder with train, trainannot, val and valannot.")
 
 
 def main(values: flags.FlagValues) -> None:

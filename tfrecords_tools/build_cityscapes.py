@@ -8,29 +8,32 @@
     python -m tfrecords_tools.build_cityscapes --raw_dir=cityscapes --output_dir=coarse \\
         --annotations=gtCoarse --splits=train_extra
 
-The masks are those with label ids, which the archives hold; train ids need not be made first.
-Classes that are not evaluated become 255 (ignored).
+It reads the masks of label ids that are in the archives; masks of train ids are not needed. Classes
+that are not evaluated become 255 (ignored).
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS
+from kseg.data.masks import Remap
 from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import layouts, writer
 from tfrecords_tools.inputs import IMAGE_SUFFIXES, Sample
-from tfrecords_tools.remap import Remap, read_remapped_mask
 
 IMAGES = "leftImg8bit"
-# The splits with labels; those of `test` are not published (its masks are fillers).
+# The splits with published labels. The masks of `test` are placeholders.
 SPLITS = {"gtFine": ("train", "val"), "gtCoarse": ("train", "val", "train_extra")}
-# What else lies beside the masks with label ids.
-_BESIDE = ("_labelTrainIds.png", "_instanceIds.png", "_instanceTrainIds.png", "_color.png", ".json")
+# Other files in the folders of the masks of label ids.
+_IGNORED = (
+    *("_labelTrainIds.png", "_instanceIds.png", "_instanceTrainIds.png", "_color.png"),
+    ".json",
+)
 
 
 def build(
@@ -39,66 +42,64 @@ def build(
     *,
     splits: Sequence[str] = ("train", "val"),
     annotations: str = "gtFine",
-    **conversion,
+    **conversion: Any,
 ) -> list[Manifest]:
     """Converts splits of Cityscapes, all or none.
 
     Args:
-        raw_dir: the folder that holds `leftImg8bit` and the annotations.
-        output_dir: folder of the records.
-        splits: of `train` and `val`, with `gtCoarse` also `train_extra`.
-        annotations: `"gtFine"` (default) or `"gtCoarse"`.
+        raw_dir: The folder with `leftImg8bit` and the annotations.
+        output_dir: Folder of the records.
+        splits: Of `train` and `val`, and with `gtCoarse` also `train_extra`. Defaults to train and
+            val.
+        annotations: `"gtFine"` or `"gtCoarse"`. Defaults to `"gtFine"`.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
-        One manifest a split.
+        One manifest per split.
 
     Raises:
-        UserError: a folder is missing, or the inputs have problems (all are named).
+        UserError: If a folder is missing or the input has problems (all of them are named).
     """
     raw_dir = Path(raw_dir)
     if annotations not in SPLITS:
         raise UserError(f"`annotations` must be gtFine or gtCoarse. Received: {annotations!r}")
     layouts.check_splits(splits, SPLITS[annotations])
     problems: list[str] = []
-    samples = {split: _samples(raw_dir, split, annotations, problems) for split in splits}
     return writer.convert(
-        samples,
+        {split: _samples(raw_dir, split, annotations, problems) for split in splits},
         output_dir=output_dir,
         label_set=CITYSCAPES,
-        read_label=functools.partial(read_remapped_mask, remap=Remap(CITYSCAPES_RAW_IDS, {})),
+        read_label=Remap(CITYSCAPES_RAW_IDS).read_mask,
         problems=problems,
         tool="tfrecords_tools.build_cityscapes",
-        arguments={"raw_dir": str(raw_dir), "splits": list(splits), "annotations": annotations},
+        arguments={"raw_dir": raw_dir, "splits": splits, "annotations": annotations},
         **conversion,
     )
 
 
 def _samples(raw_dir: Path, split: str, annotations: str, problems: list[str]) -> list[Sample]:
-    folders = [Path(IMAGES) / split, Path(annotations) / split]
-    layouts.require_folders(raw_dir, folders, "Cityscapes")
-    endings = (f"_{IMAGES}.png", f"_{annotations}_labelIds.png")
-    images, masks = (
-        _of_all_cities(raw_dir / folder, ending, problems)
-        for folder, ending in zip(folders, endings, strict=True)
+    images, masks = f"{IMAGES}/{split}", f"{annotations}/{split}"
+    layouts.require_layout(raw_dir, (images, masks), "Cityscapes")
+    return layouts.pair(
+        _files_of_all_cities(raw_dir / images, f"_{IMAGES}.png", problems),
+        _files_of_all_cities(raw_dir / masks, f"_{annotations}_labelIds.png", problems),
+        problems,
     )
-    return layouts.pairs(images, masks, problems)
 
 
-def _of_all_cities(folder: Path, ending: str, problems: list[str]) -> dict[str, Path]:
+def _files_of_all_cities(folder: Path, ending: str, problems: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for city in sorted(folder.iterdir()):
         if city.is_dir():
-            # An id begins with its city, so ids of two cities cannot be the same.
-            for name, path in layouts.files_by_id(
-                city, (ending,), problems, beside=_BESIDE
-            ).items():
+            files = layouts.files_by_id(city, (ending,), problems, ignored=_IGNORED)
+            for name, path in files.items():
+                # Since an id begins with its city, two cities cannot have the same id.
                 if name.startswith(f"{city.name}_"):
                     found[name] = path
                 else:
                     problems.append(f"{path}: the name must begin with its city, {city.name!r}")
         elif city.suffix.lower() in IMAGE_SUFFIXES and not city.name.startswith("."):
-            problems.append(f"{city}: must lie in the folder of its city")
+            problems.append(f"{city}: must be in the folder of its city")
     return found
 
 

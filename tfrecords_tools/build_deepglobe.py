@@ -1,34 +1,37 @@
 """Converts DeepGlobe's road extraction set, or any set in its layout, into TFRecords: 2 classes.
 
-    deepglobe/train/<id>_sat.jpg     deepglobe/train/<id>_mask.png     (>= 128 is road)
+    deepglobe/train/<id>_sat.jpg     deepglobe/train/<id>_mask.png     (128 and above is road)
 
     python -m tfrecords_tools.build_deepglobe --raw_dir=deepglobe --output_dir=records
     python -m tfrecords_tools.build_deepglobe --raw_dir=deepglobe --output_dir=records \\
-        --split_dir=lists        # lists/train.txt and lists/val.txt, an id a line
+        --split_dir=lists        # lists/train.txt and lists/val.txt, one id per line
 
-Only the 6,226 images of DeepGlobe's `train` have published masks, so `train` and `val` are both
-drawn from them: by lists (the common ones hold 4,696 and 1,530 ids), or by a draw that depends on
-the ids and `--seed` alone.
+Only the 6,226 images of DeepGlobe's `train` have published masks, so both `train` and `val` are
+taken from them: by lists (the common ones have 4,696 and 1,530 ids), or by a random split that
+depends only on the ids and `--seed`.
 """
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
 
 from kseg import cli
+from kseg.data import masks
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import ROADS, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import inputs, layouts, writer
-from tfrecords_tools.decode import BadInput
+from tfrecords_tools import layouts, lists, writer
 from tfrecords_tools.inputs import Sample
 
 FOLDER = "train"
-# Published for binarising the masks: their values are not all 0 or 255.
+# The publisher's threshold for the masks, whose values are not all 0 or 255.
 THRESHOLD = 128
+_IMAGE, _MASK = "_sat.jpg", "_mask.png"
 
 
 def build(
@@ -39,42 +42,43 @@ def build(
     split_dir: str | Path | None = None,
     val_fraction: float = 0.25,
     seed: int = 0,
-    **conversion,
+    **conversion: Any,
 ) -> list[Manifest]:
-    """Converts splits of the images of `train`, all or none.
+    """Converts splits of the images in `train`, all or none.
 
     Args:
-        raw_dir: the folder that holds `train`.
-        output_dir: folder of the records.
-        splits: lists in `split_dir`, without `.txt`; with no lists, of `train` and `val`.
-        split_dir: folder of lists of ids. Default: none, the splits are drawn.
-        val_fraction: share of the images that a draw gives to `val`. Defaults to a quarter, about
-            that of the common lists.
-        seed: of the draw.
+        raw_dir: The folder with `train`.
+        output_dir: Folder of the records.
+        splits: Names of lists in `split_dir`, without `.txt`; without lists, of `train` and `val`.
+            Defaults to both.
+        split_dir: Folder of lists of ids. Defaults to None: the split is random.
+        val_fraction: Fraction of the images that a random split gives to `val`. Defaults to 0.25,
+            which is about that of the common lists.
+        seed: Seed of a random split. Defaults to 0.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
-        One manifest a split.
+        One manifest per split.
 
     Raises:
-        UserError: a folder or list is missing, or the inputs have problems (all are named).
+        UserError: If a folder or list is missing or the input has problems (all of them are named).
     """
     raw_dir = Path(raw_dir)
-    layouts.require_folders(raw_dir, [FOLDER], "DeepGlobe")
+    layouts.require_layout(raw_dir, (FOLDER,), "DeepGlobe")
     layouts.check_splits(splits, () if split_dir else ("train", "val"))
     problems: list[str] = []
-    ends = ("_sat.jpg", "_mask.png")
-    images, masks = (
-        layouts.files_by_id(raw_dir / FOLDER, (ends[k],), problems, beside=(ends[1 - k],))
-        for k in (0, 1)
+    images, road_masks = (
+        layouts.files_by_id(raw_dir / FOLDER, (ending,), problems, ignored=(ignored,))
+        for ending, ignored in ((_IMAGE, _MASK), (_MASK, _IMAGE))
     )
-    found = {sample.name: sample for sample in layouts.pairs(images, masks, problems)}
-    arguments = {"raw_dir": str(raw_dir), "splits": list(splits)}
+    found = {sample.name: sample for sample in layouts.pair(images, road_masks, problems)}
+    arguments = {"raw_dir": raw_dir, "splits": splits}
     if split_dir:
-        samples = _listed(Path(split_dir), splits, found, {*images, *masks}, problems)
-        arguments["split_dir"] = str(split_dir)
+        present = images.keys() | road_masks.keys()
+        samples = _listed(Path(split_dir), splits, found, present, problems)
+        arguments["split_dir"] = split_dir
     else:
-        samples = _drawn(list(found.values()), splits, val_fraction, seed)
+        samples = _random_split(list(found.values()), splits, val_fraction, seed)
         arguments |= {"val_fraction": val_fraction, "seed": seed}
     return writer.convert(
         samples,
@@ -89,20 +93,20 @@ def build(
 
 
 def read_road_mask(path: Path, label_set: LabelSet) -> np.ndarray:
-    """Ids of a mask that is light on roads: 1 from `THRESHOLD` on, else 0.
+    """Returns the ids of a mask that is bright on roads: 1 from `THRESHOLD`, else 0.
 
     Raises:
-        BadInput: no such picture, or one in colours (DeepGlobe's land cover masks have the same
-            names).
+        BadInput: If the file cannot hold a mask or has colours. (DeepGlobe's land cover masks have
+            the same names.)
     """
     del label_set
-    mask = inputs.load_mask(path)
+    mask = masks.load_mask(path)
     if mask.mode not in ("L", "RGB", "1"):
-        raise BadInput(path, f"a road mask must be grey or RGB; this one is {mask.mode}")
-    light = np.asarray(mask.convert("RGB")) >= THRESHOLD
-    if not (light == light[..., :1]).all():
-        raise BadInput(path, "a road mask must be black and white; this one has colours")
-    return light[..., 0].astype(np.uint8)
+        raise BadInput(path, f"is {mask.mode}; a road mask must be grey or RGB")
+    bright = np.asarray(mask.convert("RGB")) >= THRESHOLD
+    if not (bright == bright[..., :1]).all():
+        raise BadInput(path, "has colours; a road mask must be black and white")
+    return bright[..., 0].astype(np.uint8)
 
 
 def _listed(
@@ -112,43 +116,47 @@ def _listed(
     present: set[str],
     problems: list[str],
 ) -> dict[str, list[Sample]]:
-    """The samples of each list, in its order."""
+    """Returns the samples of each list, in its order."""
     samples: dict[str, list[Sample]] = {}
     for split in splits:
         path = folder / f"{split}.txt"
         samples[split] = []
-        for name in inputs.read_names(path, problems):
+        for name in lists.read_names(path, problems):
             if name in found:
                 samples[split].append(found[name])
             elif name not in present:
-                problems.append(f"{path}: no {name}_sat.jpg for id {name!r}")
+                problems.append(f"{path}: there is no {name}{_IMAGE} for id {name!r}")
     return samples
 
 
-def _drawn(
+def _random_split(
     samples: list[Sample], splits: Sequence[str], val_fraction: float, seed: int
 ) -> dict[str, list[Sample]]:
-    """`train` and `val`, each sorted by id; the draw is the same on every machine."""
+    """Splits into `train` and `val`, each sorted by id; the same on every machine."""
     if not 0 < val_fraction < 1:
-        raise UserError(f"`val_fraction` must lie between 0 and 1. Received: {val_fraction}")
+        raise UserError(f"`val_fraction` must be between 0 and 1. Received: {val_fraction}")
 
-    def lot(sample: Sample) -> bytes:
+    def order(sample: Sample) -> bytes:
         return hashlib.sha256(f"{seed}/{sample.name}".encode()).digest()
 
-    drawn = sorted(samples, key=lot)[: round(val_fraction * len(samples))]
+    drawn = sorted(samples, key=order)[: round(val_fraction * len(samples))]
     held_out = {sample.name for sample in drawn}
     parts = {
-        "train": [one for one in samples if one.name not in held_out],
-        "val": [one for one in samples if one.name in held_out],
+        "train": [sample for sample in samples if sample.name not in held_out],
+        "val": [sample for sample in samples if sample.name in held_out],
     }
     return {split: parts[split] for split in splits}
 
 
 def define_flags() -> None:
-    layouts.define_flags("Folder that holds train, with <id>_sat.jpg and <id>_mask.png.")
-    flags.DEFINE_string("split_dir", None, "Folder of <split>.txt, an id a line; default: a draw.")
-    flags.DEFINE_float("val_fraction", 0.25, "Share of the images that a draw gives to val.")
-    flags.DEFINE_integer("seed", 0, "Seed of the draw.")
+    layouts.define_flags("Folder with train, which holds <id>_sat.jpg and <id>_mask.png.")
+    flags.DEFINE_string(
+        "split_dir", None, "Folder of <split>.txt with one id per line. Default: a random split."
+    )
+    flags.DEFINE_float(
+        "val_fraction", 0.25, "Fraction of the images that a random split gives to val."
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of a random split.")
 
 
 def main(values: flags.FlagValues) -> None:

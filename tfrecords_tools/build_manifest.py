@@ -3,14 +3,14 @@
     python -m tfrecords_tools.build_manifest --data_dir=records --dataset=voc
     python -m tfrecords_tools.build_manifest --data_dir=records --classes=classes.txt --splits=train
 
-For `<split>-00000-of-0000N.tfrecord` as the official DeepLab tools write them. What the ids mean is
-not written in shards: it is told by the name of a data set or by a classes file (a class a line, as
-for build_folder). All of `check_records` is checked, and that every id is a class or 255, which
-counts for nothing. Only if all is good `<split>.manifest.json` is written beside the shards; they
-stay as they are.
+It is for `<split>-00000-of-0000N.tfrecord` as the official DeepLab tools write them. Shards do not
+say what the ids mean: give the name of a data set, or a classes file with one class per line, as
+for build_folder. It checks all that `check_records` checks, and that every id is a class or 255
+(ignored). Only if there is no problem is `<split>.manifest.json` written beside the shards, which
+are not changed.
 
-The official tools keep ADE20K's own ids, 0 for "other" and k for class k - 1 here: such shards are
-refused, take `build_ade20k`.
+The official tools keep ADE20K's original ids: 0 for "other", and k for class k - 1 here. Such
+shards are rejected; use `build_ade20k`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from kseg.data import records
 from kseg.data.datasets import LABEL_SETS, LabelSet
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import build_folder, summary
+from tfrecords_tools import lists, summary, writer
 
 
 def build(
@@ -36,19 +36,19 @@ def build(
     """Writes the manifests of splits that have none, all or none.
 
     Args:
-        data_dir: folder of the shards.
-        dataset: name of the data set whose classes the ids are, of `datasets.LABEL_SETS`.
-        classes: instead of that a classes file, see `build_folder.read_classes`.
-        splits: names of the splits. Defaults to all without a manifest.
+        data_dir: Folder of the shards.
+        dataset: Name of the data set whose classes the ids are, of `datasets.LABEL_SETS`.
+        classes: Classes file to use instead, see `lists.read_classes`.
+        splits: Names of the splits. Defaults to all without a manifest.
 
     Returns:
-        One manifest a split, sorted by name.
+        One manifest per split, sorted by name.
 
     Raises:
-        UserError: a split has a manifest, there is none without, something is wrong with the shards
-            (all of it is named), or a manifest cannot be written.
+        UserError: If a split has a manifest, there is none without, the shards have problems (all
+            of them are named), or a manifest cannot be written.
     """
-    # TensorFlow comes with it.
+    # Imports TensorFlow.
     from tfrecords_tools import check_records
 
     data_dir = Path(data_dir)
@@ -57,7 +57,7 @@ def build(
     finished = {split for split in found if records.manifest_path(data_dir, split).exists()}
     if given := sorted(finished & set(splits)):
         raise UserError(
-            f"a split must have no manifest yet. Received: {given[0]!r}, which has "
+            f"`splits` must be splits without a manifest. Received: {given[0]!r}, which has "
             f"{records.manifest_path(data_dir, given[0])}"
         )
     if found and not found - finished:
@@ -66,9 +66,9 @@ def build(
     problems = [problem for result in results for problem in result.problems]
     if dataset == "ade20k":
         problems += [
-            f"{result.split}: no pixel is {label_set.ignore_label}. Are these ADE20K's own ids, as "
-            "the official tools keep them? They are one more than the classes here: convert with "
-            "tfrecords_tools.build_ade20k"
+            f"{result.split}: no pixel is {label_set.ignore_label}. Are these ADE20K's original "
+            "ids, as the official tools keep them? Those are one higher than the classes here: "
+            "convert the images with tfrecords_tools.build_ade20k"
             for result in results
             if not result.pixels[label_set.ignore_label]
         ]
@@ -78,20 +78,17 @@ def build(
             + "\n  ".join(problems)
         )
     manifests = [
-        Manifest(
-            split=result.split,
-            names=label_set.names,
-            colours=label_set.colours,
-            ignore_label=label_set.ignore_label,
-            shards=tuple(result.shards),
-            pixels_per_class=tuple(result.pixels[: label_set.num_classes].tolist()),
-            pixels_ignored=int(result.pixels[label_set.ignore_label]),
+        writer.make_manifest(
+            result.split,
+            label_set,
+            result.shards,
+            result.pixels,
             tool="tfrecords_tools.build_manifest",
             arguments={
-                "data_dir": str(data_dir),
-                "splits": list(splits),
+                "data_dir": data_dir,
+                "splits": splits,
                 "dataset": dataset,
-                "classes": classes and str(classes),
+                "classes": classes,
             },
         )
         for result in results
@@ -100,15 +97,15 @@ def build(
         for manifest in manifests:
             records.write_manifest(records.manifest_path(data_dir, manifest.split), manifest)
     except OSError as error:
-        raise UserError(f"cannot write to {data_dir}: {error}") from error
+        raise UserError(f"cannot write to {data_dir}: {error.strerror}") from error
     return manifests
 
 
 def _label_set(dataset: str | None, classes: str | Path | None) -> LabelSet:
     if bool(dataset) == bool(classes):
-        raise UserError("`--dataset` or `--classes` must be given, and not both")
+        raise UserError("exactly one of `--dataset` and `--classes` must be given")
     if classes:
-        return build_folder.read_classes(classes)[0]
+        return lists.read_classes(classes)[0]
     if dataset not in LABEL_SETS:
         raise UserError(f"`dataset` must be one of {', '.join(LABEL_SETS)}. Received: {dataset!r}")
     return LABEL_SETS[dataset]
@@ -117,8 +114,8 @@ def _label_set(dataset: str | None, classes: str | Path | None) -> LabelSet:
 def define_flags() -> None:
     flags.DEFINE_string("data_dir", "", "Folder of the shards.")
     flags.DEFINE_enum("dataset", None, list(LABEL_SETS), "Data set whose classes the ids are.")
-    flags.DEFINE_string("classes", None, "Instead of that a text file, a class a line.")
-    flags.DEFINE_list("splits", [], "Splits; default: all that have no manifest.")
+    flags.DEFINE_string("classes", None, "Text file with one class per line, instead of --dataset.")
+    flags.DEFINE_list("splits", [], "Splits. Default: all that have no manifest.")
 
 
 def main(values: flags.FlagValues) -> None:

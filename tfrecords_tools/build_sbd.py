@@ -1,7 +1,7 @@
-"""Converts trainaug: PASCAL VOC 2012 with the Semantic Boundaries Dataset (SBD) beside it.
+"""Converts trainaug: PASCAL VOC 2012 together with the Semantic Boundaries Dataset (SBD).
 
     VOC2012/                               as for build_voc
-    benchmark_RELEASE/dataset/train.txt    SBD as it is published: one id a line
+    benchmark_RELEASE/dataset/train.txt    SBD as it is published: one id per line
     benchmark_RELEASE/dataset/val.txt
     benchmark_RELEASE/dataset/img/<id>.jpg
     benchmark_RELEASE/dataset/cls/<id>.mat class ids in GTcls.Segmentation
@@ -9,12 +9,12 @@
     python -m tfrecords_tools.build_sbd --raw_dir=VOC2012 --sbd_dir=benchmark_RELEASE/dataset \\
         --output_dir=records --splits=trainaug,val
 
-Reading .mat files needs SciPy: `pip install kseg[sbd]`. Without --sbd_dir the labels are the PNGs
-of `VOC2012/SegmentationClassAug`, SBD's masks as others have converted them.
+Reading .mat files needs SciPy: `pip install -e ".[sbd]"`. Without --sbd_dir, the labels are the
+PNGs in `VOC2012/SegmentationClassAug`, which are SBD's masks as others have converted them.
 
 trainaug is (VOC train + SBD train + SBD val) - VOC val: 10,582 images, on which most published
-figures were trained. Images of VOC's own train list keep VOC's masks, which have ignored borders;
-SBD's have none. Any other split is a list of VOC with VOC's masks.
+results were trained. Images of VOC's train list keep VOC's masks, which have ignored borders; SBD's
+have none. Every other split is a list of VOC with VOC's masks.
 """
 
 import importlib.util
@@ -23,27 +23,29 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
 from PIL import Image
 
 from kseg import cli
+from kseg.data import checked_images, masks
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.records import Manifest
-from kseg.errors import UserError
-from tfrecords_tools import build_voc, decode, inputs, layouts, writer
-from tfrecords_tools.decode import BadInput
+from kseg.errors import UserError, missing_extra
+from tfrecords_tools import layouts, lists, voc_layout, writer
 from tfrecords_tools.inputs import Sample
 
 TRAINAUG = "trainaug"
 AUG_LABELS = "SegmentationClassAug"
-# Images in the whole data sets: VOC's train and val list, SBD's two lists together, and trainaug.
+# Images in the complete data sets: VOC's train and val, SBD's two lists together, and trainaug.
 VOC_TRAIN, VOC_VAL, SBD, TRAINAUG_SIZE = 1464, 1449, 11355, 10582
 
-# A file in MATLAB's format 5: the length of its head, which ends with the mark of little-endian
-# files, and the type of a compressed element.
-_MAT_HEAD, _MAT_MARK, _MAT_COMPRESSED = 128, b"IM", 15
+# MATLAB's format 5: the length of the header, its last bytes in a little-endian file, and the type
+# of a compressed element.
+_MAT_HEADER, _MAT_MARK, _MAT_COMPRESSED = 128, b"IM", 15
 
 
 def build(
@@ -52,53 +54,47 @@ def build(
     *,
     sbd_dir: str | Path | None = None,
     splits: Sequence[str] = (TRAINAUG,),
-    **conversion,
+    **conversion: Any,
 ) -> list[Manifest]:
-    """Converts trainaug, and lists of VOC beside it, all or none.
+    """Converts trainaug, and lists of VOC, all or none.
 
     Args:
-        raw_dir: folder in VOC's layout.
-        output_dir: folder of the records.
-        sbd_dir: folder that holds `cls`, `img`, `train.txt` and `val.txt` of SBD. Defaults to
-            none: the labels are the PNGs of `SegmentationClassAug` in `raw_dir`.
-        splits: `trainaug` and names of VOC's lists.
+        raw_dir: Folder in VOC's layout.
+        output_dir: Folder of the records.
+        sbd_dir: Folder with `cls`, `img`, `train.txt` and `val.txt` of SBD. Defaults to None: the
+            labels are the PNGs of `SegmentationClassAug` in `raw_dir`.
+        splits: `trainaug` and names of VOC's lists. Defaults to trainaug.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
-        One manifest a split.
+        One manifest per split.
 
     Raises:
-        UserError: a folder or list is missing, SciPy is, the whole data sets do not give 10,582
-            images, or the inputs have problems (all are named).
+        UserError: If a folder, a list or SciPy is missing, the complete data sets do not give
+            10,582 images, or the input has problems (all of them are named).
     """
     raw_dir = Path(raw_dir)
-    sbd_dir = None if sbd_dir is None else Path(sbd_dir)
-    build_voc.require_layout(raw_dir, build_voc.LABELS)
+    voc_layout.require(raw_dir)
     layouts.check_splits(splits)
     problems: list[str] = []
     samples = {}
     for split in splits:
         if split != TRAINAUG:
-            samples[split] = [
-                _voc_sample(raw_dir, name) for name in build_voc.read_list(raw_dir, split, problems)
-            ]
+            names = voc_layout.read_list(raw_dir, split, problems)
+            samples[split] = [voc_layout.sample(raw_dir, name) for name in names]
         elif sbd_dir is None:
-            samples[split] = _from_pngs(raw_dir, problems)
+            samples[split] = _samples_of_pngs(raw_dir, problems)
         else:
-            samples[split] = _from_sbd(raw_dir, sbd_dir, problems)
+            samples[split] = _samples_of_sbd(raw_dir, Path(sbd_dir), problems)
     return writer.convert(
         samples,
         output_dir=output_dir,
         label_set=VOC,
         read_label=read_label,
         problems=problems,
-        may_share=build_voc.MAY_SHARE,
+        may_share=voc_layout.MAY_SHARE,
         tool="tfrecords_tools.build_sbd",
-        arguments={
-            "raw_dir": str(raw_dir),
-            "sbd_dir": None if sbd_dir is None else str(sbd_dir),
-            "splits": list(splits),
-        },
+        arguments={"raw_dir": raw_dir, "sbd_dir": sbd_dir, "splits": splits},
         **conversion,
     )
 
@@ -106,49 +102,58 @@ def build(
 def trainaug(
     voc_train: Sequence[str],
     voc_val: Sequence[str],
-    others: Sequence[str],
-    whole: int,
+    sbd: Sequence[str],
+    complete: int,
     problems: list[str],
 ) -> list[str]:
-    """The ids of (VOC train + others) - VOC val, sorted; prints how many, and of what.
+    """Returns the ids of (VOC train + SBD) - VOC val, sorted, and prints their numbers.
 
     Args:
         voc_train: VOC's train list.
         voc_val: VOC's val list.
-        others: the ids for which there are masks of SBD; they may be in VOC's lists as well.
-        whole: how many `others` the whole data set gives.
-        problems: takes that the whole data sets do not give 10,582.
+        sbd: The ids with masks of SBD. They may also be in VOC's lists.
+        complete: The size of `sbd` in the complete data set.
+        problems: Receives a message if the complete data sets do not give 10,582 images.
     """
-    own = {*voc_train} - {*voc_val}
-    ids = sorted(own | {*others} - {*voc_val})
-    sizes = len({*voc_train}), len({*voc_val}), len({*others})
-    is_whole = sizes == (VOC_TRAIN, VOC_VAL, whole)
-    if is_whole and len(ids) != TRAINAUG_SIZE:
+    from_voc = {*voc_train} - {*voc_val}
+    ids = sorted(from_voc | {*sbd} - {*voc_val})
+    sizes = len({*voc_train}), len({*voc_val}), len({*sbd})
+    is_complete = sizes == (VOC_TRAIN, VOC_VAL, complete)
+    if is_complete and len(ids) != TRAINAUG_SIZE:
         problems.append(
-            f"{TRAINAUG} of the whole data sets must hold {TRAINAUG_SIZE} images, here it holds "
-            f"{len(ids)}; is one of the lists another's?"
+            f"{TRAINAUG} of the complete data sets must have {TRAINAUG_SIZE} images, but it has "
+            f"{len(ids)}. Is one of the lists from another data set?"
         )
     print(
-        f"{TRAINAUG}: {len(ids)} images, {len(own)} of VOC train and {len(ids) - len(own)} of SBD"
-        + ("" if is_whole else f"; a part of the data sets, whose whole gives {TRAINAUG_SIZE}")
+        f"{TRAINAUG}: {len(ids)} images, {len(from_voc)} from VOC train and "
+        f"{len(ids) - len(from_voc)} from SBD"
+        + ("" if is_complete else f" (the complete data sets give {TRAINAUG_SIZE})")
     )
     return ids
 
 
 def read_label(path: Path, label_set: LabelSet) -> np.ndarray:
-    """Ids of a mask of VOC, as a PNG, or of SBD, as a MATLAB file."""
+    """Returns the ids of a mask of VOC, a PNG file, or of SBD, a MATLAB file.
+
+    Raises:
+        BadInput: If the file cannot hold a mask.
+    """
     if path.suffix != ".mat":
-        return inputs.read_index_mask(path, label_set)
-    contents = decode.read(path, "mask")
-    _refuse_bomb(path, contents)
+        return masks.read_index_mask(path, label_set)
+    contents = checked_images.read_bytes(path, "mask")
+    if contents[_MAT_HEADER - len(_MAT_MARK) : _MAT_HEADER] != _MAT_MARK:
+        raise BadInput(path, "is not a MATLAB 5 file")
     import scipy.io
 
     try:
+        _check_unpacked_size(path, contents)
         # A structure is an array of 1x1 records.
         ids = scipy.io.loadmat(io.BytesIO(contents), variable_names=["GTcls"])["GTcls"]
         ids = ids["Segmentation"][0, 0]
+    except BadInput:
+        raise
     except Exception as error:
-        # SciPy raises whatever a damaged file makes it meet.
+        # SciPy raises errors of many types for damaged files.
         reason = type(error).__name__ if isinstance(error, KeyError) else error
         raise BadInput(path, f"holds no GTcls.Segmentation ({reason})") from None
     if not isinstance(ids, np.ndarray) or ids.ndim != 2 or ids.dtype != np.uint8:
@@ -156,76 +161,58 @@ def read_label(path: Path, label_set: LabelSet) -> np.ndarray:
     return ids
 
 
-def _refuse_bomb(path: Path, contents: bytes) -> None:
-    """Unpacks the elements of a MATLAB file up to a limit, before SciPy unpacks all of them."""
-    if contents[_MAT_HEAD - len(_MAT_MARK) : _MAT_HEAD] != _MAT_MARK:
-        raise BadInput(path, "is not a MATLAB 5 file")
-    position = _MAT_HEAD
+def _check_unpacked_size(path: Path, contents: bytes) -> None:
+    """Rejects decompression bombs: SciPy unpacks an element whatever its size."""
+    limit = Image.MAX_IMAGE_PIXELS
+    position = _MAT_HEADER
     while position + 8 <= len(contents):
         kind, size = struct.unpack_from("<II", contents, position)
         position += 8
-        if kind == _MAT_COMPRESSED:
-            try:
-                element = zlib.decompressobj().decompress(
-                    contents[position : position + size], Image.MAX_IMAGE_PIXELS + 1
-                )
-            except zlib.error as error:
-                raise BadInput(path, f"is truncated or damaged ({error})") from None
-            if len(element) > Image.MAX_IMAGE_PIXELS:
-                raise BadInput(
-                    path,
-                    f"more than {Image.MAX_IMAGE_PIXELS} bytes; refused as a decompression bomb",
-                )
+        packed = contents[position : position + size]
         position += size
+        if kind != _MAT_COMPRESSED:
+            continue
+        if len(zlib.decompressobj().decompress(packed, limit + 1)) > limit:
+            raise BadInput(path, f"has more than {limit} bytes; rejected as a decompression bomb")
 
 
-def _voc_sample(raw_dir: Path, name: str) -> Sample:
-    label = raw_dir / build_voc.LABELS / f"{name}.png"
-    return Sample(name, build_voc.image_path(raw_dir, name), label)
-
-
-def _from_pngs(raw_dir: Path, problems: list[str]) -> list[Sample]:
+def _samples_of_pngs(raw_dir: Path, problems: list[str]) -> list[Sample]:
     labels = raw_dir / AUG_LABELS
     if not labels.is_dir():
         raise UserError(
-            f"trainaug needs --sbd_dir, the folder with cls and img of SBD, or {AUG_LABELS} in "
+            f"trainaug needs `sbd_dir`, the folder with cls and img of SBD, or {AUG_LABELS} in "
             f"`raw_dir`. Not found: {labels}"
         )
-    masks = layouts.files_by_id(labels, (".png",), problems)
-    train, val = (build_voc.read_list(raw_dir, split, problems) for split in ("train", "val"))
-    own = set(train)
+    found = layouts.files_by_id(labels, (".png",), problems)
+    train, val = (voc_layout.read_list(raw_dir, split, problems) for split in ("train", "val"))
+    in_voc = set(train)
     return [
-        _voc_sample(raw_dir, name)
-        if name in own
-        else Sample(name, build_voc.image_path(raw_dir, name), masks[name])
-        # The folder holds VOC's val masks as well as those of trainaug.
-        for name in trainaug(train, val, [*masks], TRAINAUG_SIZE + VOC_VAL, problems)
+        voc_layout.sample(raw_dir, name)
+        if name in in_voc
+        else Sample(name, voc_layout.image_path(raw_dir, name), found[name])
+        # The complete folder has the masks of VOC val as well as those of trainaug.
+        for name in trainaug(train, val, [*found], TRAINAUG_SIZE + VOC_VAL, problems)
     ]
 
 
-def _from_sbd(raw_dir: Path, sbd_dir: Path, problems: list[str]) -> list[Sample]:
+def _samples_of_sbd(raw_dir: Path, sbd_dir: Path, problems: list[str]) -> list[Sample]:
     if importlib.util.find_spec("scipy") is None:
-        raise UserError("`sbd_dir` needs SciPy to read .mat files: pip install kseg[sbd]")
-    for name in ("cls", "img", "train.txt", "val.txt"):
-        if not (sbd_dir / name).exists():
-            raise UserError(
-                "`sbd_dir` must be the folder of SBD with cls, img, train.txt and val.txt. Not "
-                f"found: {sbd_dir / name}"
-            )
-    train, val = (build_voc.read_list(raw_dir, split, problems) for split in ("train", "val"))
+        raise missing_extra("sbd", "`--sbd_dir`")
+    layouts.require_layout(sbd_dir, ("cls", "img", "train.txt", "val.txt"), "SBD", "sbd_dir")
+    train, val = (voc_layout.read_list(raw_dir, split, problems) for split in ("train", "val"))
     sbd = [
         name
         for split in ("train", "val")
-        for name in inputs.read_names(sbd_dir / f"{split}.txt", problems)
+        for name in lists.read_names(sbd_dir / f"{split}.txt", problems)
     ]
-    own = set(train)
+    in_voc = set(train)
     samples = []
     for name in trainaug(train, val, sbd, SBD, problems):
-        if name in own:
-            samples.append(_voc_sample(raw_dir, name))
+        if name in in_voc:
+            samples.append(voc_layout.sample(raw_dir, name))
             continue
-        # The same photographs: VOC's copy where there is one, so that all come from one place.
-        image = build_voc.image_path(raw_dir, name)
+        # Both have the same photographs. VOC's is preferred, so that most come from one source.
+        image = voc_layout.image_path(raw_dir, name)
         image = image if image.is_file() else sbd_dir / "img" / f"{name}.jpg"
         samples.append(Sample(name, image, sbd_dir / "cls" / f"{name}.mat"))
     return samples
@@ -236,8 +223,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "sbd_dir",
         None,
-        "Folder with cls, img, train.txt and val.txt of SBD (benchmark_RELEASE/dataset); default: "
-        f"the masks are the PNGs of {AUG_LABELS} in --raw_dir.",
+        "Folder with cls, img, train.txt and val.txt of SBD (benchmark_RELEASE/dataset). Default: "
+        f"the masks are the PNGs in {AUG_LABELS} in --raw_dir.",
     )
 
 

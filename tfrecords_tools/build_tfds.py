@@ -1,41 +1,45 @@
-"""Converts sets of tensorflow-datasets that carry masks into TFRecords.
+"""Converts data sets of tensorflow-datasets that have masks into TFRecords.
 
-    pip install 'kseg[tfds]'
+    pip install -e ".[tfds]"
     python -m tfrecords_tools.build_tfds --dataset=tfds:oxford_iiit_pet --raw_dir=prepared \\
         --output_dir=records --splits=train,test --download
 
-`--raw_dir` is the data folder of tensorflow-datasets (its `data_dir`). Sets that are known, since
-their masks need a table:
+`--raw_dir` is the data folder of tensorflow-datasets (its `data_dir`). Two sets whose masks need a
+table are built in:
 
     tfds:oxford_iiit_pet    background and pet; the outline is ignored
     tfds:cityscapes         19 classes (the archives must be downloaded by hand; see its page)
 
-Of any other set, tell the features and the classes (a file as for build_folder); its masks hold the
-ids, 255 where a pixel counts for nothing:
+For any other set, give the features and the classes (a file as for build_folder). Its masks must
+hold the class ids, and 255 for pixels to ignore:
 
     ... --dataset=tfds:name --image_key=image --label_key=segmentation_mask --classes=classes.txt
 
-The files in the set are kept as they are. They lie in `--output_dir` in a hidden folder while they
-are converted, which takes the place of one more copy of the set.
+The files in the set keep their bytes. During the conversion they are in a hidden folder in
+`--output_dir`, which needs the space of another copy of the set.
 """
 
 import contextlib
 import dataclasses
 import functools
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from tqdm import tqdm
 
 from kseg import cli
+from kseg.data import masks
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS, PETS, PETS_RAW_IDS, LabelSet
 from kseg.data.records import Manifest
-from kseg.errors import UserError
-from tfrecords_tools import build_folder, inputs, layouts, options, staging, summary, writer
+from kseg.errors import UserError, missing_extra
+from tfrecords_tools import inputs, layouts, lists, staging, writer
 from tfrecords_tools.inputs import Sample
-from tfrecords_tools.remap import Remap, read_remapped_mask
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 PREFIX = "tfds:"
 
@@ -44,31 +48,34 @@ PREFIX = "tfds:"
 class Source:
     """Where a set of tensorflow-datasets has its images and masks, and what the masks mean.
 
-    `knows_colours` is whether the colours of the label set are those of the masks' palettes.
+    Args:
+        image_key: The feature with the images.
+        label_key: The feature with the masks.
+        label_set: The classes.
+        read_label: Reads a mask into class ids.
     """
 
     image_key: str
     label_key: str
     label_set: LabelSet
-    raw_ids: Mapping[int, int] | None = None
-    knows_colours: bool = True
-
-    @property
-    def read_label(self) -> inputs.ReadLabel:
-        if self.raw_ids is None:
-            known = self.knows_colours
-            return inputs.read_index_mask if known else inputs.read_mask_of_any_palette
-        return functools.partial(read_remapped_mask, remap=Remap(self.raw_ids, {}))
+    read_label: inputs.ReadLabel
 
 
 KNOWN = {
-    "oxford_iiit_pet": Source("image", "segmentation_mask", PETS, PETS_RAW_IDS),
-    "cityscapes": Source("image_left", "segmentation_label", CITYSCAPES, CITYSCAPES_RAW_IDS),
+    "oxford_iiit_pet": Source(
+        "image", "segmentation_mask", PETS, masks.Remap(PETS_RAW_IDS).read_mask
+    ),
+    "cityscapes": Source(
+        "image_left",
+        "segmentation_label",
+        CITYSCAPES,
+        masks.Remap(CITYSCAPES_RAW_IDS).read_mask,
+    ),
 }
-# Sets that look as if they fitted.
-_UNFIT = {
-    "scene_parse150": "its masks are those of the instance task, with 100 classes; ADE20K's 150 "
-    "classes come through tfrecords_tools.build_ade20k"
+# Sets that seem suitable but are not.
+_UNSUITABLE = {
+    "scene_parse150": "its masks are those of the instance task, with 100 classes. For ADE20K's "
+    "150 classes, use tfrecords_tools.build_ade20k"
 }
 
 
@@ -82,27 +89,27 @@ def build(
     label_key: str = "segmentation_mask",
     classes: str | Path | None = None,
     download: bool = False,
-    **conversion,
+    **conversion: Any,
 ) -> list[Manifest]:
     """Converts splits of a set of tensorflow-datasets, all or none.
 
     Args:
         dataset: `"tfds:<name>"`, also with `/<config>` and `:<version>`.
-        raw_dir: data folder of tensorflow-datasets (its `data_dir`).
-        output_dir: folder of the records.
-        splits: names of splits of the set, such as `train`.
-        image_key: feature with the images; not needed for the known sets.
-        label_key: feature with the masks; likewise.
-        classes: classes file, see `build_folder.read_classes`; likewise.
-        download: whether a set that is not in `raw_dir` is downloaded and prepared there.
+        raw_dir: Data folder of tensorflow-datasets (its `data_dir`).
+        output_dir: Folder of the records.
+        splits: Names of splits of the set. Defaults to train and test.
+        image_key: The feature with the images. Defaults to `"image"`; a built-in set ignores it.
+        label_key: The feature with the masks. Defaults to `"segmentation_mask"`; likewise.
+        classes: Classes file, see `lists.read_classes`. A built-in set needs none.
+        download: Whether to download and prepare a set that is not in `raw_dir`. Defaults to False.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
-        One manifest a split.
+        One manifest per split.
 
     Raises:
-        UserError: tensorflow-datasets is not installed, the set, a split or a feature is not there,
-            or the inputs have problems (all are named).
+        UserError: If tensorflow-datasets is not installed, the set, a split or a feature does not
+            exist, or the input has problems (all of them are named).
     """
     if not dataset.startswith(PREFIX) or dataset == PREFIX:
         raise UserError(f"`dataset` must be {PREFIX}<name>. Received: {dataset!r}")
@@ -111,12 +118,7 @@ def build(
     layouts.check_splits(splits)
     builder = _builder(name, raw_dir, download)
     _check_features(builder, source)
-    missing = [split for split in splits if split not in builder.info.splits]
-    if missing:
-        known = ", ".join(sorted(builder.info.splits))
-        raise UserError(f"{dataset} has no split {missing[0]!r}; its splits: {known}")
-    for split in splits:
-        writer.check_split_name(split)
+    layouts.check_splits(splits, sorted(builder.info.splits))
     output_dir = Path(output_dir)
     folders = {split: output_dir / f".{split}{staging.UNPACKED}" for split in splits}
     try:
@@ -132,8 +134,8 @@ def build(
             tool="tfrecords_tools.build_tfds",
             arguments={
                 "dataset": f"{PREFIX}{builder.info.full_name}",
-                "raw_dir": str(raw_dir),
-                "splits": list(splits),
+                "raw_dir": raw_dir,
+                "splits": splits,
                 "image_key": source.image_key,
                 "label_key": source.label_key,
             },
@@ -142,7 +144,7 @@ def build(
     except UserError:
         _remove(folders.values())
         raise
-    # Not after Ctrl-C: the run that goes on needs the files as they were.
+    # Not after Ctrl-C: the run that continues needs the files unchanged.
     _remove(folders.values())
     return manifests
 
@@ -153,55 +155,58 @@ def _remove(folders: Iterable[Path]) -> None:
 
 
 def _source(name: str, image_key: str, label_key: str, classes: str | Path | None) -> Source:
-    plain = name.split("/")[0].split(":")[0]
+    base = name.split("/")[0].split(":")[0]
     if classes:
-        label_set, has_colours = build_folder.read_classes(classes)
-        return Source(image_key, label_key, label_set, knows_colours=has_colours)
-    if plain in KNOWN:
-        return KNOWN[plain]
-    reason = _UNFIT.get(
-        plain, f"`--classes` must be given for all sets but {', '.join(sorted(KNOWN))}"
+        label_set, has_colours = lists.read_classes(classes)
+        read_label = functools.partial(masks.read_index_mask, check_palette=has_colours)
+        return Source(image_key, label_key, label_set, read_label)
+    if base in KNOWN:
+        return KNOWN[base]
+    if base in _UNSUITABLE:
+        raise UserError(f"`dataset` cannot be {PREFIX}{base}: {_UNSUITABLE[base]}")
+    raise UserError(
+        f"`classes` must be given for all sets except {', '.join(sorted(KNOWN))}. Received: "
+        f"{PREFIX}{base}"
     )
-    raise UserError(f"{PREFIX}{plain}: {reason}")
 
 
-def _builder(name: str, raw_dir: str | Path, download: bool):
+def _builder(name: str, raw_dir: str | Path, download: bool) -> "tfds.core.DatasetBuilder":
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise UserError(
-            f"{PREFIX}{name} needs tensorflow-datasets: pip install 'kseg[tfds]' ({error})"
-        ) from error
+        raise missing_extra("tfds", f"{PREFIX}{name}", error) from error
     try:
         builder = tfds.builder(name, data_dir=str(raw_dir))
         if download:
             builder.download_and_prepare()
     except Exception as error:
-        # tensorflow-datasets raises whatever its sets and their downloads meet.
-        raise UserError(f"{PREFIX}{name} cannot be had: {error}") from error
+        # tensorflow-datasets raises errors of many types in its sets and their downloads.
+        raise UserError(f"`dataset` {PREFIX}{name} is not available: {error}") from error
     if not builder.info.splits:
         raise UserError(
-            f"`raw_dir` must be a data folder of tensorflow-datasets that holds {name}, or "
-            f"--download be given. Not prepared there: {raw_dir}"
+            f"`raw_dir` must be a data folder of tensorflow-datasets with {name}, or --download "
+            f"must be given. Not prepared in: {raw_dir}"
         )
     return builder
 
 
-def _check_features(builder, source: Source) -> None:
+def _check_features(builder: "tfds.core.DatasetBuilder", source: Source) -> None:
     import tensorflow_datasets as tfds
 
     features = builder.info.features
-    pictures = [key for key in features if isinstance(features[key], tfds.features.Image)]
+    images = [key for key in features if isinstance(features[key], tfds.features.Image)]
     for name, key in (("image_key", source.image_key), ("label_key", source.label_key)):
-        if key not in pictures:
+        if key not in images:
             raise UserError(
-                f"`{name}` must be one of the pictures of {builder.info.full_name}: "
-                f"{', '.join(pictures) or 'it has none'}. Received: {key!r}"
+                f"`{name}` must be one of the image features of {builder.info.full_name}: "
+                f"{', '.join(images) or 'it has none'}. Received: {key!r}"
             )
 
 
-def _unpack(builder, split: str, source: Source, folder: Path) -> Iterator[Sample]:
-    """Writes the encoded pictures of a split into a folder, named by where they lie in the set."""
+def _unpack(
+    builder: "tfds.core.DatasetBuilder", split: str, source: Source, folder: Path
+) -> Iterator[Sample]:
+    """Writes the encoded images and masks of a split to files, named by their place in the set."""
     import tensorflow_datasets as tfds
 
     examples = builder.as_dataset(
@@ -222,7 +227,7 @@ def _unpack(builder, split: str, source: Source, folder: Path) -> Iterator[Sampl
 
 
 def _write(path: Path, contents: bytes) -> Path:
-    """Writes a file unless it is there: a run that goes on shall find it unchanged."""
+    """Writes a file unless it exists: a run that continues must find it unchanged."""
     path = path.with_name(path.name + (".jpg" if contents.startswith(b"\xff\xd8") else ".png"))
     with contextlib.suppress(OSError):
         if path.read_bytes() == contents:
@@ -238,26 +243,19 @@ def _write(path: Path, contents: bytes) -> Path:
 def define_flags() -> None:
     layouts.define_flags("Data folder of tensorflow-datasets.", ("train", "test"))
     flags.DEFINE_string("dataset", "", "tfds:<name>, also tfds:<name>/<config>:<version>.")
-    flags.DEFINE_string("image_key", "image", "Feature with the images (of a set not known here).")
-    flags.DEFINE_string("label_key", "segmentation_mask", "Feature with the masks (likewise).")
-    flags.DEFINE_string("classes", None, "Text file, a class a line (likewise).")
-    flags.DEFINE_bool("download", False, "Download and prepare the set if it is not there.")
+    flags.DEFINE_string("image_key", "image", "Feature with the images. Built-in sets ignore it.")
+    flags.DEFINE_string(
+        "label_key", "segmentation_mask", "Feature with the masks. Built-in sets ignore it."
+    )
+    flags.DEFINE_string(
+        "classes", None, "Text file with one class per line. Built-in sets need none."
+    )
+    flags.DEFINE_bool("download", False, "Download and prepare the set if it is not in --raw_dir.")
 
 
 def main(values: flags.FlagValues) -> None:
-    cli.require(values, "dataset", "raw_dir", "output_dir", "splits")
-    manifests = build(
-        values.dataset,
-        values.raw_dir,
-        values.output_dir,
-        splits=values.splits,
-        image_key=values.image_key,
-        label_key=values.label_key,
-        classes=values.classes,
-        download=values.download,
-        **options.from_flags(values),
-    )
-    print(summary.report(manifests, values.output_dir))
+    cli.require(values, "dataset")
+    layouts.run(build, values, "dataset", "image_key", "label_key", "classes", "download")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
-"""Checks finished shards: against their manifest, and without one as far as they tell themselves.
+"""Checks finished shards against their manifest or, without one, as far as they allow.
 
     python -m tfrecords_tools.check_records --data_dir=records [--splits=train,val] [--sheet=a.png]
 
-Every problem is printed with the name of the shard and, where it lies in one, the index of the
-record from 0; with any problem the exit status is 1. Checked are: every shard there, its length and
-hash, the framing and checksums of the records, the counts, image and label decoded as training
-decodes them, one size for both and for what the record says, ids within the classes, names that
-differ, the histogram. The hidden folders of an unfinished conversion and shards beside those of a
-manifest are problems, too. Shards without a manifest, such as those of the official DeepLab tools,
-are checked by themselves; `build_manifest` makes one for them. `--sheet` draws examples of every
-split with their labels laid over them: what no check can see is whether the labels are right.
+Every problem is printed with the name of the shard and, if it is in a record, the index of the
+record from 0. If there is any problem, the exit status is 1. Checked are: that every shard exists,
+its length and hash, the framing and checksums of the records, their number, image and label decoded
+as training decodes them, their sizes, ids within the classes, distinct names, and the histogram.
+Hidden folders of an unfinished conversion and shards that are not in the manifest are problems,
+too. Shards without a manifest, such as those of the official DeepLab tools, are checked on their
+own; `build_manifest` makes a manifest for them. `--sheet` draws examples of every split with their
+labels over them, because no check can see whether the labels are right.
 """
 
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -25,20 +24,27 @@ from absl import flags
 from tqdm import tqdm
 
 from kseg import cli
-from kseg.data import records
+from kseg.data import masks, records
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet, voc_palette
 from kseg.data.records import Manifest, Shard
 from kseg.errors import UserError
-from tfrecords_tools import inputs, sheet, staging, stored
+from tfrecords_tools import sheet, staging, stored
 
 _SHEET_EXAMPLES = 8
 
 
 @dataclasses.dataclass
 class SplitCheck:
-    """What was found in one split; `problems` is empty for a good one.
+    """The result of checking one split.
 
-    `shards` are those that are there; `names` tells the shard and record of each name.
+    Args:
+        split: Name of the split.
+        manifest: Its manifest, or None.
+        problems: Messages, empty for a good split.
+        shards: The shards that exist.
+        pixels: Number of label pixels of each of the 256 ids.
+        names: Shard and record of the name of each example.
     """
 
     split: str
@@ -50,6 +56,7 @@ class SplitCheck:
 
     @property
     def examples(self) -> int:
+        """Number of records that could be read."""
         return sum(shard.examples for shard in self.shards)
 
 
@@ -59,30 +66,35 @@ def check(
     """Checks splits of a folder.
 
     Args:
-        data_dir: folder of the records.
-        splits: splits to check. Defaults to all of which there is a manifest, a shard or an
-            unfinished conversion.
-        label_set: classes of the splits without a manifest. By default their ids are not judged.
+        data_dir: Folder of the records.
+        splits: Splits to check. Defaults to all that have a manifest, a shard or an unfinished
+            conversion.
+        label_set: Classes of the splits without a manifest. Defaults to None: their ids are not
+            checked.
 
     Returns:
-        One result a split, sorted by name.
+        One result per split, sorted by name.
 
     Raises:
-        UserError: the folder, or a split asked for, is not there, or there is nothing to check.
+        UserError: If the folder or one of the splits does not exist, or there is no split.
     """
     data_dir = Path(data_dir)
     found = find_splits(data_dir)
     missing = [split for split in splits if split not in found]
     if missing or not found:
         raise UserError(
-            f"no records of {', '.join(map(repr, missing)) or 'any split'} in {data_dir}; splits "
-            f"there: {', '.join(sorted(found)) or 'none'}"
+            f"`splits`: no records of {', '.join(map(repr, missing)) or 'any split'} in "
+            f"{data_dir}. Splits there: {', '.join(sorted(found)) or 'none'}"
         )
     return [_check_split(data_dir, split, label_set) for split in sorted(set(splits) or found)]
 
 
 def find_splits(data_dir: Path) -> set[str]:
-    """Every split of which there is a manifest, a shard or an unfinished conversion."""
+    """Returns every split that has a manifest, a shard or an unfinished conversion.
+
+    Raises:
+        UserError: If the folder does not exist.
+    """
     if not data_dir.is_dir():
         raise UserError(f"`data_dir` must be a folder of records. Not found: {data_dir}")
     found = set(records.finished_splits(data_dir))
@@ -98,21 +110,23 @@ def _check_split(data_dir: Path, split: str, label_set: LabelSet | None) -> Spli
         except UserError as error:
             problems.append(str(error))
     result = SplitCheck(split, manifest, problems)
-    left = [path.name for path in staging.partials(data_dir)]
-    for name in (name for name in left if staging.partial_split(name) == split):
-        problems.append(f"{name}: left by an unfinished conversion; convert again, or delete it")
+    for path in staging.partials(data_dir):
+        if staging.partial_split(path.name) == split:
+            problems.append(
+                f"{path.name}: left by an unfinished conversion; convert again or delete it"
+            )
     present = _present(data_dir, split)
     expected = _expected_shards(manifest, split, present, problems)
     problems += [f"{name}: not in the manifest" for name in present if name not in expected]
-    beside = len(problems)
+    problems_beside_shards = len(problems)
     label_set = manifest.label_set() if manifest else label_set
     for name in tqdm(expected, desc=split, unit="shard", disable=None):
         if name in present:
             _check_shard(data_dir / name, result, label_set)
         else:
             problems.append(f"{name}: missing")
-    # A histogram of other shards than the manifest's would only repeat what is wrong with them.
-    if manifest and len(problems) == beside:
+    # If a shard has problems, a wrong histogram would only repeat them.
+    if manifest and len(problems) == problems_beside_shards:
         _check_histogram(result, manifest)
     return result
 
@@ -129,7 +143,9 @@ def _expected_shards(
         return [shard.name for shard in manifest.shards]
     counts = sorted({records.parse_shard_name(name)[2] for name in present})
     if len(counts) > 1:
-        problems.append(f"{split}: shards of several conversions, of {counts} files each")
+        problems.append(
+            f"{split}: shards of several conversions, with {' and '.join(map(str, counts))} files"
+        )
     return [name for n in counts for name in (records.shard_name(split, k, n) for k in range(n))]
 
 
@@ -137,20 +153,20 @@ def _check_shard(path: Path, result: SplitCheck, label_set: LabelSet | None) -> 
     problems = result.problems
     known = {shard.name: shard for shard in result.manifest.shards} if result.manifest else {}
     expected = known.get(path.name)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = path.stat().st_size
+    shard = staging.shard_of(path, 0)
     if expected:
-        if size != expected.bytes:
-            problems.append(f"{path.name}: {size} bytes, the manifest says {expected.bytes}")
-        elif digest != expected.sha256:
+        if shard.bytes != expected.bytes:
+            problems.append(
+                f"{path.name}: {shard.bytes} bytes, but the manifest says {expected.bytes}"
+            )
+        elif shard.sha256 != expected.sha256:
             problems.append(f"{path.name}: content changed since conversion (SHA-256 differs)")
     count = 0
     damaged = False
     for index, serialized in stored.read(path):
         where = f"{path.name}, record {index}"
         if isinstance(serialized, str):
-            problems.append(f"{where}: {serialized}; the records after it were not read")
+            problems.append(f"{where}: {serialized}; later records were not read")
             damaged = True
             break
         count += 1
@@ -160,71 +176,74 @@ def _check_shard(path: Path, result: SplitCheck, label_set: LabelSet | None) -> 
             problems.append(f"{where}: {error}")
             continue
         if result.names.setdefault(name, where) != where:
-            problems.append(f"{where}: name {name!r} already in {result.names[name]}")
-        result.pixels += inputs.count_ids(label)
+            problems.append(f"{where}: name {name!r} is already in {result.names[name]}")
+        result.pixels += masks.count_ids(label)
         if label_set:
             try:
-                inputs.check_ids(where, label, label_set)
-            except inputs.BadInput as error:
+                masks.check_ids(where, label, label_set)
+            except BadInput as error:
                 problems.append(str(error))
-    result.shards.append(Shard(path.name, count, size, digest))
+    result.shards.append(dataclasses.replace(shard, examples=count))
     if expected and not damaged and count != expected.examples:
-        problems.append(f"{path.name}: {count} records, the manifest says {expected.examples}")
+        problems.append(f"{path.name}: {count} records, but the manifest says {expected.examples}")
     if not expected and not damaged and not count:
-        problems.append(f"{path.name}: holds no records")
+        problems.append(f"{path.name}: has no records")
 
 
 def _check_histogram(result: SplitCheck, manifest: Manifest) -> None:
-    counted = [int(one) for one in result.pixels]
+    counted = result.pixels.tolist()
     for label, expected in enumerate(manifest.pixels_per_class):
         if counted[label] != expected:
             result.problems.append(
                 f"{manifest.split}: {counted[label]} pixels of class {label} "
-                f"({manifest.names[label]}), the manifest says {expected}"
+                f"({manifest.names[label]}), but the manifest says {expected}"
             )
     if counted[manifest.ignore_label] != manifest.pixels_ignored:
         result.problems.append(
-            f"{manifest.split}: {counted[manifest.ignore_label]} ignored pixels, the manifest says "
-            f"{manifest.pixels_ignored}"
+            f"{manifest.split}: {counted[manifest.ignore_label]} ignored pixels, but the manifest "
+            f"says {manifest.pixels_ignored}"
         )
 
 
 def draw_sheet(
     data_dir: str | os.PathLike, results: Sequence[SplitCheck], path: str | os.PathLike
 ) -> int:
-    """Draws a few examples of every split, spread over it, with their labels laid over them.
+    """Draws a few examples of every split, evenly spaced, with their labels over them.
 
     Args:
-        data_dir: folder of the records.
-        results: what `check` has found; records that cannot be decoded are left out.
-        path: file of the picture, in a folder that is there.
+        data_dir: Folder of the records.
+        results: The results of `check`. Records that cannot be decoded are left out.
+        path: File of the picture, in an existing folder.
 
     Returns:
-        The number of examples; with none there is no picture.
+        The number of examples. If it is 0, no picture is written.
     """
     examples = []
     for result in results:
-        every = max(1, result.examples // _SHEET_EXAMPLES)
+        step = max(1, result.examples // _SHEET_EXAMPLES)
         shards = [Path(data_dir) / name for name in _present(Path(data_dir), result.split)]
         contents = (
-            one for path in shards for _, one in stored.read(path) if isinstance(one, bytes)
+            serialized
+            for path in shards
+            for _, serialized in stored.read(path)
+            if isinstance(serialized, bytes)
         )
-        for serialized in itertools.islice(contents, 0, every * _SHEET_EXAMPLES, every):
+        for serialized in itertools.islice(contents, 0, step * _SHEET_EXAMPLES, step):
             with contextlib.suppress(ValueError):
                 name, image, label = stored.decode(serialized)
                 examples.append((f"{result.split}: {name}", image, label))
     known = [result.manifest.label_set() for result in results if result.manifest]
-    by_themselves = LabelSet(tuple(f"id {one}" for one in range(255)), voc_palette(255))
+    unnamed = LabelSet(tuple(f"id {label}" for label in range(255)), voc_palette(255))
     if examples:
-        sheet.draw(path, examples, known[0] if known else by_themselves)
+        sheet.draw(path, examples, known[0] if known else unnamed)
     return len(examples)
 
 
 def define_flags() -> None:
     flags.DEFINE_string("data_dir", "", "Folder of the records.")
-    flags.DEFINE_list("splits", [], "Splits to check; default: all that are there.")
+    flags.DEFINE_list("splits", [], "Splits to check. Default: all in the folder.")
     flags.DEFINE_string(
-        "sheet", "", "Picture file to write: examples of the splits, labels laid over them."
+        "sheet", "", "Picture to write: examples of every split with their labels over them."
     )
 
 
@@ -235,7 +254,7 @@ def main(values: flags.FlagValues) -> None:
     results = check(values.data_dir, values.splits)
     print(f"{'split':<12}{'images':>8}{'shards':>8}  result")
     for result in results:
-        ids = ", ".join(str(one) for one in np.flatnonzero(result.pixels))
+        ids = ", ".join(map(str, np.flatnonzero(result.pixels)))
         verdict = f"{len(result.problems)} problem(s)" if result.problems else "good"
         print(
             f"{result.split:<12}{result.examples:>8}{len(result.shards):>8}  {verdict}; ids: {ids}"
@@ -244,15 +263,15 @@ def main(values: flags.FlagValues) -> None:
         if not records.manifest_path(values.data_dir, result.split).exists():
             print(
                 f"note: split {result.split!r} has no manifest, so counts, classes and hashes "
-                "could not be checked; kseg.train needs one, which tfrecords_tools.build_manifest "
-                "makes of shards of other tools"
+                "could not be checked. kseg.train needs one; tfrecords_tools.build_manifest makes "
+                "it for shards of other tools"
             )
-    for one, two in itertools.combinations(results, 2):
-        if shared := one.names.keys() & two.names.keys():
-            print(f"note: {len(shared)} names are in both {one.split!r} and {two.split!r}")
+    for first, second in itertools.combinations(results, 2):
+        if shared := first.names.keys() & second.names.keys():
+            print(f"note: {len(shared)} names are in both {first.split!r} and {second.split!r}")
     if values.sheet:
         drawn = draw_sheet(values.data_dir, results, values.sheet)
-        print(f"{drawn} examples drawn in {values.sheet}")
+        print(f"drew {drawn} examples in {values.sheet}")
     problems = [problem for result in results for problem in result.problems]
     if problems:
         raise UserError(

@@ -1,7 +1,7 @@
-"""Draws COCO's objects: from outlines to compact masks, and from these to one label map.
+"""Draws COCO's objects: from shapes to compact masks, and from these to one label map.
 
-pycocotools draws, so that the bytes do not depend on what else is installed; it is imported by the
-functions that need it.
+pycocotools draws them, so that the bytes do not depend on which other packages are installed. The
+functions that need it import it.
 """
 
 import dataclasses
@@ -9,8 +9,8 @@ import dataclasses
 import numpy as np
 
 from kseg.data.datasets import LabelSet
-from kseg.errors import UserError
-from tfrecords_tools.coco_json import Outline
+from kseg.errors import missing_extra
+from tfrecords_tools.coco_json import Shape
 
 OVERLAPS = ("ignore", "first")
 
@@ -19,10 +19,10 @@ OVERLAPS = ("ignore", "first")
 class Label:
     """The label of one image, small enough to be sent to another process.
 
-    Attributes:
-        height: rows of the image.
-        width: columns of the image.
-        objects: class id and compressed RLE of each object, in the order of the JSON.
+    Args:
+        height: Rows of the image.
+        width: Columns of the image.
+        objects: Class id and compressed RLE of each object, in the order of the JSON.
     """
 
     height: int
@@ -31,30 +31,28 @@ class Label:
 
 
 def require() -> None:
-    """Raises `UserError` unless pycocotools is there."""
+    """Raises `UserError` unless pycocotools is installed."""
     try:
         import pycocotools.mask  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f"COCO's masks are drawn by pycocotools: pip install 'kseg[coco]' ({error})"
-        ) from error
+        raise missing_extra("coco", "drawing the masks of COCO", error) from error
 
 
-def draw(outline: Outline, height: int, width: int) -> tuple[bytes, int]:
-    """The compressed RLE of an object and its number of pixels."""
+def draw(shape: Shape, height: int, width: int) -> tuple[bytes, int]:
+    """Returns the compressed RLE of an object and its number of pixels."""
     from pycocotools import mask
 
-    if outline.polygons:
-        polygons = [polygon.tolist() for polygon in outline.polygons]
-        rle = mask.merge(mask.frPyObjects(polygons, height, width))
+    if isinstance(shape, list):
+        rle = mask.merge(mask.frPyObjects(shape, height, width))
+    elif isinstance(shape["counts"], list):
+        rle = mask.frPyObjects(shape, height, width)
     else:
-        runs = {"size": [height, width], "counts": list(outline.runs)}
-        rle = mask.frPyObjects(runs, height, width)
+        rle = {**shape, "counts": shape["counts"].encode()}
     return rle["counts"], int(mask.area(rle))
 
 
 def union_area(label: Label) -> int:
-    """Number of pixels that lie in any object."""
+    """Returns the number of pixels that are in any object."""
     from pycocotools import mask
 
     if not label.objects:
@@ -63,13 +61,13 @@ def union_area(label: Label) -> int:
 
 
 def read_label(label: Label, label_set: LabelSet, *, overlap: str) -> np.ndarray:
-    """The label map of an image: background (0) and the classes of its objects.
+    """Returns the label map of an image: background (0) and the classes of its objects.
 
     Args:
-        label: its objects.
-        label_set: gives the id to ignore.
-        overlap: `"ignore"`, pixels in several objects are ignored, whatever their classes; or
-            `"first"`, they belong to the object that comes first.
+        label: The objects.
+        label_set: The classes, for the ignore label.
+        overlap: What pixels in several objects become, whatever their classes: `"ignore"` for
+            ignored, `"first"` for the class of the first object.
 
     Returns:
         uint8 (height, width).
@@ -77,13 +75,13 @@ def read_label(label: Label, label_set: LabelSet, *, overlap: str) -> np.ndarray
     from pycocotools import mask
 
     ids = np.zeros((label.height, label.width), np.uint8)
-    taken = np.zeros(ids.shape, bool)
+    covered = np.zeros(ids.shape, bool)
     for class_id, counts in label.objects:
         inside = mask.decode(_rle(label, counts)).astype(bool)
-        ids[inside & ~taken] = class_id
+        ids[inside & ~covered] = class_id
         if overlap == "ignore":
-            ids[inside & taken] = label_set.ignore_label
-        taken |= inside
+            ids[inside & covered] = label_set.ignore_label
+        covered |= inside
     return ids
 
 

@@ -1,93 +1,127 @@
-"""What the converters of published layouts share: flags, folders, files that belong together."""
+"""What the converters share: flags, checks of a layout, and files matched by name."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from kseg import cli
 from kseg.data.records import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import options, summary
+from tfrecords_tools import summary, worker, writer
 from tfrecords_tools.inputs import Sample
 
-# Files that desktops and archivers leave in folders of pictures.
-_LITTER = ("thumbs.db", "desktop.ini")
+# Files that desktops leave in folders of images.
+_CLUTTER = ("thumbs.db", "desktop.ini")
 
 
-def define_flags(raw_dir: str, splits: Sequence[str] = ("train", "val")) -> None:
-    """Defines `--raw_dir`, with the help given, `--output_dir`, `--splits` and the shared flags."""
-    flags.DEFINE_string("raw_dir", "", raw_dir)
-    flags.DEFINE_string("output_dir", "", "Folder of the records; made if it is not there.")
+def define_flags(raw_dir_help: str, splits: Sequence[str] = ("train", "val")) -> None:
+    """Defines the flags of a converter of a published layout.
+
+    Args:
+        raw_dir_help: The help of `--raw_dir`.
+        splits: The default of `--splits`. Defaults to train and val.
+    """
+    flags.DEFINE_string("raw_dir", "", raw_dir_help)
     flags.DEFINE_list("splits", list(splits), "Splits to convert.")
-    options.define_flags()
+    define_conversion_flags()
+
+
+def define_conversion_flags() -> None:
+    """Defines `--output_dir` and the flags about how a conversion is done."""
+    flags.DEFINE_string("output_dir", "", "Folder of the records. It is created if missing.")
+    flags.DEFINE_integer(
+        "num_shards", None, "Files per split. Default: about 1000 images per file."
+    )
+    flags.DEFINE_integer(
+        "workers",
+        None,
+        "Processes that read the images. Default: one per CPU core, but at most one for every "
+        f"{worker.WORTH_A_PROCESS} images. Never more than images.",
+    )
+    flags.DEFINE_enum(
+        "on_error",
+        "fail",
+        list(writer.ON_ERROR),
+        "What to do with bad input. fail: report every problem and convert nothing. skip: leave "
+        "out the bad images and list them, also in the manifest.",
+    )
+
+
+def conversion_arguments(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the flags about how a conversion is done as keyword arguments of `writer.convert`."""
+    return {name: values[name].value for name in ("num_shards", "workers", "on_error")}
 
 
 def run(
-    build: Callable[..., list[Manifest]], values: flags.FlagValues, *own: str
+    build: Callable[..., list[Manifest]], values: flags.FlagValues, *names: str
 ) -> list[Manifest]:
-    """Calls a converter's `build` with its flags, and prints the table of what it made.
+    """Calls the `build` function of a converter with its flags and prints the summary.
 
     Args:
-        build: takes `raw_dir`, `output_dir`, `splits`, the shared flags and `own` by keyword.
-        values: the parsed flags.
-        *own: names of the converter's own flags.
+        build: The function. It takes `raw_dir`, `output_dir`, `splits`, `names` and the keyword
+            arguments of `conversion_arguments`.
+        values: The parsed flags.
+        *names: Names of the flags of this converter only.
 
     Raises:
-        UserError: a flag that is needed was not given; or what `build` raises.
+        UserError: If a required flag is missing, or from `build`.
     """
     cli.require(values, "raw_dir", "output_dir", "splits")
-    manifests = build(
-        values.raw_dir,
-        values.output_dir,
-        splits=values.splits,
-        **{name: values[name].value for name in own},
-        **options.from_flags(values),
-    )
+    arguments = {name: values[name].value for name in ("raw_dir", "output_dir", "splits", *names)}
+    manifests = build(**arguments, **conversion_arguments(values))
     print(summary.report(manifests, values.output_dir))
     return manifests
 
 
-def require_folders(raw_dir: Path, folders: Iterable[str | Path], layout: str) -> None:
-    """Raises `UserError` unless all folders of a layout are there, naming the first that is not."""
-    folders = [Path(folder) for folder in folders]
-    for folder in folders:
-        if not (raw_dir / folder).is_dir():
+def require_layout(
+    folder: Path, names: Iterable[str | Path], layout: str, argument: str = "raw_dir"
+) -> None:
+    """Raises `UserError` unless a folder has all folders and `.txt` files of a layout."""
+    names = [Path(name) for name in names]
+    for path in (folder / name for name in names):
+        if not (path.is_file() if path.suffix == ".txt" else path.is_dir()):
             raise UserError(
-                f"`raw_dir` must be a folder in the layout of {layout}, with "
-                f"{' and '.join(str(one) for one in folders)}. Not found: {raw_dir / folder}"
+                f"`{argument}` must be a folder in the layout of {layout}, with "
+                f"{', '.join(map(str, names))}. Not found: {path}"
             )
 
 
 def check_splits(splits: Sequence[str], known: Sequence[str] = ()) -> None:
-    """Raises `UserError` unless the splits differ and, where `known` names some, are of these."""
-    strangers = [split for split in splits if known and split not in known]
-    if not splits or len(set(splits)) != len(splits) or strangers:
-        rule = f" out of {', '.join(known)}" if known else ""
-        raise UserError(f"`splits` must be names{rule} that differ. Received: {list(splits)}")
+    """Raises `UserError` unless split names are valid, distinct and, if `known` is given, in it."""
+    unknown = [split for split in splits if known and split not in known]
+    if not splits or len(set(splits)) != len(splits) or unknown:
+        rule = f" from {', '.join(known)}" if known else ""
+        raise UserError(
+            f"`splits` must be distinct names{rule}. Received: {', '.join(splits) or 'none'}"
+        )
+    for split in splits:
+        writer.check_split_name(split)
 
 
 def files_by_id(
-    folder: Path, endings: Sequence[str], problems: list[str], *, beside: Sequence[str] = ()
+    folder: Path, endings: Sequence[str], problems: list[str], *, ignored: Sequence[str] = ()
 ) -> dict[str, Path]:
-    """The files of one folder by id: the name without its ending.
+    """Returns the files of one folder by id, which is the name without its ending.
 
     Args:
-        folder: where the files lie.
-        endings: how their names may end, such as `_sat.jpg`; case does not matter.
-        problems: what is found wrong is added: files and folders of other names, an id twice.
-        beside: endings of files that belong to the layout and are not asked for here.
+        folder: The folder.
+        endings: Endings of the names, such as `_sat.jpg`. Case does not matter.
+        problems: Receives a message for each file with another ending, each folder and each id
+            that occurs twice.
+        ignored: Endings of files that belong to the layout but are not needed. Defaults to none.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         name = path.name.lower()
-        if name.startswith(".") or name in _LITTER:
+        if name.startswith(".") or name in _CLUTTER:
             continue
-        ending = next((one for one in endings if name.endswith(one.lower())), None)
+        ending = next((ending for ending in endings if name.endswith(ending.lower())), None)
         if path.is_dir():
-            problems.append(f"{path}: is a folder; the files must lie in {folder} itself")
+            problems.append(f"{path}: is a folder; the files must be in {folder} itself")
         elif ending is None:
-            if not any(name.endswith(one.lower()) for one in beside):
+            if not name.endswith(tuple(ending.lower() for ending in ignored)):
                 problems.append(f"{path}: name must end in {' or '.join(endings)}")
         else:
             name = path.name[: -len(ending)]
@@ -100,12 +134,28 @@ def files_by_id(
     return found
 
 
-def pairs(
+def pair(
     images: Mapping[str, Path], masks: Mapping[str, Path], problems: list[str]
 ) -> list[Sample]:
-    """Samples of the ids that have both image and mask, sorted; the others are problems."""
+    """Returns samples of the ids with image and mask, sorted; `problems` receives the others."""
     for name in sorted(images.keys() - masks.keys()):
         problems.append(f"{images[name]}: image without a mask")
     for name in sorted(masks.keys() - images.keys()):
         problems.append(f"{masks[name]}: mask without an image")
     return [Sample(name, images[name], masks[name]) for name in sorted(images.keys() & masks)]
+
+
+def pair_folders(
+    images: Path,
+    masks: Path,
+    image_endings: Sequence[str],
+    problems: list[str],
+    *,
+    mask_endings: Sequence[str] = (".png",),
+) -> list[Sample]:
+    """Pairs the images and masks in two folders by id; see `files_by_id` and `pair`."""
+    return pair(
+        files_by_id(images, image_endings, problems),
+        files_by_id(masks, mask_endings, problems),
+        problems,
+    )

@@ -1,20 +1,20 @@
-"""The hidden folder in which a split is converted, and how it takes its place in one step.
+"""The hidden folder in which a split is converted, and how the split replaces an older one.
 
-    .train.partial/lock                            held by the program at work
-                   train-00000-of-00004.tfrecord   a shard, finished once its .json is there
+    .train.partial/lock                            held by the program that converts the split
+                   train-00000-of-00004.tfrecord   a shard, finished once its .json exists
                    train-00000-of-00004.json       what it was made from and what it holds
                    train.manifest.json             every shard is finished
 
-No reader looks into it. A conversion of a split goes through three states:
+No reader looks into it. The conversion of a split has three steps:
 
-1. The shards are written into the hidden folder. What was converted before stays as it is.
-2. Every input was good. The manifest is written into the hidden folder, the old one goes (from here
-   on the split is unfinished), then the old shards that have no successor, then the new shards move
-   to their places.
-3. The manifest moves to its place, last: the split is finished, the hidden folder goes.
+1. The shards are written into the hidden folder. Earlier results stay as they are.
+2. If all input was good, the manifest is written into the hidden folder. Then the old manifest is
+   deleted (from here on the split is unfinished), then the old shards without a successor, and the
+   new shards are moved to their places.
+3. The manifest is moved to its place last, which finishes the split. The hidden folder is deleted.
 
-A program killed in 1 or 2 leaves the hidden folder, by which `check_records` tells, and the next
-run keeps from it every shard that would come out the same. At no moment does a manifest lie beside
+A program that is killed in step 1 or 2 leaves the hidden folder, which `check_records` reports. The
+next run keeps every shard in it that would come out the same. There is never a manifest beside
 shards of another conversion.
 """
 
@@ -26,7 +26,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import PIL
@@ -38,15 +38,15 @@ from kseg.errors import UserError
 from tfrecords_tools.inputs import ReadLabel, Sample
 
 PARTIAL = ".partial"
-# Ends the name of the hidden folder in which `build_tfds` lays the files that it converts.
+# Suffix of the hidden folder in which `build_tfds` puts the files that it converts.
 UNPACKED = ".unpacked"
-# To be raised with every change by which the same input gives other shards.
-_FORM = 1
+# Increase it with every change after which the same input gives other shards.
+_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A finished shard: what it was made from, what it holds, what was left out of it.
+    """A finished shard: what it was made from, what it holds and what was left out.
 
     `pixels` counts the label pixels of each of the 256 ids.
     """
@@ -58,13 +58,13 @@ class Part:
 
 
 def fingerprint(samples: Sequence[Sample], label_set: LabelSet, read_label: ReadLabel) -> str:
-    """A hash of all that decides the bytes of a shard; it is the same in every run.
+    """Returns a hash of everything that determines the bytes of a shard, the same in every run.
 
-    Files count by path, size and time of change, as for `make`. A `label` that is a path, or a
-    tuple that holds paths, is followed; in other values what they say counts.
+    Files are identified by path, size and modification time, as in `make`. This includes a `label`
+    that is a path or a tuple with paths; any other label is identified by its value.
     """
     digest = hashlib.sha256()
-    digest.update(repr((_FORM, PIL.__version__, label_set)).encode())
+    digest.update(repr((_VERSION, PIL.__version__, label_set)).encode())
     digest.update(pickle.dumps(read_label, protocol=5))
     for sample in samples:
         digest.update(pickle.dumps((sample.name, sample.image, sample.label), protocol=5))
@@ -78,14 +78,14 @@ def fingerprint(samples: Sequence[Sample], label_set: LabelSet, read_label: Read
 
 
 class Staging:
-    """The hidden folder of one split; a context in which no other program may use it.
+    """The hidden folder of one split; a context in which no other program can use it.
 
     Args:
-        output_dir: folder of the records.
-        split: name of the split.
+        output_dir: Folder of the records.
+        split: Name of the split.
 
     Raises:
-        UserError: on entering, when another program is converting the split.
+        UserError: On entering, if another program is converting the split.
     """
 
     def __init__(self, output_dir: Path, split: str) -> None:
@@ -97,7 +97,7 @@ class Staging:
         self.folder.mkdir(exist_ok=True)
         self._lock = open(self.folder / "lock", "w")
         try:
-            # Falls with the process, so that a killed one does not keep it.
+            # The lock ends with the process, so that a killed one does not keep it.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
@@ -106,37 +106,52 @@ class Staging:
             ) from None
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.close()
 
     def finished(self, name: str, expected: str) -> Part | None:
-        """The shard of this name that an earlier run finished, if its fingerprint is `expected`."""
+        """Returns the shard that an earlier run finished, if its fingerprint is `expected`."""
         part = self._part(name)
         if part is None or part.fingerprint != expected:
             return None
-        # A run killed in state 2 has moved some shards to their places.
+        # A run that was killed in step 2 has moved some shards to their places.
         for path in (self.folder / name, self.output_dir / name):
-            if path.is_file() and _shard(path, part.shard.examples) == part.shard:
+            if path.is_file() and shard_of(path, part.shard.examples) == part.shard:
                 return part
         return None
 
     def path(self, name: str) -> Path:
-        """Where to write a shard; it counts for nothing before `finish`."""
+        """Returns where to write a shard. It is not valid before `finish`."""
         self._sidecar(name).unlink(missing_ok=True)
         return self.folder / name
 
-    def finish(self, name: str, expected: str, examples: int, pixels, skipped) -> Part:
-        """Marks a shard that was written and closed as finished."""
+    def finish(
+        self,
+        name: str,
+        expected: str,
+        examples: int,
+        pixels: Iterable[int],
+        skipped: Iterable[str],
+    ) -> Part:
+        """Marks a shard that was written and closed as finished.
+
+        Args:
+            name: Name of the shard.
+            expected: Its fingerprint.
+            examples: Number of its records.
+            pixels: Number of its label pixels of each of the 256 ids.
+            skipped: Messages about the samples that were left out.
+        """
         path = self.folder / name
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-        counts = tuple(int(one) for one in pixels)
-        part = Part(expected, _shard(path, examples), counts, tuple(skipped))
+        counts = tuple(int(count) for count in pixels)
+        part = Part(expected, shard_of(path, examples), counts, tuple(skipped))
         files.write_text(self._sidecar(name), json.dumps(dataclasses.asdict(part)))
         return part
 
     def commit(self, manifest: Manifest) -> None:
-        """States 2 and 3, but for the hidden folder: that goes when all splits are there."""
+        """Does steps 2 and 3, but keeps the hidden folder, which goes once all splits are done."""
         final = manifest_path(self.output_dir, self.split)
         write_manifest(self.folder / final.name, manifest)
         final.unlink(missing_ok=True)
@@ -147,7 +162,7 @@ class Staging:
             if parts and parts[0] == self.split and path.name not in names:
                 path.unlink()
         for name in sorted(names):
-            # Not there: an earlier run has moved it already, see `finished`.
+            # If a shard is not there, an earlier run has already moved it, see `finished`.
             with contextlib.suppress(FileNotFoundError):
                 os.replace(self.folder / name, self.output_dir / name)
         _sync_folder(self.output_dir)
@@ -155,7 +170,7 @@ class Staging:
         _sync_folder(self.output_dir)
 
     def remove(self) -> None:
-        """Removes the hidden folder with all that is in it."""
+        """Deletes the hidden folder with everything in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _sidecar(self, name: str) -> Path:
@@ -165,31 +180,32 @@ class Staging:
         try:
             content = json.loads(self._sidecar(name).read_text(encoding="utf-8"))
             shard = Shard(**content.pop("shard"))
-            lists = {key: tuple(content.pop(key)) for key in ("pixels", "skipped")}
-            return Part(shard=shard, **lists, **content)
+            tuples = {key: tuple(content.pop(key)) for key in ("pixels", "skipped")}
+            return Part(shard=shard, **tuples, **content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
 def partials(output_dir: Path) -> list[Path]:
-    """The hidden folders of unfinished conversions in a folder, sorted."""
+    """Returns the hidden folders of unfinished conversions in a folder, sorted."""
     found = (path for end in (PARTIAL, UNPACKED) for path in output_dir.glob(f".*{end}"))
     return sorted(path for path in found if path.is_dir())
 
 
 def partial_split(name: str) -> str:
-    """The split to which a hidden folder belongs."""
+    """Returns the split to which a hidden folder belongs."""
     return name.removeprefix(".").removesuffix(PARTIAL).removesuffix(UNPACKED)
 
 
-def _shard(path: Path, examples: int) -> Shard:
+def shard_of(path: Path, examples: int) -> Shard:
+    """Returns the length and hash of a shard, with its number of examples."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Shard(path.name, examples, path.stat().st_size, digest)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes renames and deletions in a folder last through a power cut, in this order."""
+    """Makes renames and deletions in a folder survive a power failure, in this order."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

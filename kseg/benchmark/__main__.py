@@ -51,12 +51,6 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    try:
-        shape = tuple(int(size) for size in values.shape)
-    except ValueError as error:
-        raise UserError(
-            f"`--shape` must be integers joined by commas. Received: {','.join(values.shape)}"
-        ) from error
     benchmark = BENCHMARKS[values.what]
     options = {name: values[name].value for name in _OPTIONS if values[name].value}
     for name in options:
@@ -67,7 +61,7 @@ def main(values: flags.FlagValues) -> None:
         repetitions=values.repetitions,
         results=values.results,
         only=tuple(values.only),
-        shape=shape,
+        shape=cli.numbers(values, "shape", int),
         **options,
     )
 

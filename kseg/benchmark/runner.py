@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from kseg.benchmark import table
 from kseg.errors import UserError
-from kseg.inference import counting
+from kseg.inference.backend import require_tensorflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run(
     Raises:
         UserError: An argument does not fit, or Keras does not run on TensorFlow.
     """
-    counting.check_backend("`kseg.benchmark` measures")
+    require_tensorflow("`kseg.benchmark`")
     if results and not results.endswith((".csv", ".json")):
         raise UserError(f"`--results` must end in .csv or .json. Received: {results!r}")
     for name in only:

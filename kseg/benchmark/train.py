@@ -25,6 +25,7 @@ from kseg.recipe.metrics import ConfusionMatrix
 from kseg.runs.assembly import compile_experiment, rest_of_epoch
 from kseg.runs.checkpoints import Position
 from kseg.runs.experiment import Experiment
+from kseg.runs.experiment_flags import to_flagfile
 from kseg.runs.plan import Plan
 
 SHAPE = (8, 257, 257)  # batch, height, width of the training
@@ -103,7 +104,7 @@ def _bare_step(experiment: Experiment) -> Callable[[], float]:
 def _program_step(experiment: Experiment, folder: Path) -> float:
     """The seconds of a step of the program, from the first point of its log to the last."""
     flagfile = folder.with_suffix(".flags")
-    flagfile.write_text(experiment.replace(model_dir=str(folder)).to_flagfile())
+    flagfile.write_text(to_flagfile(experiment.replace(model_dir=str(folder))))
     command = [sys.executable, "-m", "kseg.train", f"--flagfile={flagfile}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

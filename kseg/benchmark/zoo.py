@@ -30,7 +30,7 @@ ZOO = {
     },
     "`lkspp`": {**_LITE, "context": "lkspp"},
     "`vortex`": {**_LITE, "context": "vortex"},
-    "`vortex`, `--module=A`": {**_LITE, "context": "vortex", "module": "A"},
+    "`vortex`, `--variant=A`": {**_LITE, "context": "vortex", "variant": "A"},
     "`gcn`": {**_LITE, "context": "gcn"},
     "`ppm`": {**_LITE, "context": "ppm"},
     "`mobilenet_v2`": {**_FULL, "backbone": "mobilenet_v2"},

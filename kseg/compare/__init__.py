@@ -1,1 +1,1 @@
-"""Compares runs: a table, curves of the mIoU, and the papers' figures."""
+"""Compares runs: a table, curves of the mIoU, and figures as in the papers."""

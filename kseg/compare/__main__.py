@@ -1,12 +1,13 @@
-"""Sets runs side by side: python -m kseg.compare runs/*
+"""Compares runs: python -m kseg.compare runs/*
 
-A table of what each run is and reached, as text, Markdown or CSV, and a picture of the mIoU curves.
-Runs that differ in nothing but the seed and were measured alike are one row, with mean and standard
-deviation. Runs that were not measured alike (protocol, split, best or newest checkpoint) are not
-ranked. What is no run is named and left out.
+Prints a table of the settings and scores of each run, and writes it as Markdown or CSV if asked
+for, with a plot of the mIoU curves. Runs that differ only in the seed and were measured alike share
+a row, with mean and standard deviation. Runs are ranked only if all were measured alike, that is,
+with the same protocol, split and kind of checkpoint. Arguments that are not runs are named and left
+out.
 
-`--images`, `--features` and `--receptive_field` draw the papers' figures from the best checkpoints:
-see `kseg.visualization.sheet`, `features` and `receptive_field`.
+`--images`, `--features` and `--receptive_field` draw figures as in the papers from the best
+checkpoints: see `kseg.visualization.prediction_sheet`, `features` and `receptive_field`.
 """
 
 import sys
@@ -22,28 +23,66 @@ from kseg.compare.table import table, to_csv, to_markdown, to_text
 from kseg.data.images import find_images, read_image
 from kseg.errors import UserError
 from kseg.inference.backend import require_tensorflow
-from kseg.inference.scorer import classifier
 from kseg.runs.folder import RunFolder
-from kseg.visualization import curves, draw_all
+from kseg.visualization import curves, run_figures
 from kseg.visualization.features import Features
+from kseg.visualization.prediction_sheet import PredictionSheet
 from kseg.visualization.receptive_field import ReceptiveField
-from kseg.visualization.sheet import Sheet
+
+_WRITERS = {".md": to_markdown, ".csv": to_csv}
 
 
-def asked_figures(values: flags.FlagValues, runs: Sequence[RunFolder]) -> list[draw_all.Figure]:
-    """The figures of `kseg.figures` that the flags ask for, ready for `add`.
+def define_flags() -> None:
+    """Defines the flags of the program."""
+    flags.DEFINE_list("table", [], "Files to write the table to, .md or .csv.")
+    cli.define_alias("output", "table")
+    flags.DEFINE_string("figure", "", "PNG file for a plot of the mIoU curves. Empty: no plot.")
+    flags.DEFINE_string(
+        "images", "", "Quoted glob of images. Draws sheet.png: the predictions, one row per image."
+    )
+    flags.DEFINE_string(
+        "labels", "", "Folder of masks NAME.png, drawn in the last column of sheet.png."
+    )
+    flags.DEFINE_string(
+        "features", "", "Image file. Draws features.png: the feature maps of each dilation rate."
+    )
+    flags.DEFINE_string(
+        "receptive_field",
+        "",
+        "Image file. Draws receptive_field.png: gradients of the class of one pixel.",
+    )
+    flags.DEFINE_list("pixel", [], "ROW,COLUMN for --receptive_field. Empty: the middle.")
+    flags.DEFINE_string(
+        "output_dir",
+        "",
+        "Folder for sheet.png, features.png and receptive_field.png. Empty: the folder of the "
+        "first file of --table, or the current folder without --table.",
+    )
+
+
+def requested_figures(
+    values: flags.FlagValues, runs: Sequence[RunFolder]
+) -> list[run_figures.Figure]:
+    """Creates the figures that the flags ask for.
+
+    Args:
+        values: The flags of the program.
+        runs: The runs that will be added to the figures.
+
+    Returns:
+        New figures, to which no run has been added.
 
     Raises:
-        UserError: A flag is wrong or without its partner, a file cannot be read, or the runs do
-            not fit on one sheet.
+        UserError: If a flag is invalid or needs another one, an image or mask cannot be read, or
+            the runs have different classes.
     """
-    for name, partner in (("labels", "images"), ("pixel", "receptive_field")):
-        if getattr(values, name) and not getattr(values, partner):
-            raise UserError(f"`--{name}` needs `--{partner}`")
+    for name, needed in (("labels", "images"), ("pixel", "receptive_field")):
+        if getattr(values, name) and not getattr(values, needed):
+            raise UserError(f"`--{name}` needs `--{needed}`")
     figures = []
     if values.images:
-        paths = find_images(values.images, None)
-        figures.append(Sheet(runs, paths, values.labels, _read_image, classifier))
+        images = find_images(values.images, None)
+        figures.append(PredictionSheet(runs, images, values.labels, _read_image))
     if values.features:
         figures.append(Features(_read_image(values.features)))
     if values.receptive_field:
@@ -58,56 +97,37 @@ def _read_image(path: str | Path) -> np.ndarray:
         raise UserError(f"{path}: {error}") from error
 
 
-_WRITERS = {".md": to_markdown, ".csv": to_csv}
-
-
-def define_flags() -> None:
-    flags.DEFINE_list("output", [], "Files to write the table to, .md or .csv.")
-    flags.DEFINE_string("figure", "", "File to draw the mIoU curves to, .png; empty: none.")
-    flags.DEFINE_string("images", "", "Glob of photographs, in quotes, for sheet.png: a row each.")
-    flags.DEFINE_string("labels", "", "Folder of masks NAME.png for the last column of --images.")
-    flags.DEFINE_string("features", "", "Photograph for features.png: maps of each dilation rate.")
-    flags.DEFINE_string("receptive_field", "", "Photograph for receptive_field.png: gradients.")
-    flags.DEFINE_list("pixel", [], "ROW,COLUMN of --receptive_field; empty: the middle.")
-    flags.DEFINE_string(
-        "output_dir",
-        "",
-        "Folder of sheet.png, features.png and receptive_field.png; empty: that of the first "
-        "--output, else the current one.",
-    )
-
-
 def main(values: flags.FlagValues, paths: list[str]) -> int:
-    """Prints the table; returns 1 if the runs cannot be ranked."""
+    """Prints the table and writes the files; returns 1 if the runs cannot be ranked, else 0."""
     require_tensorflow("kseg.compare")
-    outputs = [Path(name) for name in values.output]
-    for path in outputs:
+    table_files = [Path(name) for name in values.table]
+    for path in table_files:
         if path.suffix not in _WRITERS:
-            raise UserError(f"`--output` must end in .md or .csv. Received: {path}")
+            raise UserError(f"`--table` must end in .md or .csv. Received: {path}")
     if values.figure and not values.figure.endswith(".png"):
         raise UserError(f"`--figure` must end in .png. Received: {values.figure}")
     if values.figure:
-        curves.require()  # Before the table: it takes seconds.
+        curves.require_matplotlib()  # Before the table, which takes seconds.
     run_folders, others = find_runs(paths)
     if others:
-        print(f"no runs, left out: {', '.join(others)}", file=sys.stderr)
+        print(f"left out, since they are not runs: {', '.join(others)}", file=sys.stderr)
     runs = [read_run(folder) for folder in run_folders]
-    figures = asked_figures(values, run_folders)
+    figures = requested_figures(values, run_folders)
     rows = table(runs)
     print(to_text(rows))
-    for path in outputs:
+    for path in table_files:
         files.write_text(path, _WRITERS[path.suffix](rows))
     if values.figure:
         curves.draw({run.name: run.curve for run in runs}, values.figure)
-    if written := [name for name in (*values.output, values.figure) if name]:
+    if written := [name for name in (*values.table, values.figure) if name]:
         print(f"written: {', '.join(written)}")
     if figures:
-        default = outputs[0].parent if outputs else "."
-        draw_all.draw(figures, run_folders, values.output_dir or default)
+        default_folder = table_files[0].parent if table_files else "."
+        run_figures.draw(figures, run_folders, values.output_dir or default_folder)
     differences = protocol_differences(runs)
     if not differences:
         return 0
-    print("\nnot ranked: the runs were not measured alike (python -m kseg.evaluate):")
+    print("\nnot ranked, since the runs were not measured alike (use python -m kseg.evaluate):")
     print("\n".join(f"  {line}" for line in differences))
     return 1
 

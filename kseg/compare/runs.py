@@ -1,94 +1,105 @@
-"""What runs are and reached, and which of them were measured alike."""
+"""Reads the settings and scores of runs, and finds out which of them were measured alike."""
 
 import csv
 import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from kseg.errors import UserError
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.visualization.run_figures import run_name
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one run is and reached.
+    """The settings and scores of one run.
 
     Attributes:
-        name: Of its folder.
+        name: Name of its folder.
         experiment: Its flags.
-        num_classes: Classes it was trained on.
-        measured: What `kseg.evaluate` wrote; None if it was not called.
-        rows: Of its metrics.csv.
+        num_classes: Number of classes it was trained on.
+        measured: What `kseg.evaluate` wrote; None if the run was not evaluated.
+        rows: The rows of its metrics.csv.
     """
 
     name: str
     experiment: Experiment
     num_classes: int
-    measured: dict | None
+    measured: dict[str, Any] | None
     rows: tuple[dict[str, str], ...]
 
     @property
     def miou(self) -> float:
+        """The mIoU of `kseg.evaluate`; NaN if the run was not evaluated."""
         return self.measured["miou"] if self.measured else math.nan
 
     @property
     def checkpoint(self) -> str:
-        """Which checkpoint was measured: one at a path is known by its step."""
+        """The checkpoint that was measured; one that was given by its path is named by its step."""
         which, step = self.measured["checkpoint"], self.measured.get("step")
         return which if which in ("best", "newest") or step is None else f"step {step}"
 
     @property
-    def protocol(self) -> str:
-        """How it was measured, in words."""
+    def protocol(self) -> str | None:
+        """How the run was measured, in words; None if it was not evaluated."""
         if not self.measured:
-            return "not measured"
+            return None
         return f"{self.measured['protocol']}, {self.measured['split']}, {self.checkpoint}"
 
     @property
-    def measured_alike(self) -> tuple[str, str]:
-        """What must be the same for two figures to be compared."""
+    def measured_alike(self) -> tuple[str | None, str]:
+        """A key that is the same for runs whose scores can be compared."""
         pixels = self.measured["pixels"] if self.measured else {}
         return self.protocol, json.dumps(pixels, sort_keys=True)
 
     @property
     def curve(self) -> list[tuple[int, float]]:
-        """Steps and the val mIoU measured there during training, at single scale."""
+        """The (step, val mIoU) pairs of the validations during training, at a single scale."""
         measured = [row for row in self.rows if row.get("val_miou")]
         return [(int(row["step"]), float(row["val_miou"])) for row in measured]
 
     @property
     def best_val_miou(self) -> float:
-        """The best of `curve`."""
+        """The best mIoU of `curve`; NaN if there is none."""
         return max((miou for _, miou in self.curve), default=math.nan)
 
     @property
     def minutes(self) -> float:
-        """Of training steps, validation aside."""
+        """Minutes of training steps, without validation; NaN if there is no metrics.csv."""
         batch, done, seconds = self.experiment.batch_size, 0, 0.0
         for row in self.rows:
             seconds += (int(row["step"]) - done) * batch / float(row["images_per_second"])
             done = int(row["step"])
         return seconds / 60 if self.rows else math.nan
 
-    def but_for_the_seed(self) -> Experiment:
+    def without_seed(self) -> Experiment:
+        """Returns the flags without the seed and the folders."""
         return self.experiment.replace(seed=0, data_dir="", model_dir="")
 
 
 def find_runs(paths: Sequence[str]) -> tuple[list[RunFolder], list[str]]:
-    """Tells the folders of runs from what else a glob has matched.
+    """Separates the folders of runs from other files and folders that a glob matched.
+
+    Args:
+        paths: The arguments of the program.
+
+    Returns:
+        The folders of runs, and the paths that are not runs.
 
     Raises:
-        UserError: None is the folder of a run.
+        UserError: If none of the paths is the folder of a run.
     """
     folders = [RunFolder(path) for path in paths]
     runs = [folder for folder in folders if folder.experiment_file.is_file()]
     others = [str(folder.path) for folder in folders if folder not in runs]
     if not runs:
         raise UserError(
-            "no run among the arguments: `python -m kseg.compare runs/*` takes folders with an "
-            f"{RunFolder('').experiment_file}. Received: {', '.join(paths) or 'none'}"
+            "The arguments must include at least one run, a folder with an "
+            f"{RunFolder('').experiment_file}, as in `python -m kseg.compare runs/*`. "
+            f"Received: {', '.join(paths) or 'none'}"
         )
     return runs, others
 
@@ -97,7 +108,7 @@ def read_run(folder: RunFolder) -> Run:
     """Reads the folder of a run.
 
     Raises:
-        UserError: It is no run, or a file in it cannot be read.
+        UserError: If the folder is not a run, or a file in it cannot be read.
     """
     experiment, label_set = folder.experiment, folder.label_set
     measured, rows = None, ()
@@ -108,20 +119,20 @@ def read_run(folder: RunFolder) -> Run:
             with open(folder.metrics_file, newline="", encoding="utf-8") as file:
                 rows = tuple(csv.DictReader(file))
     except ValueError as error:
-        raise UserError(f"cannot read the figures of the run {folder.path}: {error}") from error
-    return Run(folder.path.resolve().name, experiment, label_set.num_classes, measured, rows)
+        raise UserError(f"cannot read the scores of the run {folder.path}: {error}") from error
+    return Run(run_name(folder), experiment, label_set.num_classes, measured, rows)
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ in the seed alone and were measured alike together, in their order."""
+    """Groups runs that differ only in the seed and were measured alike, keeping their order."""
     groups: dict[tuple, list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.but_for_the_seed(), run.measured_alike), []).append(run)
+        groups.setdefault((run.without_seed(), run.measured_alike), []).append(run)
     return list(groups.values())
 
 
 def protocol_differences(runs: Sequence[Run]) -> list[str]:
-    """Lines that say how differently the runs were measured; none if all were measured alike."""
+    """Returns one line per run that says how it was measured; no lines if all were alike."""
     if len({run.measured_alike for run in runs}) == 1 and runs[0].measured:
         return []
     lines = []

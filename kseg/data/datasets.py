@@ -1,13 +1,13 @@
-"""What the ids of a label map mean: class names, colours, and the id that counts for nothing.
+"""Class names, colours and ignore label of the published data sets.
 
-Each published data set has its facts here, once: a `LabelSet`, and where the values of its masks
-are not the ids, `<SET>_RAW_IDS` with the id of every value that may occur.
+Each data set has a `LabelSet`. Where the pixel values of its masks are not class ids, it also has
+`<SET>_RAW_IDS`, which maps every value that may occur to its class id.
 """
 
 import dataclasses
 
-# The id of pixels that count for nothing, in every data set here.
-IGNORED = 255
+# The label of ignored pixels in every data set of this module.
+IGNORE_LABEL = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,18 +15,19 @@ class LabelSet:
     """The classes of a data set, in the order of their ids.
 
     Args:
-        names: one name a class; the position is the id in a label map.
-        colours: one (red, green, blue) triple a class, each 0..255, for pictures and palettes.
-        ignore_label: id of pixels that neither train nor count. Defaults to 255 (PASCAL VOC).
+        names: Name of each class. The position is the class id in a label map.
+        colours: (red, green, blue) of each class, 0..255, for pictures and palettes.
+        ignore_label: Label of the pixels that are left out of training and evaluation. Defaults to
+            255 (PASCAL VOC).
 
     Raises:
-        ValueError: no or too many classes, names that are empty or repeat, colours that are not as
-            many as names or not bytes, an `ignore_label` that is also a class.
+        ValueError: If there are no or more than 255 classes, a name is empty or occurs twice, the
+            number of colours is wrong, a colour is invalid, or `ignore_label` is a class id.
     """
 
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
-    ignore_label: int = IGNORED
+    ignore_label: int = IGNORE_LABEL
 
     def __post_init__(self) -> None:
         names = tuple(self.names)
@@ -40,14 +41,17 @@ class LabelSet:
                 raise ValueError(f"`names` must be printable and not empty. Received: {name!r}")
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise ValueError(f"`names` must differ from each other. Repeated: {repeated}")
+            raise ValueError(f"`names` must be unique. Received more than once: {repeated}")
         if len(colours) != len(names):
             raise ValueError(
-                f"`colours` must be as many as `names` ({len(names)}). Received: {len(colours)}"
+                f"`colours` must have one colour for each of the {len(names)} `names`. "
+                f"Received: {len(colours)}"
             )
         for colour in colours:
             if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
-                raise ValueError(f"`colours` must be triples of 0..255. Received: {colour}")
+                raise ValueError(
+                    f"`colours` must be triples of values in 0..255. Received: {colour}"
+                )
         if not len(names) <= self.ignore_label <= 255:
             raise ValueError(
                 f"`ignore_label` must lie between the number of classes ({len(names)}) and 255. "
@@ -56,20 +60,25 @@ class LabelSet:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.names)
 
 
 def voc_palette(size: int = 256) -> tuple[tuple[int, int, int], ...]:
-    """The colour map of the PASCAL VOC development kit: the bits of the id, dealt to the channels.
+    """Returns the colour map of the PASCAL VOC development kit.
 
-    The three lowest bits of an id are the highest bits of red, green and blue, the next three the
-    second highest, and so on: neighbouring ids get colours far apart.
+    The three lowest bits of an id are the highest bits of red, green and blue, the next three bits
+    are the second highest, and so on, so that the colours of neighbouring ids differ clearly.
 
     Args:
-        size: number of colours, 0 to 256.
+        size: Number of colours, 0 to 256.
 
     Returns:
-        `size` (red, green, blue) triples; 0 is black, 255 the cream of VOC's ignored borders.
+        `size` triples (red, green, blue). The colour of id 0 is black, that of id 255 the cream of
+        the ignored borders in VOC's masks.
+
+    Raises:
+        ValueError: If `size` is out of range.
     """
     if not 0 <= size <= 256:
         raise ValueError(f"`size` must lie between 0 and 256. Received: {size}")
@@ -113,10 +122,10 @@ VOC = LabelSet(
     colours=voc_palette(21),
 )
 
-# COCO's 80 categories by the ids of its JSON files, which leave out ten numbers of 1..90.
+# COCO's 80 categories by the ids in its JSON files, which skip ten numbers between 1 and 90.
 COCO_CATEGORIES = dict(
     zip(
-        [one for one in range(1, 91) if one not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)],
+        [raw for raw in range(1, 91) if raw not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)],
         _names(
             """
             person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light,
@@ -133,14 +142,15 @@ COCO_CATEGORIES = dict(
         strict=True,
     )
 )
-# All of COCO: background, then the categories in the order of their ids. The palette is VOC's.
+# The classes of COCO: background, then all categories in the order of their ids. The colours are
+# those of VOC's palette.
 COCO = LabelSet(("background", *COCO_CATEGORIES.values()), voc_palette(81))
-# The category of COCO for each class of VOC, in VOC's order (torchvision's reference training uses
-# the same); 0 is no category: the background.
+# The id of the COCO category for each class of VOC, in VOC's order, as in torchvision's reference
+# training. 0 is the background, which is no category of COCO.
 COCO_IDS_OF_VOC = (0, 5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
 
-# ADE20K's scene parsing benchmark: the first name of each line of its objectInfo150.txt. The
-# colours are those of the VOC palette from 1 on, all different, and not the benchmark's own.
+# ADE20K's scene parsing benchmark, with the first name in each line of its objectInfo150.txt. The
+# colours are those of VOC's palette from 1 on, not the benchmark's own.
 ADE20K = LabelSet(
     names=_names(
         """
@@ -163,10 +173,10 @@ ADE20K = LabelSet(
     ),
     colours=voc_palette(151)[1:],
 )
-# Values of its masks: 0 is "other", k is class k - 1.
-ADE20K_RAW_IDS = {0: IGNORED, **{raw: raw - 1 for raw in range(1, 151)}}
+# In its masks 0 is "other", and k is class k - 1.
+ADE20K_RAW_IDS = {0: IGNORE_LABEL, **{raw: raw - 1 for raw in range(1, 151)}}
 
-# Cityscapes' 19 evaluated classes in the order of their train ids, with its own colours.
+# Cityscapes' 19 evaluated classes in the order of their train ids, with Cityscapes' colours.
 _CITYSCAPES = {
     7: ("road", (128, 64, 128)),
     8: ("sidewalk", (244, 35, 232)),
@@ -189,13 +199,13 @@ _CITYSCAPES = {
     33: ("bicycle", (119, 11, 32)),
 }
 CITYSCAPES = LabelSet(*zip(*_CITYSCAPES.values(), strict=True))
-# Values of its labelIds masks, 0 to 33; the classes that are not evaluated are ignored.
+# Its labelIds masks have values from 0 to 33. Classes that are not evaluated are ignored.
 CITYSCAPES_RAW_IDS = {
-    **dict.fromkeys(range(34), IGNORED),
+    **dict.fromkeys(range(34), IGNORE_LABEL),
     **{raw: train_id for train_id, raw in enumerate(_CITYSCAPES)},
 }
 
-# CamVid with the 11 classes of the SegNet experiments, in CamVid's own colours.
+# CamVid with the 11 classes of the SegNet experiments and CamVid's colours.
 CAMVID = LabelSet(
     names=_names(
         "sky, building, pole, road, pavement, tree, sign-symbol, fence, car, pedestrian, bicyclist"
@@ -214,17 +224,18 @@ CAMVID = LabelSet(
         (0, 128, 192),
     ),
 )
-# Values of its masks: 11 is void.
-CAMVID_RAW_IDS = {**{raw: raw for raw in range(11)}, 11: IGNORED}
+# In its masks 11 is void.
+CAMVID_RAW_IDS = {**{raw: raw for raw in range(11)}, 11: IGNORE_LABEL}
 
-# DeepGlobe's roads: a mask is white on roads.
+# DeepGlobe's road extraction, whose masks are white on roads.
 ROADS = LabelSet(("background", "road"), ((0, 0, 0), (255, 255, 255)))
 
-# Oxford-IIIT Pet's trimaps; the palette is VOC's. Value 3, "not classified", is the outline.
+# The trimaps of Oxford-IIIT Pet, with colours of VOC's palette. Value 3, "not classified", is the
+# outline.
 PETS = LabelSet(("background", "pet"), voc_palette(2))
-PETS_RAW_IDS = {1: 1, 2: 0, 3: IGNORED}
+PETS_RAW_IDS = {1: 1, 2: 0, 3: IGNORE_LABEL}
 
-# By the names that flags take.
+# The label sets by the names used in flags.
 LABEL_SETS = {
     "voc": VOC,
     "coco": COCO,

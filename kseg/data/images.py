@@ -1,4 +1,4 @@
-"""The images that a prediction is asked for: which they are, and reading them."""
+"""Finding and reading the images to predict, which `--images` names."""
 
 import glob
 import io
@@ -13,85 +13,91 @@ from PIL import Image
 from kseg.data.records import decode_image
 from kseg.errors import UserError
 
-MAX_PIXELS = 20_000_000  # About 3.5 GB of logits and their resize at 21 classes.
-MAX_TILED_PIXELS = 170_000_000  # 1.2 GB as pixels, labels and overlay. Pillow's own bound is 179.
+MAX_PIXELS = 20_000_000  # About 3.5 GB of logits, resized logits included, for 21 classes.
+# 1.2 GB of image, labels and overlay. Pillow refuses images of more than 179 million pixels.
+MAX_TILED_PIXELS = 170_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+# What a prediction writes into its output folder.
 OUTPUTS = ("labels", "overlays", "probabilities", "contact_sheet.png", "legend.png")
-# Classic TIFF and BigTIFF in both byte orders.
-_TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# The first bytes of TIFF and BigTIFF in both byte orders.
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def find_images(where: str, output_dir: str | os.PathLike | None) -> dict[str, Path]:
-    """Returns the images that `--images` names, by the name that their outputs get.
+def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str, Path]:
+    """Finds the images that `--images` names, and a name for the outputs of each.
 
     Args:
-        where: A glob, `**` for any number of folders; or a folder, for all JPEG, PNG and TIFF files
-            below it; or a `.txt` file with a path on each line, relative to the folder of the file.
-        output_dir: Where the outputs will go; None where there are none of these. What an earlier
-            run left there is no image.
+        pattern: A glob, in which `**` stands for any number of folders; a folder, for all JPEG, PNG
+            and TIFF files below it; or a `.txt` file with one path on each line, relative to the
+            folder of the file.
+        output_dir: Folder of the outputs, or None if there are none. Outputs of an earlier run in
+            this folder are not treated as images.
 
     Returns:
-        Name without suffix -> path. The name is the path below the folder, below the part of the
-        glob without wildcard, or below the deepest folder that holds all images of the list.
-        Sorted, a list in its own order.
+        A dictionary from name to path. The name is the path without suffix, relative to the folder,
+        to the part of the glob before the first wildcard, or to the deepest folder that contains
+        all images of the list. The names are sorted, except that a list keeps its order.
 
     Raises:
-        UserError: If there is no image, or two would write the same outputs.
+        UserError: If there is no image, or two images would write the same outputs.
     """
-    given = Path(where)
+    given = Path(pattern)
     if given.is_file() and given.suffix.lower() == ".txt":
-        paths = _listed(given)
+        paths = _read_list(given)
         root = Path(os.path.commonpath([path.parent for path in paths]))
     else:
         if given.is_dir():
             found = [path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES]
             root = given
-        elif given.is_file():  # Before the glob: a bracket in a name is no wildcard.
+        elif given.is_file():  # Tested before the glob, since a file name may contain brackets.
             found, root = [given], given.parent
         else:
-            found = map(Path, glob.glob(where, recursive=True))
-            root = _fixed_folder(where)
-        outputs = [Path(output_dir).resolve() / one for one in OUTPUTS] if output_dir else []
+            found = map(Path, glob.glob(pattern, recursive=True))
+            root = _folder_before_wildcard(pattern)
+        outputs = [Path(output_dir).resolve() / name for name in OUTPUTS] if output_dir else []
         paths = [
             path
             for path in sorted(found)
-            if path.is_file() and not any(path.resolve().is_relative_to(one) for one in outputs)
+            if path.is_file()
+            and not any(path.resolve().is_relative_to(output) for output in outputs)
         ]
     if not paths:
-        kinds = " with the name of a JPEG, PNG or TIFF" if given.is_dir() else ""
-        raise UserError(f"`--images` must match at least one file{kinds}. No match for: {where}")
+        kinds = " with the suffix of a JPEG, PNG or TIFF" if given.is_dir() else ""
+        raise UserError(f"`--images` must match at least one file{kinds}. Received: {pattern}")
     images: dict[str, Path] = {}
     for path in paths:
         name = path.relative_to(root).with_suffix("").as_posix()
         if images.setdefault(name, path) != path:
             raise UserError(
-                f"two images would write the same outputs ({name}.png): {images[name]} and "
-                f"{path}. Narrow `--images` to one of them"
+                f"`--images` must not match two images that would write the same outputs "
+                f"({name}.png). Received: {images[name]} and {path}"
             )
     return images
 
 
 def is_tiff(path: str | os.PathLike) -> bool:
-    """Whether a file begins as a TIFF does; False if it cannot be read."""
+    """Returns whether a file starts with the signature of a TIFF; False if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return file.read(4) in _TIFF_MARKS
+            return file.read(4) in _TIFF_SIGNATURES
     except OSError:
         return False
 
 
 def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads a JPEG or PNG file with the decoder that training used.
+    """Reads a JPEG or PNG file with the decoder that is used for training.
 
     Args:
         path: File to read.
-        max_pixels: Larger images are refused by their header, before any pixel is decoded.
+        max_pixels: Largest number of pixels, which is checked in the header before any pixel is
+            decoded. Defaults to 20 million.
 
     Returns:
-        uint8 array (height, width, 3), RGB.
+        uint8 array `[height, width, 3]`, RGB.
 
     Raises:
-        UserError: If the file is no whole JPEG or PNG, or too large; the message has no path.
+        UserError: If the file is missing, damaged, too large, or neither JPEG nor PNG. The message
+            does not contain the path.
     """
     try:
         contents = Path(path).read_bytes()
@@ -99,20 +105,20 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
         raise UserError(f"cannot be read: {error.strerror}") from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Judged below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Checked below.
             with Image.open(io.BytesIO(contents)) as header:
-                kind, (width, height) = header.format, header.size
+                file_format, (width, height) = header.format, header.size
     except Image.DecompressionBombError as error:
-        raise UserError(f"images must hold at most {max_pixels} pixels. {error}") from error
-    except Exception as error:  # Damaged headers make Pillow raise errors of many types.
+        raise UserError(f"images must have at most {max_pixels} pixels. {error}") from error
+    except Exception as error:  # Pillow raises many types of errors for damaged headers.
         raise UserError("not a picture that can be read") from error
-    # MPO is what several cameras write: a JPEG with more pictures behind it.
-    if kind not in ("JPEG", "MPO", "PNG"):
-        raise UserError(f"images must be JPEG, PNG or TIFF. Received: {kind}")
+    # MPO is a JPEG followed by further pictures. Several cameras write it.
+    if file_format not in ("JPEG", "MPO", "PNG"):
+        raise UserError(f"images must be JPEG, PNG or TIFF. Received: {file_format}")
     if width * height > max_pixels:
         raise UserError(
-            f"images must hold at most {max_pixels} pixels (`--max_pixels`; `--tile` takes larger "
-            f"ones). Received: {width} x {height}"
+            f"images must have at most {max_pixels} pixels. Received: {width} x {height}. "
+            "`--max_pixels` raises this limit, and `--tile` predicts larger images in tiles"
         )
     try:
         return decode_image(tf.constant(contents)).numpy()
@@ -120,20 +126,19 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
         raise UserError(f"damaged picture: {error.message.splitlines()[0]}") from error
 
 
-def _listed(path: Path) -> list[Path]:
-    """Returns the paths that a list file holds; whether they exist shows when they are read."""
+def _read_list(path: Path) -> list[Path]:
+    """Returns the paths in a list file, which need not exist: reading them reports it."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"`--images` list {path} cannot be read as text: {error}") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise UserError(f"`--images` list {path} must hold at least one path, one on each line")
+        raise UserError(f"`--images` list {path} must contain at least one path, one on each line")
     return [Path(os.path.normpath(path.parent.absolute() / name)) for name in names]
 
 
-def _fixed_folder(pattern: str) -> Path:
-    """Returns the folders of a glob before its first wildcard."""
+def _folder_before_wildcard(pattern: str) -> Path:
     parts = []
     for part in Path(pattern).parent.parts:
         if glob.has_magic(part):

@@ -1,14 +1,15 @@
-"""The record form: one example in, the same example out, and the manifest beside the shards.
+"""Reading and writing of the records of a data set, and of the manifest of a split.
 
-The keys are those of the official DeepLab (`build_data.py`), so that its shards are read as they
-are and ours by its reader. The original bytes of an image are kept; a label map is a PNG of one
-channel whose pixel values are class ids. A split is
+The feature keys are those of the official DeepLab code (`build_data.py`), so that kseg reads the
+shards of that code and that code reads those of kseg. Images are stored as the original bytes of
+their files, and a label map as a single-channel PNG whose pixel values are class ids. The files of
+a split are
 
     <split>-00000-of-0000N.tfrecord   N shards
-    <split>.manifest.json             written last: without it a split is not finished
+    <split>.manifest.json             written last, so that a split without it is not finished
 
-TensorFlow is imported by the functions that need it: the worker processes of a conversion load this
-module through their converter, and TensorFlow would cost each of them half a GB.
+TensorFlow is imported inside the functions that need it. The worker processes of a conversion also
+import this module, and TensorFlow would take half a gigabyte of memory in each of them.
 """
 
 import dataclasses
@@ -37,65 +38,70 @@ LABEL_FORMAT = "image/segmentation/class/format"
 MANIFEST_SUFFIX = ".manifest.json"
 _SHARD = re.compile(r"(?P<split>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.tfrecord")
 _HOW_TO_FINISH = (
-    "Its shards are there; if another tool wrote them: python -m tfrecords_tools.build_manifest "
-    "--data_dir={data_dir} --splits={split} --dataset=voc (or another name, or --classes)"
+    "Its shards exist. If another tool wrote them, add the manifest with: python -m "
+    "tfrecords_tools.build_manifest --data_dir={data_dir} --splits={split} --dataset=voc "
+    "(or another data set, or --classes)"
 )
 _HOW_TO_CONVERT = (
     "Convert with: python -m tfrecords_tools.build_voc --raw_dir=VOC2012 --output_dir={data_dir} "
-    "--splits={split} (or tfrecords_tools.build_folder for any folder of images and masks)"
+    "--splits={split} (or tfrecords_tools.build_folder for other folders of images and masks)"
 )
 
 
 def encode_example(
     *, image: bytes, image_format: str, label: bytes, height: int, width: int, filename: str
 ) -> bytes:
-    """Serialises one example; the same arguments always give the same bytes.
+    """Serialises an example. The same arguments always give the same bytes.
 
     Args:
-        image: bytes of a JPEG or PNG file.
+        image: Bytes of a JPEG or PNG file.
         image_format: `"jpeg"` or `"png"`.
-        label: bytes of a PNG file of one channel, its values class ids.
-        height: rows of image and label, in pixels.
-        width: columns of image and label, in pixels.
-        filename: name of the example, such as `2007_000033`.
+        label: Bytes of a single-channel PNG file whose pixel values are class ids.
+        height: Height of image and label in pixels.
+        width: Width of image and label in pixels.
+        filename: Name of the example, such as `2007_000033`.
 
     Returns:
         A serialised `tf.train.Example`.
+
+    Raises:
+        ValueError: If `image_format` is neither of the two.
     """
     import tensorflow as tf
 
     if image_format not in ("jpeg", "png"):
         raise ValueError(f'`image_format` must be "jpeg" or "png". Received: {image_format!r}')
 
-    def text(value: bytes) -> tf.train.Feature:
+    def bytes_feature(value: bytes) -> tf.train.Feature:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
-    def number(value: int) -> tf.train.Feature:
+    def int_feature(value: int) -> tf.train.Feature:
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
     feature = {
-        IMAGE: text(image),
-        IMAGE_FORMAT: text(image_format.encode()),
-        FILENAME: text(filename.encode()),
-        HEIGHT: number(height),
-        WIDTH: number(width),
-        CHANNELS: number(3),
-        LABEL: text(label),
-        LABEL_FORMAT: text(b"png"),
+        IMAGE: bytes_feature(image),
+        IMAGE_FORMAT: bytes_feature(image_format.encode()),
+        FILENAME: bytes_feature(filename.encode()),
+        HEIGHT: int_feature(height),
+        WIDTH: int_feature(width),
+        CHANNELS: int_feature(3),
+        LABEL: bytes_feature(label),
+        LABEL_FORMAT: bytes_feature(b"png"),
     }
     example = tf.train.Example(features=tf.train.Features(feature=feature))
-    # A protobuf map has no order of its own: without this the bytes would change between runs.
+    # The order of a protobuf map is undefined. Without this, the bytes would differ between runs.
     return example.SerializeToString(deterministic=True)
 
 
 def decode_example(serialized: "tf.Tensor") -> "dict[str, tf.Tensor]":
-    """Decodes what `encode_example` or the official tools wrote; works in graph mode.
+    """Decodes an example of `encode_example` or the official DeepLab tools, also in graph mode.
 
     Args:
         serialized: string scalar, a serialised `tf.train.Example`.
 
     Returns:
-        `image` uint8 (height, width, 3) RGB, `label` uint8 (height, width), `filename` string.
+        A dictionary of `image`, uint8 `[height, width, 3]`, RGB; `label`, uint8 `[height, width]`;
+        and `filename`, string scalar.
     """
     encoded = parse_example(serialized)
     return {
@@ -106,7 +112,7 @@ def decode_example(serialized: "tf.Tensor") -> "dict[str, tf.Tensor]":
 
 
 def parse_example(serialized: "tf.Tensor") -> "dict[str, tf.Tensor]":
-    """The encoded `image`, the encoded `label` and the `filename` of an example, not decoded."""
+    """Returns the encoded `image`, the encoded `label` and the `filename` of an example."""
     import tensorflow as tf
 
     features = tf.io.parse_single_example(
@@ -121,17 +127,17 @@ def parse_example(serialized: "tf.Tensor") -> "dict[str, tf.Tensor]":
 
 
 def decode_image(contents: "tf.Tensor") -> "tf.Tensor":
-    """Decodes a JPEG or PNG file into RGB: the one decoder of pipeline, prediction and export.
+    """Decodes a JPEG or PNG file as RGB. Training, evaluation, prediction and export all use it.
 
-    Pixels come as they are stored: an EXIF orientation is not applied, alpha is dropped, grey is
-    repeated. JPEG uses the accurate inverse transform, so the pixels are also those of Pillow;
-    TensorFlow's default differs in most of them.
+    The pixels are returned as stored: the EXIF orientation is not applied. An alpha channel is
+    dropped and greyscale is repeated in all channels. JPEG files are decoded with the accurate
+    inverse DCT and have the same pixels as in Pillow; with TensorFlow's default most would differ.
 
     Args:
         contents: string scalar, the bytes of the file.
 
     Returns:
-        uint8 tensor (height, width, 3).
+        uint8 tensor `[height, width, 3]`.
     """
     import tensorflow as tf
 
@@ -144,9 +150,10 @@ def decode_image(contents: "tf.Tensor") -> "tf.Tensor":
 
 
 def decode_label(contents: "tf.Tensor") -> "tf.Tensor":
-    """Decodes a PNG of one channel into class ids, uint8 (height, width).
+    """Decodes a single-channel PNG file as class ids, uint8 `[height, width]`.
 
-    Not for palette PNGs, of which TensorFlow gives the luminance: the converters read those.
+    Not for palette PNGs, which TensorFlow decodes as luminance. The converters read these with
+    Pillow instead.
     """
     import tensorflow as tf
 
@@ -155,7 +162,7 @@ def decode_label(contents: "tf.Tensor") -> "tf.Tensor":
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One file of records: its name in the folder, and what must be in it."""
+    """A file of records: its name, number of examples, size in bytes and SHA-256 (hexadecimal)."""
 
     name: str
     examples: int
@@ -165,19 +172,19 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a finished conversion of one split holds.
+    """Description of a finished split.
 
-    Args:
-        split: name of the split.
-        names: class names in the order of their ids.
+    Attributes:
+        split: Name of the split.
+        names: Class names in the order of their ids.
         colours: (red, green, blue) of each class.
-        ignore_label: id of the pixels that count for nothing.
-        shards: the files, in order.
-        pixels_per_class: label pixels of each class over the split.
-        pixels_ignored: label pixels that are `ignore_label`.
-        tool: program that wrote the shards.
-        arguments: what it was given.
-        skipped: what was bad in the input and left out, a line each, with file and reason.
+        ignore_label: Label of ignored pixels.
+        shards: The shards in order.
+        pixels_per_class: Number of label pixels of each class in the split.
+        pixels_ignored: Number of label pixels that are `ignore_label`.
+        tool: Program that wrote the shards.
+        arguments: Arguments of that program.
+        skipped: Invalid inputs that were left out, each as a line with file and reason.
     """
 
     split: str
@@ -193,48 +200,54 @@ class Manifest:
 
     @property
     def num_examples(self) -> int:
+        """Number of examples in all shards."""
         return sum(shard.examples for shard in self.shards)
 
     def label_set(self) -> LabelSet:
+        """Returns the classes as a `LabelSet`."""
         return LabelSet(self.names, self.colours, self.ignore_label)
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """File name of shard `index` (from 0) of `count`."""
+    """Returns the file name of shard `index` (from 0) of `count`."""
     return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
 
 
 def parse_shard_name(name: str) -> tuple[str, int, int] | None:
-    """(split, index, count) of a shard's file name; None for the name of anything else."""
+    """Returns (split, index, count) of the file name of a shard, or None for any other name."""
     match = _SHARD.fullmatch(name)
     return match and (match["split"], int(match["index"]), int(match["count"]))
 
 
-def locate(data_dir: str | os.PathLike, split: str) -> tuple[Path, str]:
-    """Folder and name of a split; `voc/train` is train in the folder voc of `data_dir`."""
+def resolve_split(data_dir: str | os.PathLike, split: str) -> tuple[Path, str]:
+    """Returns folder and name of a split: `voc/train` is train in the subfolder voc."""
     path = Path(data_dir) / split
     return path.parent, path.name
 
 
 def manifest_path(data_dir: str | os.PathLike, split: str) -> Path:
-    """Where the manifest of a split lies."""
+    """Returns the path of the manifest of a split."""
     return Path(data_dir) / f"{split}{MANIFEST_SUFFIX}"
 
 
 def finished_splits(data_dir: str | os.PathLike) -> list[str]:
-    """Names of the splits in a folder that have a manifest, sorted."""
+    """Returns the names of the splits in a folder that have a manifest, sorted."""
     names = (path.name for path in Path(data_dir).glob(f"[!.]*{MANIFEST_SUFFIX}"))
     return sorted(name.removesuffix(MANIFEST_SUFFIX) for name in names)
 
 
 def read_manifest(data_dir: str | os.PathLike, split: str) -> Manifest:
-    """Reads the manifest of a split, see `locate`.
+    """Reads the manifest of a split.
+
+    Args:
+        data_dir: Folder of the shards.
+        split: Name of the split. It may start with a subfolder of `data_dir`, as in voc/val.
 
     Raises:
-        UserError: the folder or the split is not there (with the splits that are, and the command
-            that makes one), or the manifest cannot be understood.
+        UserError: If the folder, the split or its manifest is missing or the manifest is invalid.
+            The message lists the existing splits and gives the command that creates one.
     """
-    data_dir, split = locate(data_dir, split)
+    data_dir, split = resolve_split(data_dir, split)
     how = _HOW_TO_CONVERT.format(data_dir=data_dir, split=split)
     if not Path(data_dir).is_dir():
         raise UserError(f"`data_dir` must be a folder of records. Not found: {data_dir}. {how}")
@@ -244,26 +257,22 @@ def read_manifest(data_dir: str | os.PathLike, split: str) -> Manifest:
         shards = map(parse_shard_name, os.listdir(data_dir))
         if any(parts and parts[0] == split for parts in shards):
             how = f"{_HOW_TO_FINISH.format(data_dir=data_dir, split=split)}. {how}"
-        raise UserError(f"no finished split {split!r} in {data_dir}; splits there: {known}. {how}")
+        raise UserError(
+            f"There is no finished split {split!r} in {data_dir}. Finished splits: {known}. {how}"
+        )
     try:
         return _manifest_from_json(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no manifest of records ({error!r}). {how}") from error
+        raise UserError(f"{path} is not a valid manifest ({error!r}). {how}") from error
 
 
 def write_manifest(path: str | os.PathLike, manifest: Manifest) -> None:
-    """Writes a manifest so that a reader sees either all of it or what was there before."""
+    """Writes a manifest atomically."""
     fields = dataclasses.asdict(manifest)
+    columns = [fields.pop(name) for name in ("names", "colours", "pixels_per_class")]
     classes = [
         {"id": label, "name": name, "colour": colour, "pixels": pixels}
-        for label, (name, colour, pixels) in enumerate(
-            zip(
-                fields.pop("names"),
-                fields.pop("colours"),
-                fields.pop("pixels_per_class"),
-                strict=True,
-            )
-        )
+        for label, (name, colour, pixels) in enumerate(zip(*columns, strict=True))
     ]
     content = {"split": manifest.split, "num_examples": manifest.num_examples, "classes": classes}
     text = json.dumps({**content, **fields}, indent=1, ensure_ascii=False) + "\n"
@@ -274,36 +283,37 @@ def _manifest_from_json(content: dict) -> Manifest:
     classes = content["classes"]
     manifest = Manifest(
         split=content["split"],
-        names=tuple(one["name"] for one in classes),
-        colours=tuple(tuple(one["colour"]) for one in classes),
+        names=tuple(entry["name"] for entry in classes),
+        colours=tuple(tuple(entry["colour"]) for entry in classes),
         ignore_label=content["ignore_label"],
         shards=tuple(Shard(**shard) for shard in content["shards"]),
-        pixels_per_class=tuple(one["pixels"] for one in classes),
+        pixels_per_class=tuple(entry["pixels"] for entry in classes),
         pixels_ignored=content["pixels_ignored"],
         tool=content["tool"],
         arguments=content["arguments"],
         skipped=tuple(content.get("skipped", ())),
     )
-    manifest.label_set()
+    manifest.label_set()  # Raises an error if the classes are invalid.
     if manifest.num_examples != content["num_examples"]:
-        raise ValueError("`num_examples` is not the sum over the shards")
+        raise ValueError("`num_examples` is not the sum of the examples of the shards")
     return manifest
 
 
 def shard_paths(data_dir: str | os.PathLike, manifest: Manifest) -> list[Path]:
-    """Paths of the shards of a split, in order, each there and as long as the manifest says.
+    """Returns the paths of the shards of a split in order, after checking their sizes.
 
     Raises:
-        UserError: a shard is missing or of another length.
+        UserError: If a shard is missing or its size is not that in the manifest.
     """
     paths = [Path(data_dir) / shard.name for shard in manifest.shards]
     for path, shard in zip(paths, manifest.shards, strict=True):
-        found = path.stat().st_size if path.is_file() else None
-        if found != shard.bytes:
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            received = "no file" if size is None else f"{size} bytes"
+            convert = _HOW_TO_CONVERT.format(data_dir=data_dir, split=manifest.split)
             raise UserError(
-                f"shard {path} must have {shard.bytes} bytes; "
-                + ("it is missing" if found is None else f"it has {found}")
-                + f". See python -m tfrecords_tools.check_records --data_dir={data_dir}. "
-                + _HOW_TO_CONVERT.format(data_dir=data_dir, split=manifest.split)
+                f"Shard {path} must have {shard.bytes} bytes. Received: {received}. Check the "
+                f"split with: python -m tfrecords_tools.check_records --data_dir={data_dir}. "
+                f"{convert}"
             )
     return paths

@@ -1,7 +1,8 @@
-"""The part of a picture that a crop needs: decoded, turned, mirrored, resized and padded.
+"""Turning a window of a stored image into a crop: decode, transpose, flip, resize and pad.
 
-Nothing outside the window is decoded (of a JPEG), resized or copied; that is what makes training
-input fast. Labels go the way of their image and are picked (nearest), never mixed.
+Only the window is decoded (if the image is a JPEG), resized and copied, which makes the training
+input fast. The label is transformed as its image is, but resized to the nearest pixel, so that
+class ids are never interpolated.
 """
 
 import dataclasses
@@ -11,85 +12,89 @@ import tensorflow as tf
 
 from kseg.data.records import decode_image
 
-# Pixels decoded around a window and thrown away. Where a JPEG stores colour at half the resolution,
-# a decoder that begins or ends at a block has no neighbour to interpolate with: without a margin
-# the pixels at the edge differ from those of the whole picture.
+# Pixels that are decoded around a window and then dropped. Most JPEGs store colour at half the
+# resolution, and a decoder that starts or stops at the edge of the window lacks the neighbours to
+# interpolate it with: without a margin these pixels would differ from those of the whole image.
 _MARGIN = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """What is taken of a picture, and where it goes in the crop; each a pair (rows, columns).
+    """A window of a stored image and its place in the crop, as pairs (rows, columns).
 
     Attributes:
-        start: First pixel in the stored picture, int32 `[2]`.
-        taken: Number of its pixels, int32 `[2]`.
-        before: Padding before it in the crop, int32 `[2]`.
-        size: Pixels that it fills in the crop, int32 `[2]`; the rest is padding.
-        turned: Whether rows become columns, bool scalar; None: never.
-        mirrored: Whether rows and columns run backwards, after the turn; None: never.
+        source_start: First pixel of the window in the stored image, int32 `[2]`.
+        source_size: Size of the window in the stored image, int32 `[2]`.
+        target_start: First pixel of the window in the crop, int32 `[2]`.
+        target_size: Size of the window in the crop, int32 `[2]`. The rest of the crop is padding.
+        transposed: Whether rows and columns are exchanged, bool scalar. None means never.
+        flipped: Whether the rows and whether the columns are reversed, after the transposition,
+            two bool scalars. None means never.
     """
 
-    start: tf.Tensor
-    taken: tf.Tensor
-    before: tf.Tensor
-    size: tf.Tensor
-    turned: tf.Tensor | None = None
-    mirrored: tuple[tf.Tensor | None, tf.Tensor | None] = (None, None)
+    source_start: tf.Tensor
+    source_size: tf.Tensor
+    target_start: tf.Tensor
+    target_size: tf.Tensor
+    transposed: tf.Tensor | None = None
+    flipped: tuple[tf.Tensor | None, tf.Tensor | None] = (None, None)
 
 
-def cut(picture: tf.Tensor, window: Window) -> tf.Tensor:
-    """The pixels of the window of a decoded image `[h, w, c]` or label `[h, w]`."""
-    (top, left), (rows, columns) = tf.unstack(window.start), tf.unstack(window.taken)
-    return picture[top : top + rows, left : left + columns]
+def crop_to_window(pixels: tf.Tensor, window: Window) -> tf.Tensor:
+    """Crops a decoded image `[height, width, channels]` or label `[height, width]` to a window."""
+    top, left = tf.unstack(window.source_start)
+    rows, columns = tf.unstack(window.source_size)
+    return pixels[top : top + rows, left : left + columns]
 
 
-def decode_cut(contents: tf.Tensor, window: Window, shape: tf.Tensor) -> tf.Tensor:
-    """`cut(decode_image(contents), window)`, the very same pixels, without decoding the rest.
+def decode_window(contents: tf.Tensor, window: Window, shape: tf.Tensor) -> tf.Tensor:
+    """Computes `crop_to_window(decode_image(contents), window)` without decoding the rest.
 
-    A PNG cannot be entered in the middle and is decoded whole.
+    The pixels are exactly the same. A PNG can only be decoded from its beginning, so it is decoded
+    completely and then cropped.
 
     Args:
         contents: string scalar, the bytes of a JPEG or PNG file.
-        window: What is wanted of it.
-        shape: Height and width that the image must have, those of its label, int32 `[2]`.
+        window: The window to decode.
+        shape: Height and width that the image must have, which are those of its label, int32 `[2]`.
 
     Returns:
         uint8 tensor `[rows, columns, 3]`.
 
     Raises:
-        tf.errors.InvalidArgumentError: The image has another size, or is damaged.
+        tf.errors.InvalidArgumentError: If the image has another size or is damaged.
     """
 
-    def check(found):
+    def check_size(image_shape):
         return tf.debugging.Assert(
-            tf.reduce_all(found == shape),
-            ["an image must be as large as its label; image and label (height, width):"]
-            + [found, shape],
+            tf.reduce_all(image_shape == shape),
+            ["An image must be as large as its label. Height and width of image and label:"]
+            + [image_shape, shape],
         )
 
-    def of_jpeg():
-        check(tf.io.extract_jpeg_shape(contents)[:2])
-        first = tf.maximum(window.start - _MARGIN, 0)
-        last = tf.minimum(window.start + window.taken + _MARGIN, shape)
-        part = tf.io.decode_and_crop_jpeg(
+    def from_jpeg():
+        check_size(tf.io.extract_jpeg_shape(contents)[:2])
+        start = tf.maximum(window.source_start - _MARGIN, 0)
+        stop = tf.minimum(window.source_start + window.source_size + _MARGIN, shape)
+        image = tf.io.decode_and_crop_jpeg(
             contents,
-            tf.concat([first, last - first], axis=0),
+            tf.concat([start, stop - start], axis=0),
             channels=3,
             dct_method="INTEGER_ACCURATE",
         )
-        return cut(part, dataclasses.replace(window, start=window.start - first))
+        without_margin = dataclasses.replace(window, source_start=window.source_start - start)
+        return crop_to_window(image, without_margin)
 
-    def of_png():
+    def from_png():
         image = decode_image(contents)
-        check(tf.shape(image)[:2])
-        return cut(image, window)
+        check_size(tf.shape(image)[:2])
+        return crop_to_window(image, window)
 
-    image = tf.cond(tf.io.is_jpeg(contents), of_jpeg, of_png)
+    image = tf.cond(tf.io.is_jpeg(contents), from_jpeg, from_png)
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def place(
+def window_to_crop(
     image: tf.Tensor,
     label: tf.Tensor,
     window: Window,
@@ -98,16 +103,16 @@ def place(
     pad_value: tuple[float, float, float],
     ignore_label: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Brings what was cut into the crop.
+    """Transposes, flips, resizes and pads the pixels of a window, which gives the crop.
 
-    Turns and mirrors come first, on the stored bytes; an image that keeps its size is not resized,
-    and one that fills the crop is not padded.
+    The image is transposed and flipped as bytes, before it becomes float. Resizing is skipped if
+    the size stays the same, and padding is skipped if the window fills the crop.
 
     Args:
-        image: uint8 or float `[rows, columns, 3]`, the window of the image.
-        label: uint8 `[rows, columns]`, the same of the label.
-        window: Where they go.
-        crop_size: Height and width of the result.
+        image: uint8 or float `[rows, columns, 3]`, the image cropped to the window.
+        label: uint8 `[rows, columns]`, the label cropped to the window.
+        window: The window.
+        crop_size: Height and width of the crop.
         pad_value: RGB of the padding.
         ignore_label: Label of the padding.
 
@@ -115,31 +120,33 @@ def place(
         float32 image `[*crop_size, 3]` and uint8 label `[*crop_size]`.
     """
     label = label[..., tf.newaxis]
-    if window.turned is not None:
+    if window.transposed is not None:
         image, label = tf.cond(
-            window.turned,
+            window.transposed,
             lambda: (tf.transpose(image, [1, 0, 2]), tf.transpose(label, [1, 0, 2])),
             lambda: (image, label),
         )
-    for axis, mirrored in enumerate(window.mirrored):
-        if mirrored is not None:
-            image, label = _mirror(image, label, mirrored, axis)
+    for axis, flipped in enumerate(window.flipped):
+        if flipped is not None:
+            image, label = _flip(image, label, flipped, axis)
 
     # Interpolating floats takes half the time of interpolating bytes.
     image = tf.cast(image, tf.float32)
+    size = window.target_size
     image, label = tf.cond(
-        tf.reduce_all(tf.shape(label)[:2] == window.size),
+        tf.reduce_all(tf.shape(label)[:2] == size),
         lambda: (image, label),
-        lambda: (tf.image.resize(image, window.size), _pick(label, window.size)),
+        lambda: (tf.image.resize(image, size), _resize_nearest(label, size)),
     )
-    # Constants of the size of a crop, of which padding takes pieces: cheaper than computing it.
-    frame = np.empty((*crop_size, 3), np.float32)
-    frame[:] = pad_value
-    ignored = np.full((*crop_size, 1), ignore_label, np.uint8)
+    # Two constants of the size of the crop, from which the padding is sliced: this is faster than
+    # computing the padding.
+    image_padding = np.empty((*crop_size, 3), np.float32)
+    image_padding[:] = pad_value
+    label_padding = np.full((*crop_size, 1), ignore_label, np.uint8)
     image, label = tf.cond(
-        tf.reduce_all(window.size == crop_size),
+        tf.reduce_all(size == crop_size),
         lambda: (image, label),
-        lambda: (_pad(image, window, frame), _pad(label, window, ignored)),
+        lambda: (_pad(image, window, image_padding), _pad(label, window, label_padding)),
     )
     return (
         tf.ensure_shape(image, (*crop_size, 3)),
@@ -147,36 +154,35 @@ def place(
     )
 
 
-def _pick(label, size):
-    """`tf.image.resize(label, size, method="nearest")`, the same pixels, in a fifth of the time.
+def _resize_nearest(label, size):
+    """Computes `tf.image.resize(label, size, method="nearest")` in a fifth of the time.
 
-    The operation looks up each pixel by itself and costs more than interpolating an image; here
-    whole rows are copied, and columns as the rows of the label laid on its side.
+    The result is the same. The TensorFlow operation copies single pixels and takes longer than
+    interpolating the image. Here whole rows are copied, and columns as rows of the transposed
+    label.
     """
     label = tf.squeeze(label, axis=-1)
-    for axis in (1, 0):  # Columns first: where a label is enlarged it still has fewer rows.
+    for axis in (1, 0):  # Columns first: a label that is enlarged has fewer rows before than after.
         label = tf.transpose(label)
         length = tf.shape(label)[0]
         step = tf.cast(length, tf.float32) / tf.cast(size[axis], tf.float32)
-        places = (tf.range(tf.cast(size[axis], tf.float32)) + 0.5) * step
-        label = tf.gather(label, tf.minimum(tf.cast(places, tf.int32), length - 1))
+        centres = (tf.range(tf.cast(size[axis], tf.float32)) + 0.5) * step
+        label = tf.gather(label, tf.minimum(tf.cast(centres, tf.int32), length - 1))
     return label[..., tf.newaxis]
 
 
-def _mirror(image, label, mirrored, axis: int):
+def _flip(image, label, flipped, axis: int):
     return tf.cond(
-        mirrored,
+        flipped,
         lambda: (tf.reverse(image, [axis]), tf.reverse(label, [axis])),
         lambda: (image, label),
     )
 
 
-def _pad(picture, window: Window, frame: np.ndarray):
-    """`picture` at its place, surrounded by what `frame` holds there."""
-    frame = tf.constant(frame)
-    (top, left), (bottom, right) = (
-        tf.unstack(window.before),
-        tf.unstack(window.before + window.size),
-    )
-    middle = [frame[top:bottom, :left], picture, frame[top:bottom, right:]]
-    return tf.concat([frame[:top], tf.concat(middle, axis=1), frame[bottom:]], axis=0)
+def _pad(pixels, window: Window, padding: np.ndarray):
+    """Returns `padding` with the pixels of the window put into their place."""
+    padding = tf.constant(padding)
+    top, left = tf.unstack(window.target_start)
+    bottom, right = tf.unstack(window.target_start + window.target_size)
+    middle = [padding[top:bottom, :left], pixels, padding[top:bottom, right:]]
+    return tf.concat([padding[:top], tf.concat(middle, axis=1), padding[bottom:]], axis=0)

@@ -10,7 +10,7 @@ from absl import flags
 
 from kseg import cli
 from kseg.demo.steps import RECIPE, demo
-from kseg.runs.experiment import Experiment
+from kseg.runs.experiment_flags import from_flagfile
 
 
 def define_flags() -> None:
@@ -26,7 +26,7 @@ def main(values: flags.FlagValues) -> int:
         values.output_dir,
         train_scenes=values.train_scenes,
         val_scenes=values.val_scenes,
-        recipe=Experiment.from_flagfile(values.recipe) if values.recipe else RECIPE,
+        recipe=from_flagfile(values.recipe) if values.recipe else RECIPE,
     )
 
 

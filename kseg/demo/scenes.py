@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from kseg.data.datasets import LabelSet
-from kseg.visualization.pictures import save_palette_png, save_picture
+from kseg.visualization.image_files import save_palette_png, save_picture
 
 FIELD, ROAD, HOUSE, WATER, TREE = range(5)
 

@@ -19,7 +19,7 @@ from kseg.predict.predict_images import CELL_SIZE, predict
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.train import train
-from kseg.visualization import pictures
+from kseg.visualization import image_files, sheets
 from tfrecords_tools import build_voc, check_records, summary
 
 # A recipe for minutes on two cores, not that of a paper.
@@ -177,14 +177,14 @@ def _save_sheet(path: Path, scenes: Path, predictions: Path, names: list[str]) -
             predictions / "labels" / f"{name}.png",
         )
         rows.append([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-    sheet = pictures.contact_sheet(
+    sheet = sheets.contact_sheet(
         rows,
         ("image", "label", "prediction"),
         names=demo_scenes.SCENES.names,
         colours=demo_scenes.SCENES.colours,
         cell_size=CELL_SIZE,
     )
-    pictures.save_picture(path, sheet)
+    image_files.save_picture(path, sheet)
 
 
 def _differing_pixels(export_dir: Path, images: dict[str, Path], predictions: Path) -> float:

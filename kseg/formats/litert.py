@@ -14,7 +14,7 @@ import tensorflow as tf
 from kseg.data.pipeline import eval_dataset
 from kseg.data.records import read_manifest
 from kseg.formats.frozen import fixed_size
-from kseg.inference.scorer import pad, pad_value
+from kseg.inference.scorer import pad
 
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -95,4 +95,4 @@ def calibration_images(
 def fitted(model: keras.Model, images: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
     """uint8 images `[batch, height, width, 3]`, cut or padded below and to the right to a size."""
     cut = tf.cast(images[:, : size[0], : size[1]], tf.float32)
-    return np.uint8(pad(cut, size, pad_value(model)))
+    return np.uint8(pad(cut, size, model.pad_value))

@@ -2,7 +2,7 @@
 
 import keras
 
-from kseg.errors import UserError
+from kseg.errors import missing_extra
 from kseg.formats.frozen import fixed_size
 
 OPSET = 18  # Resize with align_corners needs 11; runtimes since the end of 2022 know 18.
@@ -13,9 +13,7 @@ def require() -> None:
     try:
         import tf2onnx  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f'`--format=onnx` needs the extra "onnx": pip install "kseg[onnx]". {error}'
-        ) from error
+        raise missing_extra("onnx", "`--format=onnx`", error) from error
 
 
 def convert(model: keras.Model, size: tuple[int, int], *, probabilities: bool = False) -> bytes:

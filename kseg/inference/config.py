@@ -1,4 +1,4 @@
-"""Inference protocols: scales, flips and turns, windows, padding, as one value with a text form."""
+"""How an image is turned into class probabilities: scales, flips, windows and padding."""
 
 import dataclasses
 import itertools
@@ -6,38 +6,48 @@ import math
 
 from absl import flags
 
+from kseg import cli
 from kseg.errors import UserError
 from kseg.runs.experiment import Experiment
 
 AVERAGES = ("softmax", "logits")
 TTA = ("none", "dlinknet")
+GROUP = "Inference"
+
+# A transform of the image before the network sees it: (transpose by a rotation of 90 degrees,
+# flip upside down, flip left to right).
+TtaTransform = tuple[bool, bool, bool]
+IDENTITY: TtaTransform = (False, False, False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """How class probabilities of an image are come by. The default is one look at the whole image.
+class InferenceConfig:
+    """How an image is turned into class probabilities. By default it is seen once, as a whole.
 
-    Fields are flags of `kseg.evaluate` and `kseg.predict`; the text form, `str(protocol)`, stands
-    in `eval.json`.
+    The fields are flags of `kseg.evaluate` and `kseg.predict`, and keyword arguments of
+    `Segmenter.predict_classes`. The text form, `str(config)`, is written to `eval.json`.
+
+    A view is one way in which the network sees the image: at one scale, under one flip or rotation.
 
     Attributes:
-        scales: Factors the image is resized by, one look each. A side of d pixels gets
-            (d - 1) * scale + 1, fractions cut off, as in the official DeepLab.
-        flip: Whether each look is taken at the mirrored image too.
-        average: What is averaged over the looks: `softmax` (the official DeepLab) or `logits`.
-        tta: `dlinknet` takes each look in the eight ways to lay an image: turned by 90 degrees or
-            not, mirrored left to right or not, upside down or not. `none`: as it is.
-        window_size: Height and width of windows that slide over the (scaled) image; what windows
-            share is averaged. An image smaller than a window is one window. Empty: whole images.
-        window_stride: Rows and columns from one window to the next; the last lies at the edge.
-            Empty: two thirds of the window.
-        eval_size: Height and width that every image is padded to, below and to the right, with
-            the levels that the network normalises to zero. 513,513 in the official DeepLab on
-            VOC. Empty: not padded.
-        eval_dilation_rates: Dilation rates in place of those trained with (LKSPP, Table 2), as
-            many. Empty: the trained ones.
-        output_stride: Output stride in place of the one trained with. Dilation rates do not
-            follow it. None: the trained one.
+        scales: Factors by which the image is resized, each of which gives a view. A side of d
+            pixels is resized to (d - 1) * scale + 1, rounded down, as in the official DeepLab.
+        flip: Whether each view is repeated for the image flipped left to right.
+        average: What is averaged over the views: `softmax` (the official DeepLab) or `logits`.
+        tta: `dlinknet` repeats each view for the eight combinations of a rotation by 90 degrees, a
+            flip left to right and a flip upside down. `none` does not.
+        window_size: Height and width of windows that slide over the (scaled) image; where windows
+            overlap their scores are averaged. A window is cut to a smaller image. Empty: the whole
+            image is seen at once.
+        window_stride: Rows and columns between two windows; the last window ends at the border of
+            the image. Empty: two thirds of the window.
+        eval_size: Height and width to which every image is padded, below and on the right, with the
+            levels that the network normalises to zero. The official DeepLab has 513,513 on VOC.
+            Empty: no padding.
+        eval_dilation_rates: Dilation rates that replace those of the training (LKSPP, Table 2); as
+            many as in training. Empty: those of the training.
+        output_stride: Output stride that replaces that of the training. The dilation rates do not
+            change with it. None: that of the training.
         crf: Whether a dense CRF refines the probabilities, see `kseg.inference.crf`.
 
     Raises:
@@ -59,8 +69,8 @@ class Protocol:
         above_0 = all(0 < scale < math.inf for scale in self.scales)
         if not self.scales or not above_0 or len(set(self.scales)) < len(self.scales):
             raise UserError(
-                "`--scales` must be numbers above 0, none twice. "
-                f"Received: {_listed(self.scales) or 'none'}"
+                "`--scales` must be different numbers above 0. "
+                f"Received: {_joined(self.scales) or 'none'}"
             )
         for name, value, known in (("average", self.average, AVERAGES), ("tta", self.tta, TTA)):
             if value not in known:
@@ -72,14 +82,17 @@ class Protocol:
                 object.__setattr__(self, name, size)
             if len(size) not in (0, 2) or min(size, default=1) < 1:
                 raise UserError(
-                    f"`--{name}` must be height,width, each at least 1; one number stands for "
-                    f"both. Received: {_listed(size)}"
+                    f"`--{name}` must be height,width, each at least 1, or one number for both. "
+                    f"Received: {_joined(size)}"
                 )
         if self.window_stride and not self.window_size:
-            raise UserError("`--window_stride` goes with `--window_size` alone")
+            raise UserError(
+                f"`--window_stride` needs `--window_size`. Received: {_joined(self.window_stride)}"
+            )
         if self.window_size and self.eval_size:
             raise UserError(
-                "`--window_size` and `--eval_size` exclude each other: windows see no padding"
+                "`--window_size` and `--eval_size` cannot be given together, since windows are not "
+                f"padded. Received: {_joined(self.window_size)} and {_joined(self.eval_size)}"
             )
         if self.window_size and not self.window_stride:
             stride = tuple(max(round(side * 2 / 3), 1) for side in self.window_size)
@@ -87,15 +100,17 @@ class Protocol:
         for side, stride in zip(self.window_size, self.window_stride, strict=True):
             if stride > side:
                 raise UserError(
-                    "`--window_stride` must be at most `--window_size`, or pixels are left out. "
-                    f"Received: {stride} and {side}"
+                    "`--window_stride` must be at most `--window_size`, or pixels would be left "
+                    f"out. Received: {stride} and {side}"
                 )
         if self.flip and self.tta != "none":
-            raise UserError(f"`--flip` is among the eight looks of `--tta={self.tta}`: drop it")
+            raise UserError(
+                f"`--flip` must not be given with `--tta={self.tta}`, which includes the flip"
+            )
 
     def __str__(self) -> str:
         single = self.scales == (1.0,)
-        parts = ["single scale" if single else f"scales {_listed(self.scales, ', ')}"]
+        parts = ["single scale" if single else f"scales {_joined(self.scales, ', ')}"]
         if self.window_size:
             parts.append(f"windows {_by(self.window_size)} every {_by(self.window_stride)}")
         elif self.eval_size:
@@ -106,10 +121,10 @@ class Protocol:
             parts.append("flip")
         if self.tta == "dlinknet":
             parts.append("eight flips and turns")
-        if self.looks > 1 or self.window_size:
+        if self.views > 1 or self.window_size:
             parts.append(f"{self.average} averaged")
         if self.eval_dilation_rates:
-            parts.append(f"dilation rates {_listed(self.eval_dilation_rates, ', ')}")
+            parts.append(f"dilation rates {_joined(self.eval_dilation_rates, ', ')}")
         if self.output_stride:
             parts.append(f"output stride {self.output_stride}")
         if self.crf:
@@ -117,48 +132,47 @@ class Protocol:
         return "; ".join(parts)
 
     @property
-    def looks(self) -> int:
-        """How often the network sees an image, or each of its windows."""
-        return len(self.scales) * len(self.layings)
-
-    @property
-    def layings(self) -> tuple[tuple[bool, bool, bool], ...]:
-        """How an image is laid: (turned by 90 degrees, mirrored upside down, left to right)."""
+    def tta_transforms(self) -> tuple[TtaTransform, ...]:
+        """The transforms under which the network sees the image at each scale."""
         if self.tta == "dlinknet":
             return tuple(itertools.product((False, True), repeat=3))
-        mirrored = ((False, False, True),) if self.flip else ()
-        return ((False, False, False), *mirrored)
+        return (IDENTITY, (False, False, True)) if self.flip else (IDENTITY,)
 
     @property
-    def one_whole_look(self) -> bool:
-        """Whether the network's own logits are all there is."""
-        return self.looks == 1 and self.scales == (1.0,) and not self.window_size
+    def views(self) -> int:
+        """How often the network sees an image, or each of its windows."""
+        return len(self.scales) * len(self.tta_transforms)
+
+    @property
+    def is_single_whole_view(self) -> bool:
+        """Whether the logits of the network for the image as it is are the result."""
+        return self.views == 1 and self.scales == (1.0,) and not self.window_size
 
     @property
     def averages_probabilities(self) -> bool:
-        """Whether looks or windows are averaged as probabilities; else logits come out."""
-        return self.average == "softmax" and (self.looks > 1 or bool(self.window_size))
+        """Whether views or windows are averaged as probabilities; if not, as logits."""
+        return self.average == "softmax" and (self.views > 1 or bool(self.window_size))
 
     def applied_to(self, experiment: Experiment) -> Experiment:
-        """The experiment with the dilation rates and the output stride of this protocol.
+        """Returns the experiment with the dilation rates and the output stride of this config.
 
         Raises:
-            UserError: The network takes no dilation rates, or had another number of them, or
-                takes no such output stride.
+            UserError: The network has no dilation rates, or another number of them, or does not
+                support the output stride.
         """
         if self.eval_dilation_rates:
             trained = experiment.dilation_rates
-            if trained and len(trained) != len(self.eval_dilation_rates):
-                raise UserError(
-                    "`--eval_dilation_rates` must be as many as those trained with "
-                    f"({_listed(trained)}): each has weights. "
-                    f"Received: {_listed(self.eval_dilation_rates)}"
-                )
             if not trained:
                 raise UserError(
-                    "`--eval_dilation_rates` goes with networks that have dilation rates, and "
+                    "`--eval_dilation_rates` needs a network with dilation rates; "
                     f"{experiment.context or experiment.model} has none. "
-                    f"Received: {_listed(self.eval_dilation_rates)}"
+                    f"Received: {_joined(self.eval_dilation_rates)}"
+                )
+            if len(trained) != len(self.eval_dilation_rates):
+                raise UserError(
+                    f"`--eval_dilation_rates` must hold {len(trained)} rates, as many as in "
+                    f"training ({_joined(trained)}), since each has weights. "
+                    f"Received: {_joined(self.eval_dilation_rates)}"
                 )
             experiment = experiment.replace(dilation_rates=self.eval_dilation_rates)
         if self.output_stride:
@@ -174,51 +188,44 @@ class Protocol:
             )
 
 
-def define_flags(values: flags.FlagValues | None = None) -> None:
-    """Defines one flag for each field of `Protocol`, by default on those of the program."""
-    into = {} if values is None else {"flag_values": values}
-    flags.DEFINE_list("scales", ["1.0"], "Factors that each image is resized by.", **into)
-    flags.DEFINE_bool("flip", False, "Look at each image mirrored, too.", **into)
-    flags.DEFINE_enum("average", "softmax", AVERAGES, "What is averaged over the looks.", **into)
-    flags.DEFINE_enum("tta", "none", TTA, "dlinknet: look at the eight flips and turns.", **into)
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines one flag for each field of `InferenceConfig`."""
+    into = {"flag_values": values}
+    flags.DEFINE_list("scales", ["1.0"], "Factors by which each image is resized.", **into)
+    flags.DEFINE_bool("flip", False, "Average with the image flipped left to right.", **into)
+    flags.DEFINE_enum("average", "softmax", AVERAGES, "What is averaged over the views.", **into)
+    flags.DEFINE_enum(
+        "tta", "none", TTA, "dlinknet averages over the eight flips and rotations.", **into
+    )
     for name, help in (
-        ("window_size", "Height,width of sliding windows; empty: whole images."),
-        ("window_stride", "Rows,columns from window to window; empty: two thirds of a window."),
-        ("eval_size", "Height,width that each image is padded to; empty: not padded."),
-        ("eval_dilation_rates", "Dilation rates, as many as trained with; empty: the trained."),
+        ("window_size", "Height,width of sliding windows. Empty: whole images."),
+        ("window_stride", "Rows,columns between windows. Empty: two thirds of a window."),
+        ("eval_size", "Height,width to which each image is padded. Empty: no padding."),
+        ("eval_dilation_rates", "Dilation rates, as many as in training. Empty: the same."),
     ):
         flags.DEFINE_list(name, [], help, **into)
     flags.DEFINE_integer(
         "output_stride",
         None,
-        "Output stride; unset: the trained one. Rates do not follow: see --eval_dilation_rates.",
+        "Output stride. Unset: that of the training. The dilation rates do not change with it, see "
+        "--eval_dilation_rates.",
         **into,
     )
-    flags.DEFINE_bool("crf", False, "Refine by a dense CRF (extra crf).", **into)
+    flags.DEFINE_bool("crf", False, "Refine the result with a dense CRF (extra crf).", **into)
+    cli.set_group(GROUP, [field.name for field in dataclasses.fields(InferenceConfig)], values)
 
 
-def from_flags(values: flags.FlagValues) -> Protocol:
-    """Reads a protocol from parsed flags."""
-    whole = ("window_size", "window_stride", "eval_size", "eval_dilation_rates")
-    return Protocol(
-        scales=numbers(values, "scales", float),
-        **{name: numbers(values, name, int) for name in whole},
+def from_flags(values: flags.FlagValues) -> InferenceConfig:
+    """Reads an inference config from parsed flags."""
+    integers = ("window_size", "window_stride", "eval_size", "eval_dilation_rates")
+    return InferenceConfig(
+        scales=cli.numbers(values, "scales", float),
+        **{name: cli.numbers(values, name, int) for name in integers},
         **{name: values[name].value for name in ("flip", "average", "tta", "output_stride", "crf")},
     )
 
 
-def numbers(values: flags.FlagValues, name: str, kind: type) -> tuple:
-    """Reads a list flag as a tuple of numbers, or raises `UserError`."""
-    try:
-        return tuple(kind(text) for text in values[name].value)
-    except ValueError as error:
-        raise UserError(
-            f"`--{name}` must be numbers joined by commas. Received: "
-            + ",".join(values[name].value)
-        ) from error
-
-
-def _listed(values, separator=",") -> str:
+def _joined(values, separator=",") -> str:
     return separator.join(map(str, values))
 
 

@@ -1,19 +1,18 @@
-"""What a network costs: parameters, multiply-adds and activation bytes, counted and not derived.
+"""What a network costs: parameters, multiply-adds and bytes of activations.
 
-Multiply-adds and bytes are read off the graph that TensorFlow traces, so they are those of the
-form that runs: what a fast form does not compute is not counted.
+Multiply-adds and bytes are counted in the graph that TensorFlow traces, so they are those of the
+code that runs: products that a fast form avoids are not counted.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from kseg.errors import UserError
-
-# Operations whose outputs are the feature maps of a network; what only passes tensors on (reads,
-# reshapes, paddings) holds nothing of its own.
+# Operations whose outputs are the feature maps of a network. Operations that only pass tensors on
+# (reads, reshapes, paddings) do not count.
 _MAPS = {
     "AddV2", "AvgPool", "BatchMatMulV2", "BatchToSpaceND", "ConcatV2", "Conv2D",
     "Conv2DBackpropInput", "DepthwiseConv2dNative", "Einsum", "FusedBatchNormV3", "MatMul",
@@ -21,45 +20,33 @@ _MAPS = {
 }  # fmt: skip
 
 
-def check_backend(what: str) -> None:
-    """Raises UserError unless Keras runs on TensorFlow, whose graphs the counts are read off.
-
-    Args:
-        what: What asks, and does, for the message.
-    """
-    if keras.config.backend() != "tensorflow":
-        raise UserError(
-            f"{what} under KERAS_BACKEND=tensorflow. Received: {keras.config.backend()!r}"
-        )
-
-
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What one call costs.
+    """The cost of one call.
 
     Attributes:
-        multiply_adds: Of convolutions and matrix products.
-        activation_bytes: Of all feature maps that the call computes.
+        multiply_adds: Number of multiply-adds of convolutions and matrix products.
+        activation_bytes: Bytes of all feature maps that the call computes.
     """
 
     multiply_adds: int
     activation_bytes: int
 
 
-def parameters(layer, *, trainable: bool = True) -> int:
+def parameters(layer: keras.layers.Layer, *, trainable: bool = True) -> int:
     """Counts the parameters of a built layer or network.
 
     Args:
         layer: Keras layer or model.
-        trainable: Whether to count the trainable ones alone; else moving statistics too, but no
-            seed states.
+        trainable: Whether to count only the trainable parameters. If False, moving statistics are
+            counted, too, but no seed states.
     """
     variables = layer.trainable_variables if trainable else layer.weights
     return sum(math.prod(variable.shape) for variable in variables)
 
 
-def cost(call, *shapes) -> Cost:
-    """Traces a function of float32 tensors and counts what its graph does.
+def cost(call: Callable, *shapes: tuple[int, ...]) -> Cost:
+    """Traces a function of float32 tensors and counts the operations of its graph.
 
     Args:
         call: Layer, network or function.
@@ -73,7 +60,7 @@ def cost(call, *shapes) -> Cost:
         sum(
             math.prod(operation.outputs[0].shape) * operation.outputs[0].dtype.size
             for operation in operations
-            # Sums of sizes and positions are no maps.
+            # Sums of sizes and positions are not feature maps.
             if operation.type in _MAPS and operation.outputs[0].dtype.is_floating
         ),
     )
@@ -98,16 +85,17 @@ def _multiply_adds(operation) -> int:
         kernel = operation.inputs[1].shape
         taps = math.prod(kernel[:3]) if operation.type == "Conv2D" else math.prod(kernel[:2])
         return math.prod(_output_shape(operation)) * taps
-    if operation.type == "Conv2DBackpropInput":  # the transposed convolution
+    if operation.type == "Conv2DBackpropInput":  # A transposed convolution.
         return math.prod(operation.inputs[2].shape) * math.prod(operation.inputs[1].shape[:3])
     return 0
 
 
 def _output_shape(operation):
-    """The shape a convolution gives; of an atrous one, that of the map it is put together to.
+    """Returns the shape of a convolution's output.
 
-    TensorFlow cuts the map of an atrous convolution into smaller ones, with some padding that is
-    computed only to be dropped.
+    TensorFlow splits the map of an atrous convolution into smaller maps, with padding that is
+    computed and then dropped. The shape is that of the map after they are joined again.
     """
-    joined = [each for each in operation.outputs[0].consumers() if each.type == "BatchToSpaceND"]
+    consumers = operation.outputs[0].consumers()
+    joined = [consumer for consumer in consumers if consumer.type == "BatchToSpaceND"]
     return (joined[0] if joined else operation).outputs[0].shape

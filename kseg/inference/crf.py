@@ -1,8 +1,8 @@
-"""Dense CRF on class probabilities: sharper borders where the colours change."""
+"""Refinement of class probabilities by a dense CRF, which sharpens borders between colours."""
 
 import numpy as np
 
-from kseg.errors import UserError
+from kseg.errors import missing_extra
 
 ITERATIONS = 10
 # Smoothness: weight, and standard deviation in pixels.
@@ -16,10 +16,7 @@ def require() -> None:
     try:
         import pydensecrf.densecrf  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            '`--crf` needs the extra "crf": pip install "kseg[crf]" (it is compiled, with a C++ '
-            f"compiler). {error}"
-        ) from error
+        raise missing_extra("crf", "`--crf`", error) from error
 
 
 def refine(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -34,13 +31,13 @@ def refine(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
     Reference:
         Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
-        Potentials", 2011. The constants are DeepLabv2's for ResNet-101 on VOC; GCN (Table 7) does
-        not print its own.
+        Potentials", 2011. The constants are those of DeepLabv2 for ResNet-101 on VOC, since GCN
+        (Table 7) does not print its own.
     """
     from pydensecrf import densecrf, utils
 
     height, width, classes = probabilities.shape
-    # The package writes into neither, but takes C-ordered arrays only.
+    # The package accepts only C-ordered arrays. It does not change them.
     energy = utils.unary_from_softmax(
         np.ascontiguousarray(np.moveaxis(probabilities, -1, 0), np.float32)
     )

@@ -11,9 +11,10 @@ from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 from kseg.inference import crf
 from kseg.inference.arg_max import class_ids
-from kseg.inference.backend import check_backend
-from kseg.inference.config import Protocol
+from kseg.inference.backend import supported_backend
+from kseg.inference.config import InferenceConfig
 from kseg.inference.scorer import probabilities, scorer
+from kseg.models import Segmenter
 from kseg.recipe.metrics import ConfusionMatrix, Scores, near_border, scores
 
 _IMAGES = tf.TensorSpec((None, None, None, 3), tf.uint8)
@@ -21,67 +22,75 @@ _LABELS = tf.TensorSpec((None, None, None), tf.uint8)
 
 
 class Evaluator:
-    """Measures one network, as often as wanted, without tracing it anew.
+    """Measures a network, any number of times without tracing it again.
 
     Args:
-        model: Gives logits at the size of its input.
-        label_set: The classes of the labels it is measured on.
-        protocol: How it looks at an image. By default once, as a whole.
-        boundary_width: Pixels on either side of an object's border that boundary accuracy is
-            measured on, see `kseg.recipe.metrics.near_border`; 0 does not measure it.
+        model: The network.
+        label_set: The classes of the labels.
+        config: The views of an image and how they are averaged. Defaults to a single view of the
+            whole image.
+        boundary_width: Number of pixels on either side of the border of an object on which boundary
+            accuracy is measured, see `kseg.recipe.metrics.near_border`. 0: it is not measured.
 
     Raises:
-        UserError: The protocol asks for a package that is not installed.
+        UserError: The config needs a package that is not installed.
     """
 
     def __init__(
         self,
-        model: keras.Model,
+        model: Segmenter,
         label_set: LabelSet,
-        protocol: Protocol | None = None,
+        config: InferenceConfig | None = None,
         *,
         boundary_width: int = 0,
     ):
-        self._protocol = protocol or Protocol()
+        self._model = model
+        self._config = config or InferenceConfig()
+        self._ignore_label = label_set.ignore_label
+        self._boundary_width = boundary_width
         self._matrix = ConfusionMatrix(label_set.num_classes, label_set.ignore_label)
         self._boundary = None
         if boundary_width:
             self._boundary = ConfusionMatrix(label_set.num_classes, label_set.ignore_label)
-
-        def count_classes(labels, classes):
-            self._matrix.count(labels, classes)
-            if boundary_width:
-                near = near_border(labels, boundary_width)
-                ignored = keras.ops.cast(label_set.ignore_label, labels.dtype)
-                self._boundary.count(keras.ops.where(near, labels, ignored), classes)
-
-        in_one_graph = check_backend() == "tensorflow" and not self._protocol.crf
-        if self._protocol.crf:
+        if self._config.crf:
             crf.require()
-            look = probabilities(model, self._protocol)
-        else:
-            look = scorer(model, self._protocol)
+        in_one_graph = supported_backend() == "tensorflow" and not self._config.crf
+        self._count = self._count_in_graph() if in_one_graph else self._count_outside_graph()
 
-        if in_one_graph:
+    def _count_classes(self, labels, classes) -> None:
+        self._matrix.count(labels, classes)
+        if self._boundary:
+            near = near_border(labels, self._boundary_width)
+            ignored = keras.ops.cast(self._ignore_label, labels.dtype)
+            self._boundary.count(keras.ops.where(near, labels, ignored), classes)
 
-            @tf.function(input_signature=[_IMAGES, _LABELS])
-            def count(images, labels):
-                count_classes(labels, class_ids(look(images)))
+    def _count_in_graph(self) -> Callable:
+        images_to_scores = scorer(self._model, self._config)
 
-        else:
-            # The network in one graph, the counting apart: CRF and JAX are no TensorFlow.
-            look = tf.function(look, input_signature=[_IMAGES])
-            add = count_classes
-            if keras.config.backend() == "tensorflow":
-                add = tf.function(count_classes, input_signature=[_LABELS, _LABELS])
+        @tf.function(input_signature=[_IMAGES, _LABELS])
+        def count(images, labels):
+            self._count_classes(labels, class_ids(images_to_scores(images)))
 
-            def count(images, labels):
-                seen = look(images).numpy()
-                if self._protocol.crf:
-                    seen = [crf.refine(*pair) for pair in zip(images.numpy(), seen, strict=True)]
-                add(labels.numpy(), np.argmax(seen, axis=-1).astype(np.uint8))
+        return count
 
-        self._count = count
+    def _count_outside_graph(self) -> Callable:
+        """Runs the network in one graph; CRF and JAX do not run in TensorFlow graphs."""
+        make = probabilities if self._config.crf else scorer
+        images_to_scores = tf.function(make(self._model, self._config), input_signature=[_IMAGES])
+        count_classes = self._count_classes
+        if keras.config.backend() == "tensorflow":
+            count_classes = tf.function(count_classes, input_signature=[_LABELS, _LABELS])
+
+        def count(images, labels):
+            batch = images_to_scores(images).numpy()
+            if self._config.crf:
+                batch = [
+                    crf.refine(image, score)
+                    for image, score in zip(images.numpy(), batch, strict=True)
+                ]
+            count_classes(labels.numpy(), np.argmax(batch, axis=-1).astype(np.uint8))
+
+        return count
 
     def __call__(
         self,
@@ -89,20 +98,20 @@ class Evaluator:
         total: int | None = None,
         *,
         shows_progress: bool = True,
-        add_up: Callable[[np.ndarray], np.ndarray] = lambda counts: counts,
+        all_reduce_sum: Callable[[np.ndarray], np.ndarray] = lambda counts: counts,
     ) -> Scores:
-        """Counts every pixel of the dataset once.
+        """Counts every pixel of the dataset once and returns the scores.
 
         Args:
-            dataset: Batches of uint8 images and labels, as `eval_dataset` gives them.
+            dataset: Batches of uint8 images and labels, as `eval_dataset` returns them.
             total: Number of images, for the progress bar.
             shows_progress: Whether there is a progress bar.
-            add_up: Adds an int64 array up over the processes, where each measures a part of the
-                data; see `kseg.runs.machines.Machines.add_up`.
+            all_reduce_sum: Function that sums an int64 array over the processes, if each of them
+                measures a part of the data; see `kseg.runs.process_group.ProcessGroup`.
 
         Raises:
-            UserError: No pixel is labelled, or one with an id that is no class, or an image is
-                larger than the protocol's `eval_size`.
+            UserError: No pixel is labelled, a label is not a class, or an image is larger than the
+                `eval_size` of the config.
         """
         matrices = [self._matrix] + ([self._boundary] if self._boundary else [])
         for matrix in matrices:
@@ -116,10 +125,10 @@ class Evaluator:
             disable=not shows_progress,
         ) as progress:
             for images, labels in dataset:
-                self._protocol.check_fits(*images.shape[1:3])
+                self._config.check_fits(*images.shape[1:3])
                 self._count(images, labels)
                 progress.update(len(images))
         try:
-            return scores(*(add_up(matrix.matrix()) for matrix in matrices))
+            return scores(*(all_reduce_sum(matrix.matrix()) for matrix in matrices))
         except ValueError as error:
             raise UserError(str(error)) from error

@@ -1,101 +1,106 @@
-"""The graph from images to class scores under a protocol, which evaluation and prediction share."""
+"""The graphs from images to class scores that evaluation, prediction and training share."""
 
 import itertools
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from kseg.inference.backend import in_graph
-from kseg.inference.config import Protocol
+from kseg.inference.config import InferenceConfig, TtaTransform
 from kseg.inference.windows import slide
-from kseg.layers import ImageNormalization, PadToStride, Resize
 from kseg.layers.resize import resize_in_graph
+from kseg.models import Segmenter
 
 
-def scorer(model, protocol: Protocol):
-    """The graph from images to scores whose arg-max is the class: what evaluation needs.
+def scorer(model: Segmenter, config: InferenceConfig) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Makes the function from images to scores whose arg-max is the class.
 
     Args:
-        model: A network of `kseg.models`: RGB 0..255 in, logits of the input's size out.
-        protocol: How often and in which ways it looks.
+        model: The network.
+        config: The views of an image and how they are averaged.
 
     Returns:
-        Function of uint8 or float images `[batch, height, width, 3]`, sizes known or not, to
-        float32 scores `[batch, height, width, num_classes]`: logits where one look is all or
-        logits are averaged, else probabilities. To be called in a `tf.function` of one signature
-        for all sizes. Images larger than `eval_size` fail: `Protocol.check_fits` says it better.
+        Function of uint8 or float images `[batch, height, width, 3]`, sizes known or not, that
+        returns float32 scores `[batch, height, width, num_classes]`: logits if there is a single
+        view or logits are averaged, probabilities otherwise. Call it in a `tf.function` with one
+        signature for all sizes. Images larger than `eval_size` fail; `InferenceConfig.check_fits`
+        has the better message.
     """
     network = in_graph(model)
-    align_corners = aligns_corners(model)
-    activate = tf.nn.softmax if protocol.averages_probabilities else tf.identity
+    activate = tf.nn.softmax if config.averages_probabilities else tf.identity
 
     def resize(features, reference):
-        return resize_in_graph(features, tf.shape(reference)[1:3], align_corners)
+        return resize_in_graph(features, tf.shape(reference)[1:3], model.align_corners)
 
-    def looked_at(images, size):
-        """Activated scores of the images, brought to the size of the image they came from."""
-        if protocol.window_size:
+    def view_scores(images, reference):
+        """Returns the activated scores of a view, resized to the reference."""
+        if config.window_size:
             scores = slide(
                 lambda window: activate(network(window)),
                 images,
-                protocol.window_size,
-                protocol.window_stride,
-                model.output_shape[-1],
+                config.window_size,
+                config.window_stride,
+                model.num_classes,
             )
-            return resize(scores, size)
-        return activate(resize(network(images), size))
+            return resize(scores, reference)
+        return activate(resize(network(images), reference))
 
     def scores(images):
         shape = tf.shape(images)
         images = tf.cast(images, tf.float32)
-        if protocol.eval_size:
-            images = pad(images, protocol.eval_size, pad_value(model))
-        if protocol.one_whole_look:
+        if config.eval_size:
+            images = pad(images, config.eval_size, model.pad_value)
+        if config.is_single_whole_view:
             total = network(images)
         else:
             total = tf.zeros(())
-            for scale, laying in itertools.product(protocol.scales, protocol.layings):
-                # One look after the other: their maps would not fit into memory together.
+            for scale, tta_transform in itertools.product(config.scales, config.tta_transforms):
+                # The views are computed one after another, since together they would not fit into
+                # memory.
                 with tf.control_dependencies([total]):
                     scaled = resize(images, scaled_frame(images, scale))
-                    looked = looked_at(lay(scaled, laying), lay(images, laying))
-                total += lay_back(looked, laying)
-            total /= protocol.looks
-        return total[:, : shape[1], : shape[2]] if protocol.eval_size else total
+                    view = view_scores(
+                        transform(scaled, tta_transform), transform(images, tta_transform)
+                    )
+                total += transform_back(view, tta_transform)
+            total /= config.views
+        return total[:, : shape[1], : shape[2]] if config.eval_size else total
 
     return scores
 
 
-def probabilities(model, protocol: Protocol):
-    """The graph from images to class probabilities under a protocol, for evaluation and prediction.
+def probabilities(model: Segmenter, config: InferenceConfig) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Makes the function from images to class probabilities.
 
     Args:
-        model: A network of `kseg.models`.
-        protocol: How often and in which ways it looks; `crf` is not part of the graph.
+        model: The network.
+        config: The views of an image and how they are averaged. `crf` is not part of the graph.
 
     Returns:
-        As `scorer`, but probabilities always: they sum to 1 at each pixel.
+        Function as that of `scorer`, whose scores are always probabilities: they sum to 1 at each
+        pixel.
     """
-    scores = scorer(model, protocol)
-    if protocol.averages_probabilities:
+    scores = scorer(model, config)
+    if config.averages_probabilities:
         return scores
     return lambda images: tf.nn.softmax(scores(images))
 
 
 def classifier(
-    model, protocol: Protocol | None = None
+    model: Segmenter, config: InferenceConfig | None = None
 ) -> tf.types.experimental.PolymorphicFunction:
-    """The graph from images to class ids that prediction, export and training's pictures share.
+    """Makes the function from images to class ids.
 
     Args:
-        model: A network of `kseg.models`: RGB 0..255 in, logits of the input's size out.
-        protocol: How often and in which ways it looks; `crf` is not part of the graph. By default
-            once, at the whole image.
+        model: The network.
+        config: The views of an image and how they are averaged. `crf` is not part of the graph.
+            Defaults to a single view of the whole image.
 
     Returns:
-        `tf.function` of uint8 images `[batch, height, width, 3]`, RGB, any size; gives uint8 class
-        ids `[batch, height, width]`, the lower id where two classes tie.
+        `tf.function` of uint8 images `[batch, height, width, 3]`, RGB, of any size, that returns
+        uint8 class ids `[batch, height, width]`, the lower id where two classes tie.
     """
-    scores = scorer(model, protocol or Protocol())
+    scores = scorer(model, config or InferenceConfig())
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
     def classify(images):
@@ -105,57 +110,32 @@ def classifier(
 
 
 def pad(images: tf.Tensor, size: tuple[int, int], value: tuple[float, ...]) -> tf.Tensor:
-    """Pads float images `[batch, height, width, 3]` below and to the right with one colour."""
+    """Pads float images `[batch, height, width, 3]` below and on the right with one colour."""
     missing = tf.constant(size) - tf.shape(images)[1:3]
     paddings = [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]]
     inside = tf.pad(tf.ones_like(images[..., :1]), paddings)
     return tf.where(inside > 0, tf.pad(images, paddings), tf.constant(value, tf.float32))
 
 
-def pad_value(model) -> tuple[float, ...]:
-    """RGB levels that a network of `kseg.models` normalises to zero."""
-    return _last_layer(model, ImageNormalization).pad_value
-
-
-def aligns_corners(model) -> bool:
-    """Whether a network was trained on maps resized with align_corners: so are its images."""
-    layer = _last_layer(model, Resize)
-    return layer is not None and layer.align_corners
-
-
-def grid_stride(model) -> int:
-    """Pixels by which an image may be moved without another grid of features coming of it.
-
-    Where the network does not say, 32, which every output stride of `kseg.models` divides.
-    """
-    layer = _last_layer(model, PadToStride)
-    return layer.stride if layer else 32
-
-
 def scaled_frame(images: tf.Tensor, scale: float) -> tf.Tensor:
-    """A tensor without channels that has the size of the scaled images, for `Resize`."""
-    # In double precision, as Python would: 32 bits round some sizes up that are to be cut off.
+    """Returns a tensor without channels that has the size of the scaled images."""
+    # In double precision, as in Python: float32 would round up some sizes that are rounded down.
     sides = tf.cast(tf.shape(images)[1:3], tf.float64)
     sides = tf.cast((sides - 1.0) * tf.constant(scale, tf.float64) + 1.0, tf.int32)
     return tf.zeros((1, sides[0], sides[1], 0))
 
 
-def lay(images: tf.Tensor, laying: tuple[bool, bool, bool]) -> tf.Tensor:
-    """Turns images by 90 degrees, then mirrors them upside down, then left to right, if asked."""
-    turned, *mirrored = laying
-    if turned:
+def transform(images: tf.Tensor, tta_transform: TtaTransform) -> tf.Tensor:
+    """Applies a test-time transform: a rotation by 90 degrees first, then the flips."""
+    rotated, *flipped = tta_transform
+    if rotated:
         images = tf.reverse(tf.transpose(images, (0, 2, 1, 3)), (1,))
-    axes = [axis for axis, wanted in zip((1, 2), mirrored, strict=True) if wanted]
+    axes = [axis for axis, wanted in zip((1, 2), flipped, strict=True) if wanted]
     return tf.reverse(images, axes) if axes else images
 
 
-def lay_back(images: tf.Tensor, laying: tuple[bool, bool, bool]) -> tf.Tensor:
-    """Undoes `lay`."""
-    turned, *mirrored = laying
-    images = lay(images, (False, *mirrored))
-    return tf.transpose(tf.reverse(images, (1,)), (0, 2, 1, 3)) if turned else images
-
-
-def _last_layer(model, kind):
-    found = [layer for layer in getattr(model, "layers", ()) if isinstance(layer, kind)]
-    return found[-1] if found else None
+def transform_back(images: tf.Tensor, tta_transform: TtaTransform) -> tf.Tensor:
+    """Inverts `transform`."""
+    rotated, *flipped = tta_transform
+    images = transform(images, (False, *flipped))
+    return tf.transpose(tf.reverse(images, (1,)), (0, 2, 1, 3)) if rotated else images

@@ -1,28 +1,29 @@
-"""Images of any size by overlapping tiles whose scores are blended, so that no seam shows.
+"""Images of any size as overlapping tiles, whose scores are blended so that no seam is visible.
 
-A tile reaches `overlap` pixels beyond its own part of the image on every side, so that neighbours
-share twice that. Of what they share the outer quarters are dropped, since a network is worst where
-it sees the edge of a tile; over the `overlap` pixels between them the weight of one tile falls
-linearly from 1 to 0 while that of the other rises. A network whose scores depend on at most
-`overlap / 2` pixels in every direction thus gives what it gives for the whole image. For one that
-sees further, or the mean of the image, the context ends with the tile: scores differ from those of
-the whole image, but pass smoothly from tile to tile.
+A tile reaches `overlap` pixels into each neighbour, so that neighbours share twice that. The outer
+quarters of the shared pixels are dropped, since a network is worst near the border of its input.
+Over the `overlap` pixels between them the weight of one tile falls linearly from 1 to 0 while that
+of the other rises. A network whose scores depend on at most `overlap / 2` pixels in each direction
+therefore gives the same scores as for the whole image. For a network that sees further, or that
+sees the mean of the image, the context ends at the border of the tile: its scores differ from those
+for the whole image, but change smoothly from tile to tile.
 
-Tiles begin at multiples of the network's stride, so that their features lie on the grid that those
-of the whole image lie on.
+Tiles begin at multiples of the network's stride, so that their features lie on the same grid as
+those of the whole image.
 """
 
 import dataclasses
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from kseg.errors import UserError
-from kseg.inference.scorer import grid_stride
+from kseg.models import Segmenter
 
-DEFAULT_TILE = 1024  # A process of 1.3 GB with MobileNetV2, KSAC, decoder and 21 classes.
+DEFAULT_TILE = 1024  # With MobileNetV2, KSAC, decoder and 21 classes a process takes 1.3 GB.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,10 @@ class Tiling:
 
     Attributes:
         tile: Height and width of a tile in pixels, multiples of the stride.
-        overlap: Pixels by which a tile reaches into the part of each neighbour: a multiple of the
-            stride, at most a quarter of the tile. 0: tiles lie edge to edge, and seams show.
-        stride: Pixels by which tiles may be moved, see `kseg.inference.scorer.grid_stride`.
+        overlap: Number of pixels by which a tile reaches into each neighbour: a multiple of the
+            stride, at most a quarter of the tile. With 0 tiles do not overlap and seams are
+            visible.
+        stride: The `stride` of the network, by multiples of which tiles are moved.
 
     Raises:
         UserError: A value breaks its rule; the message names the flag, the rule and the value.
@@ -46,7 +48,7 @@ class Tiling:
     def __post_init__(self):
         if len(self.tile) != 2 or any(side < 1 or side % self.stride for side in self.tile):
             raise UserError(
-                "`--tile` must be height,width, one number for both, in multiples of the "
+                "`--tile` must be height,width, or one number for both, in multiples of the "
                 f"network's stride ({self.stride}). Received: {','.join(map(str, self.tile))}"
             )
         most = min(self.tile) // 4
@@ -57,19 +59,21 @@ class Tiling:
             )
 
     @classmethod
-    def of(cls, model, tile: tuple[int, ...] = (), overlap: int | None = None) -> "Tiling":
-        """The tiling for a network, from what the flags `--tile` and `--overlap` say.
+    def of(
+        cls, model: Segmenter, tile: tuple[int, ...] = (), overlap: int | None = None
+    ) -> "Tiling":
+        """Returns the tiling for a network from the values of `--tile` and `--overlap`.
 
         Args:
-            model: A network of `kseg.models`.
+            model: The network.
             tile: Height and width, or one number for both. Empty: 1024.
-            overlap: None: an eighth of the tile's shorter side, down to a multiple of the stride,
-                and at least the stride.
+            overlap: The overlap. None: an eighth of the shorter side of the tile, rounded down to a
+                multiple of the stride, and at least the stride.
 
         Raises:
-            UserError: As above, or no overlap is given and a tile has no room for any.
+            UserError: As above, or no overlap is given and the tile is too small for one.
         """
-        stride = grid_stride(model)
+        stride = model.stride
         tile = tuple(tile) or (DEFAULT_TILE,)
         tile = tile * 2 if len(tile) == 1 else tile
         if overlap is not None:
@@ -79,27 +83,28 @@ class Tiling:
         tiling = cls(tile=tile, overlap=overlap, stride=stride)
         if room < stride:
             raise UserError(
-                f"`--tile` must be at least {4 * stride}, four times the network's stride, or "
-                "tiles cannot overlap and seams show (`--overlap=0` takes them so). "
+                f"`--tile` must be at least {4 * stride}, four times the network's stride, so that "
+                "tiles can overlap; with `--overlap=0` they need not. "
                 f"Received: {','.join(map(str, tile))}"
             )
         return tiling
 
     def fits(self, height: int, width: int) -> bool:
-        """Whether an image is no larger than one tile."""
+        """Returns whether an image is no larger than one tile."""
         return height <= self.tile[0] and width <= self.tile[1]
 
     def count(self, height: int, width: int) -> int:
-        """Number of tiles of an image."""
+        """Returns the number of tiles of an image."""
         return len(self.spans(0, height)) * len(self.spans(1, width))
 
     def spans(self, axis: int, length: int) -> list["Span"]:
-        """Where the tiles lie along one axis of an image, in order."""
+        """Returns the positions of the tiles along one axis of an image, in order."""
         tile, overlap = self.tile[axis], self.overlap
-        # The last ends at the image's end or, to stay on the grid, less than a stride after it.
+        # The last tile ends at the end of the image or, to stay on the grid, less than a stride
+        # after it.
         last = max(-(-(length - tile) // self.stride) * self.stride, 0)
         firsts = [*range(0, last, tile - 2 * overlap), last]
-        middles = [(one + tile + other) // 2 for one, other in itertools.pairwise(firsts)]
+        middles = [(before + tile + after) // 2 for before, after in itertools.pairwise(firsts)]
         begins = [0, *(middle - overlap // 2 for middle in middles)]
         ends = [*begins[1:], length]
         spans = []
@@ -120,15 +125,15 @@ class Tiling:
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """One tile along one axis.
+    """The position of one tile along one axis.
 
     Attributes:
-        seen: What the network sees, in pixels of the image.
-        used: What its scores count for, in pixels of the tile.
-        done: What is complete once this tile and those before it are added, in pixels of the
-            image. It begins where `used` does and ends where the weights begin to fall.
-        rises: Pixels at the beginning of `used` that are shared with the tile before.
-        falls: Pixels at its end that are shared with the tile after.
+        seen: The pixels of the image that the network sees.
+        used: The pixels of the tile whose scores are used.
+        done: The pixels of the image that are complete once this tile and those before it are
+            added. They begin where `used` begins and end where the weights begin to fall.
+        rises: Number of pixels at the beginning of `used` that are shared with the tile before.
+        falls: Number of pixels at the end of `used` that are shared with the tile after.
     """
 
     seen: slice
@@ -139,7 +144,7 @@ class Span:
 
     @property
     def weights(self) -> np.ndarray:
-        """float32 weight of each pixel of `used`; with those of the neighbours they sum to 1."""
+        """The float32 weight of each pixel of `used`; weights of neighbours sum to 1."""
         weights = np.ones(self.used.stop - self.used.start, np.float32)
         if self.rises:
             weights[: self.rises] = _rising(self.rises)
@@ -153,21 +158,21 @@ def _rising(pixels: int) -> np.ndarray:
 
 
 def blended(
-    look: Callable[[np.ndarray], np.ndarray], image, tiling: Tiling
+    scores_of: Callable[[np.ndarray], np.ndarray], image: Any, tiling: Tiling
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Scores of an image of any size, part by part.
+    """Computes the scores of an image of any size, part by part.
 
     Args:
-        look: Function of a tile, uint8 (height, width, 3), to its float32 scores (height, width,
-            classes). Tiles are smaller than `tiling.tile` where the image is.
+        scores_of: Function from a tile, uint8 (height, width, 3), to its float32 scores (height,
+            width, classes). Tiles are smaller than `tiling.tile` if the image is.
         image: Has a `shape` and gives uint8 (height, width, 3) for `image[rows, columns]`: an
             array, or an image that is read by window.
-        tiling: How it is cut.
+        tiling: How the image is cut into tiles.
 
     Yields:
-        Rows, columns and scores of a part, one for each tile, row by row; the parts cover the image
-        without sharing a pixel. No more than two tiles are held in memory. What a row of tiles
-        leaves for the next, `overlap` rows of scores, lies in a temporary file.
+        Rows, columns and scores of a part, one for each tile, row by row. The parts cover the image
+        and do not overlap. At most two tiles are held in memory; the `overlap` rows of scores that
+        a row of tiles shares with the next are kept in a temporary file.
     """
     height, width = image.shape[:2]
     columns = tiling.spans(1, width)
@@ -177,7 +182,7 @@ def blended(
             beside = None
             for column in columns:
                 weights = row.weights[:, np.newaxis, np.newaxis] * column.weights[:, np.newaxis]
-                scores = look(image[row.seen, column.seen])[row.used, column.used] * weights
+                scores = scores_of(image[row.seen, column.seen])[row.used, column.used] * weights
                 if column.rises:
                     scores[:, : column.rises] += beside
                 complete = scores.shape[1] - column.falls
@@ -195,7 +200,7 @@ def _read(file, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _write(file, strip: np.ndarray, over: int) -> None:
-    """Writes a strip, in the place of the one that was just read where there was one."""
+    """Writes a strip, over the strip that was just read if there was one."""
     if over:
         file.seek(-strip.nbytes, 1)
     file.write(strip.tobytes())

@@ -10,16 +10,16 @@ from kseg.layers.gcn import GCN
 
 @keras.saving.register_keras_serializable(package="kseg")
 class GCNContext(keras.layers.Layer):
-    """`GCN`, batch normalisation, ReLU: a large window where ASPP has several rates.
+    """`GCN`, batch normalisation and ReLU: one large window in place of the rates of ASPP.
 
     Args:
-        filters: Integer. Channels of the output. Defaults to 256, as the other context modules.
+        filters: Integer. Channels of the output. Defaults to 256, as in the other context modules.
         kernel_size: Odd integer. Side of the window. Defaults to 7, as in `GCN`.
 
     Call arguments:
         features: Float tensor `(batch, height, width, channels)`; height and width may be
             unknown.
-        training: Boolean. Whether the normalisation uses the batch's statistics.
+        training: Boolean. Whether the normalisation uses the statistics of the batch.
 
     Input shape:
         `(batch, height, width, channels)`
@@ -39,12 +39,14 @@ class GCNContext(keras.layers.Layer):
 
     Reference:
         Peng et al., "Large Kernel Matters - Improve Semantic Segmentation by Global Convolutional
-        Network", 2017. Departure: there the block gives class scores, with nothing after it (see
-        `kseg.models.gcn_fcn`); here it gives features, normalised and rectified as those of the
-        modules that it is compared with.
+        Network", 2017. Departure: in the paper the block computes class scores and nothing follows
+        it (see `kseg.models.gcn_fcn`); here it computes features, so it is followed by the same
+        normalisation and ReLU as the modules that it is compared with.
     """
 
-    def __init__(self, filters=256, *, kernel_size=7, **kwargs):
+    paper = "Peng et al., 2017"
+
+    def __init__(self, filters: int = 256, *, kernel_size: int = 7, **kwargs):
         super().__init__(**kwargs)
         self.gcn = GCN(filters, kernel_size=kernel_size, dtype=self.dtype_policy, name="gcn")
         self.norm = BatchNorm(epsilon=1e-5, dtype=self.dtype_policy, name="norm")

@@ -7,33 +7,34 @@ from kseg.layers import arguments
 from kseg.layers.context_module import ContextModule
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.kernels.depthwise_line import depthwise_line
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
 class LKSPP(ContextModule):
-    """Large kernel spatial pyramid pooling: parallel windows of several sizes without holes.
+    """Large kernel spatial pyramid pooling: parallel dense windows of several sizes.
 
-    Each branch sees a window of `k x k` through two mirrored pairs of lines, `k x 1` then `1 x k`
-    and `1 x k` then `k x 1`, whose outputs are summed. Each line is a depthwise convolution, a
-    pointwise one and a batch normalisation; the first takes the features to `filters` channels.
-    ReLU follows the sum. The image's mean joins the branches; all are concatenated and projected.
-    No convolution has a bias.
+    Each branch sees a window of `k x k` through two mirrored pairs of line convolutions, `k x 1`
+    then `1 x k` and `1 x k` then `k x 1`, whose outputs are summed. A line consists of a depthwise
+    convolution, a pointwise convolution and a batch normalisation; the first line of a pair brings
+    the features to `filters` channels. ReLU follows the sum. The branches and the mean of the
+    image are concatenated and projected. No convolution has a bias.
 
     Args:
         filters: Integer. Channels of each branch and of the output. Defaults to 256 (DeepLabv3+,
             whose module the paper replaces).
         kernel_sizes: Tuple of integers >= 1, one branch each. Defaults to `(1, 4, 8, 16)`
-            (paper). A size beyond the map is allowed: what lies outside is zero. An even size
-            reaches one pixel further down and right than up and left, with each line.
-        odd_kernels: Boolean. Whether even sizes grow by one, so that each pixel is the centre of
-            its window. Defaults to False (paper: 4, 8, 16).
+            (paper). A size larger than the map is allowed; the map is padded with zeros. A line of
+            even size reaches one pixel further down or right than up or left.
+        odd_kernels: Boolean. Whether even sizes are increased by one, so that each pixel is the
+            centre of its window. Defaults to False (the paper has 4, 8 and 16).
         convolution: `"separable"` for the lines as described (paper, equation 3); `"dense"` for
             plain `k x 1` and `1 x k` convolutions (equation 2); `"plain"` for one `k x k`
-            convolution, batch normalisation and ReLU for each size, the spatial pyramid pooling
-            that the paper compares with (equation 1). Defaults to `"separable"`.
-        dropout_rate: Float in [0, 1). Share of outputs dropped in training. Defaults to 0.1, as
-            in `ASPP`.
-        image_pooling: Boolean. Whether there is a branch of the image's mean. Defaults to True.
+            convolution, batch normalisation and ReLU for each size, which is the spatial pyramid
+            pooling that the paper compares with (equation 1). Defaults to `"separable"`.
+        dropout_rate: Float in [0, 1). Fraction of the outputs dropped in training. Defaults to 0.1,
+            as in `ASPP`.
+        image_pooling: Boolean. Whether the mean of the image is a branch. Defaults to True.
 
     Call arguments:
         features: Float tensor `(batch, height, width, channels)`; height and width may be
@@ -58,26 +59,28 @@ class LKSPP(ContextModule):
 
     Reference:
         Yang et al., "Large Kernel Spatial Pyramid Pooling for Semantic Segmentation", sections
-        3.2 and 3.3. Readings, where the paper is silent: the two paths are summed, as in the
-        large kernels that it takes from Peng et al. (2017); there is no ReLU between the lines,
-        which shall "simulate a traditional K*K kernel", and one after their sum, where the atrous
-        convolution that they replace has its own; batch normalisation stands after each separable
-        convolution and not inside it; image pooling stays, since only ASPP's convolutions are
-        said to be replaced. Kernels of separable lines start as in the reference code of
-        DeepLabv3+: truncated normal, 0.33 depthwise and 0.06 pointwise.
+        3.2 and 3.3. Where the paper is silent, we chose the following. The two paths are summed,
+        as in the large kernels of Peng et al. (2017), from which they are taken. There is no ReLU
+        between the lines, which are to "simulate a traditional K*K kernel"; there is one after
+        their sum, like that of the atrous convolution that they replace. Batch normalisation
+        follows each separable convolution as a whole. Image pooling is kept, since the paper
+        replaces only the convolutions of ASPP. The kernels of separable lines are initialised as
+        in the reference code of DeepLabv3+: truncated normal with a standard deviation of 0.33 for
+        depthwise and 0.06 for pointwise kernels.
     """
 
     CONVOLUTIONS = ("separable", "dense", "plain")
+    paper = "Yang et al."
 
     def __init__(
         self,
-        filters=256,
+        filters: int = 256,
         *,
-        kernel_sizes=(1, 4, 8, 16),
-        odd_kernels=False,
-        convolution="separable",
-        dropout_rate=0.1,
-        image_pooling=True,
+        kernel_sizes: tuple[int, ...] = (1, 4, 8, 16),
+        odd_kernels: bool = False,
+        convolution: str = "separable",
+        dropout_rate: float = 0.1,
+        image_pooling: bool = True,
         **kwargs,
     ):
         super().__init__(filters, dropout_rate=dropout_rate, image_pooling=image_pooling, **kwargs)
@@ -90,31 +93,31 @@ class LKSPP(ContextModule):
         ]
 
     def _sizes(self):
-        """The sizes of the kernels as they are built."""
+        """Returns the sizes that the kernels are built with."""
         if not self.odd_kernels:
             return self.kernel_sizes
         odd = tuple(size if size % 2 else size + 1 for size in self.kernel_sizes)
         if len(set(odd)) < len(odd):
             raise ValueError(
-                "`kernel_sizes` must not hold a number twice once `odd_kernels` has made all odd. "
+                "`kernel_sizes` must not hold a number twice after `odd_kernels` made them odd. "
                 f"Received: {self.kernel_sizes!r}"
             )
         return odd
 
     def _large_kernel(self, size, name):
         if self.convolution == "plain":
-            return self.brick(name, kernel_size=size)
+            return self.conv_block(name, kernel_size=size)
         separable = self.convolution == "separable"
         return _LargeKernel(
             self.filters, size, separable=separable, dtype=self.dtype_policy, name=name
         )
 
-    def build_branches(self, input_shape):
+    def build_branches(self, input_shape: Shape) -> int:
         for branch in self.large_kernels:
             branch.build(input_shape)
         return len(self.large_kernels)
 
-    def branches(self, features, training):
+    def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         return [branch(features, training=training) for branch in self.large_kernels]
 
     def get_config(self):
@@ -127,7 +130,7 @@ class LKSPP(ContextModule):
 
 
 class _LargeKernel(keras.layers.Layer):
-    """A window of `size x size` by two mirrored pairs of lines, summed and rectified."""
+    """A window of `size x size` as two mirrored pairs of lines, summed, with ReLU."""
 
     def __init__(self, filters, size, *, separable, **kwargs):
         super().__init__(**kwargs)
@@ -167,7 +170,7 @@ class _LargeKernel(keras.layers.Layer):
 
 
 class _SeparableLine(keras.layers.Layer):
-    """A depthwise line, a pointwise convolution, batch normalisation, activation."""
+    """A depthwise line, a pointwise convolution, batch normalisation and activation."""
 
     def __init__(self, filters, *, kernel_size, activation, **kwargs):
         super().__init__(**kwargs)
@@ -201,7 +204,7 @@ class _SeparableLine(keras.layers.Layer):
 
 
 class _DepthwiseLine(keras.layers.DepthwiseConv2D):
-    """`DepthwiseConv2D` with a kernel of one line, which trains faster: see `depthwise_line`."""
+    """`DepthwiseConv2D` of a `k x 1` or `1 x k` kernel by the faster `depthwise_line`."""
 
     def call(self, inputs, training=None):
         return depthwise_line(inputs, self.kernel, training=training)

@@ -1,22 +1,23 @@
-"""The projection head without a context module."""
+"""The head without a context module: image pooling and a 1x1 convolution."""
 
 import keras
 
 from kseg.layers.context_module import ContextModule
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
 class NoContext(ContextModule):
-    """What is left of ASPP without its atrous branches: the row "no context module" of KSAC.
+    """ASPP without its atrous branches, the baseline "no context module" of KSAC.
 
-    The image's mean and each pixel alone, concatenated and projected. Every convolution is 1x1,
-    has no bias and is followed by batch normalisation and ReLU.
+    The mean of the image and each pixel alone are concatenated and projected. Every convolution is
+    1x1, has no bias and is followed by batch normalisation and ReLU.
 
     Args:
         filters: Integer. Channels of each branch and of the output. Defaults to 256.
-        dropout_rate: Float in [0, 1). Share of outputs dropped in training. Defaults to 0.1, as
-            in `ASPP`.
-        image_pooling: Boolean. Whether there is a branch of the image's mean. Defaults to True.
+        dropout_rate: Float in [0, 1). Fraction of the outputs dropped in training. Defaults to 0.1,
+            as in `ASPP`.
+        image_pooling: Boolean. Whether the mean of the image is a branch. Defaults to True.
 
     Call arguments:
         features: Float tensor `(batch, height, width, channels)`; height and width may be
@@ -40,17 +41,26 @@ class NoContext(ContextModule):
 
     Reference:
         Huang et al., "See More Than Once: Kernel-Sharing Atrous Convolution for Semantic
-        Segmentation", 2019, Table 1: its MobileNetV2 row without a module is the official
+        Segmentation", 2019, Table 1. Its row of MobileNetV2 without a module is the official
         DeepLabv3 model of that name, whose head has these two branches and the projection.
     """
 
-    def __init__(self, filters=256, *, dropout_rate=0.1, image_pooling=True, **kwargs):
-        super().__init__(filters, dropout_rate=dropout_rate, image_pooling=image_pooling, **kwargs)
-        self.pointwise = self.brick("pointwise")
+    paper = "KSAC, Table 1"
 
-    def build_branches(self, input_shape):
+    def __init__(
+        self,
+        filters: int = 256,
+        *,
+        dropout_rate: float = 0.1,
+        image_pooling: bool = True,
+        **kwargs,
+    ):
+        super().__init__(filters, dropout_rate=dropout_rate, image_pooling=image_pooling, **kwargs)
+        self.pointwise = self.conv_block("pointwise")
+
+    def build_branches(self, input_shape: Shape) -> int:
         self.pointwise.build(input_shape)
         return 1
 
-    def branches(self, features, training):
+    def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         return [self.pointwise(features, training=training)]

@@ -1,4 +1,4 @@
-"""Pyramid pooling: means over grids of a few cells, beside the features themselves."""
+"""The pyramid pooling module of PSPNet."""
 
 import keras
 from keras import ops
@@ -6,22 +6,23 @@ from keras import ops
 from kseg.layers import arguments
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.resize import Resize
+from kseg.layers.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
 class PyramidPooling(keras.layers.Layer):
-    """Pyramid pooling module of PSPNet: what every context module is measured against.
+    """Pyramid pooling module of PSPNet, a baseline for the other context modules.
 
-    The map is averaged over grids of b x b cells that cover it whatever its size; each grid goes
-    through a 1x1 convolution with normalisation and ReLU, and is resized to the map. Features and
-    grids are concatenated, and a 3x3 convolution with normalisation and ReLU joins them.
+    The map is averaged over grids of b x b cells, which cover it whatever its size. Each grid
+    passes a 1x1 convolution with normalisation and ReLU and is resized to the map. The features
+    and the grids are concatenated and pass a 3x3 convolution with normalisation and ReLU.
 
     Args:
-        filters: Integer. Channels of the output. Defaults to 256, as the other context modules.
-        bin_sizes: Tuple of integers >= 1, cells along a side of each grid. Each grid keeps
-            `channels // len(bin_sizes)` channels. Defaults to `(1, 2, 3, 6)` (paper). A grid
-            finer than the map is allowed: its cells overlap.
-        dropout_rate: Float in [0, 1). Share of outputs dropped in training. Defaults to 0.1
+        filters: Integer. Channels of the output. Defaults to 256, as in the other context modules.
+        bin_sizes: Tuple of integers >= 1, the number of cells along a side of each grid. Each grid
+            has `channels // len(bin_sizes)` channels. Defaults to `(1, 2, 3, 6)` (paper). A grid
+            may have more cells than the map has pixels; its cells then overlap.
+        dropout_rate: Float in [0, 1). Fraction of the outputs dropped in training. Defaults to 0.1
             (reference code).
 
     Call arguments:
@@ -48,11 +49,21 @@ class PyramidPooling(keras.layers.Layer):
 
     Reference:
         Zhao et al., "Pyramid Scene Parsing Network", 2017, section 3.2 and Figure 3. Departures:
-        the cells may overlap by a pixel where the size does not divide, as in the first author's
-        PyTorch code, so that any size works; 256 output channels, not 512, for comparison.
+        where the size of the map is not divisible, cells overlap by a pixel, as in the PyTorch
+        code of the first author, so that any size works; 256 output channels instead of 512, for
+        comparison with the other modules.
     """
 
-    def __init__(self, filters=256, *, bin_sizes=(1, 2, 3, 6), dropout_rate=0.1, **kwargs):
+    paper = "Zhao et al., 2017"
+
+    def __init__(
+        self,
+        filters: int = 256,
+        *,
+        bin_sizes: tuple[int, ...] = (1, 2, 3, 6),
+        dropout_rate: float = 0.1,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.filters = arguments.positive_integer("filters", filters)
         self.bin_sizes = arguments.positive_integers("bin_sizes", bin_sizes)
@@ -70,10 +81,9 @@ class PyramidPooling(keras.layers.Layer):
                 "`bin_sizes` must not hold more sizes than the features have channels. "
                 f"Received: {self.bin_sizes} for {channels} channels"
             )
-        # Named, so that the variable path of its state is the same in every process, which
-        # that of a Dropout layer's is not.
+        # A Dropout layer would number the path of its state by process; this name does not vary.
         self.seed_generator = keras.random.SeedGenerator(name="dropout")
-        # Here and not in the constructor: their width depends on the input's.
+        # Not created in the constructor, since their width depends on the channels of the input.
         kept = channels // len(self.bin_sizes)
         self.grids = [
             ConvNormAct(kept, dtype=self.dtype_policy, name=f"bin_{bins}")
@@ -106,18 +116,18 @@ class PyramidPooling(keras.layers.Layer):
         }
 
 
-def pool_grids(features, bin_sizes):
-    """The means of a map over grids of cells, in float32 whatever the dtype, then cast back.
+def pool_grids(features: Tensor, bin_sizes: tuple[int, ...]) -> list[Tensor]:
+    """Averages a map over grids of cells, in float32 whatever the dtype.
 
     Args:
         features: Float tensor `(batch, height, width, channels)`.
-        bin_sizes: Tuple of integers >= 1: cells along a side of each grid.
+        bin_sizes: Tuple of integers >= 1, the number of cells along a side of each grid.
 
     Returns:
-        List of tensors `(batch, bins, bins, channels)`, one for each grid.
+        List of tensors `(batch, bins, bins, channels)` of the same dtype, one for each grid.
     """
     height, width = ops.shape(features)[1:3]
-    # The rows of all grids in one product: the map itself is read only once.
+    # One product for the rows of all grids, so that the map is read only once.
     rows = ops.concatenate([averaging_matrix(bins, height) for bins in bin_sizes], axis=0)
     pooled_rows = ops.einsum("ih,nhwc->niwc", rows, ops.cast(features, "float32"))
     grids, start = [], 0
@@ -129,11 +139,12 @@ def pool_grids(features, bin_sizes):
     return grids
 
 
-def averaging_matrix(bins, size):
-    """The weights of an adaptive average pooling along one axis.
+def averaging_matrix(bins: int, size: int | Tensor) -> Tensor:
+    """Returns the weights of an adaptive average pooling along one axis.
 
-    Cell i is the mean of pixels `floor(i * size / bins)` to `ceil((i + 1) * size / bins)`, the
-    last not counted. Made of operations, since `size` may be known only when a graph runs.
+    Cell i is the mean of the pixels from `floor(i * size / bins)` to `ceil((i + 1) * size / bins)`,
+    the last excluded. It is made of tensor operations, since `size` may be unknown until a graph
+    runs.
 
     Args:
         bins: Integer. Number of cells.

@@ -1,20 +1,31 @@
-"""Models: builders of `keras.Model`, and the names of all that they are built from."""
+"""Networks: functions that build a `Segmenter`, and the registries of their parts."""
 
-from kseg.backbones import BACKBONES
-from kseg.models.contexts import CONTEXTS, defaults
-from kseg.models.deeplab_v3_plus import deeplab_v3_plus, without_auxiliary
+from kseg.backbones import BACKBONES, list_backbones
+from kseg.models.contexts import CONTEXTS, find_context, list_contexts, register_context
+from kseg.models.deeplab_v3_plus import deeplab_v3_plus
 from kseg.models.dfp_fcn import dfp_fcn
 from kseg.models.gcn_fcn import gcn_fcn
+from kseg.models.segmenter import Segmenter
 
 MODELS = {"deeplab_v3_plus": deeplab_v3_plus, "gcn_fcn": gcn_fcn, "dfp_fcn": dfp_fcn}
+
+
+def list_models() -> list[str]:
+    """Returns the names of the networks, sorted."""
+    return sorted(MODELS)
+
 
 __all__ = [
     "BACKBONES",
     "CONTEXTS",
     "MODELS",
+    "Segmenter",
     "deeplab_v3_plus",
-    "defaults",
     "dfp_fcn",
+    "find_context",
     "gcn_fcn",
-    "without_auxiliary",
+    "list_backbones",
+    "list_contexts",
+    "list_models",
+    "register_context",
 ]

@@ -1,66 +1,69 @@
-"""Deep feature pyramid: a fully convolutional network whose later stages see several scales."""
+"""The deep feature pyramid: a network whose later stages see several scales."""
 
 import keras
 from keras import layers
 
-from kseg.backbones import BACKBONES
-from kseg.layers import ConvNormAct, Crop, ImageNormalization, PadToStride, Resize
+from kseg.backbones import Backbone, PyramidBackbone, as_backbone
+from kseg.layers import ConvNormAct, Crop, ImageNormalization, PadToStride, Resize, arguments
 from kseg.layers.rescale import Rescale, check_scale
-from kseg.models import checks
+from kseg.models.feature_maps import feature_map
+from kseg.models.segmenter import Segmenter
 
 MAX_DEPTH = 5
 STRIDE = 2**MAX_DEPTH
 
 
 def dfp_fcn(
-    num_classes=21,
+    num_classes: int = 21,
     *,
-    depth=2,
-    scales=(1, 0.75, 0.5),
-    backbone="resnet50",
-    backbone_weights=None,
-    image_size=None,
-):
-    """FCN with a deep feature pyramid: RGB image in, class logits at the image's size out.
+    depth: int = 2,
+    pyramid_scales: tuple[float, ...] = (1.0, 0.75, 0.5),
+    backbone: str | Backbone | PyramidBackbone | keras.Model = "resnet50",
+    backbone_weights: str | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Segmenter:
+    """Fully convolutional network with a deep feature pyramid.
 
-    The backbone is split where `depth` of its five down-samplings are still to come. What lies
-    before, the trunk, runs once. Its map is resized to each scale, and the remaining stages and
-    an encoder (1x1 convolution to half the channels, normalisation, ReLU) run on each with the
+    The backbone is split where `depth` of its five down-samplings are still to come. The part
+    before, the trunk, runs once. Its map is resized to each scale; the remaining stages and an
+    encoder (1x1 convolution to half the channels, normalisation, ReLU) run on each of them with the
     same weights and the same batch normalisation. The outputs are resized to that of scale 1,
-    concatenated and classified by a 1x1 convolution; the logits are resized to the input. All
-    resizes are bilinear and half-pixel. The network is fully convolutional: any height and width,
-    changing from call to call; inside it the normalised image is padded below and on the right to
-    multiples of 32, and the logits are cut to the image again.
+    concatenated and classified by a 1x1 convolution, and the logits are resized to the input. All
+    resizes are bilinear with half-pixel centres. Height and width are arbitrary and may change from
+    call to call. The normalised images are padded below and on the right to multiples of 32, and
+    the logits are cropped to the images again.
 
     Args:
-        num_classes: int >= 2. Default 21, Pascal VOC.
-        depth: int in 0..5, down-samplings after the split. At 5 the stages are the whole backbone,
-            and the pyramid is one of images; at 0 nothing is left to see a scale, so there is no
-            pyramid: a plain FCN, encoder included, equal to `scales=(1,)`. Default 2, which in
-            the paper's Table 1 is as good as 5 and 36 % faster.
-        scales: tuple of numbers > 0, none twice, 1 among them. Default `(1, 0.75, 0.5)` (paper).
-            A map of `size` gets `size * scale`, rounded to nearest, at least one pixel; at scale 1
-            it is left as it is.
-        backbone: str, a name of `kseg.backbones.BACKBONES`. Default "resnet50" (paper).
-        backbone_weights: None or "none", "imagenet", or the path of a weight file; see
-            `kseg.backbones.Backbone`.
-        image_size: None or (height, width), fixing the size of the input. Default None.
+        num_classes: Integer >= 2. Defaults to 21, the classes of Pascal VOC.
+        depth: Integer in 0..5, the number of down-samplings after the split. At 5 the stages are
+            the whole backbone, which gives a pyramid of images. At 0 no stage is left to see a
+            scale, so there is no pyramid: a plain FCN with the encoder, equal to
+            `pyramid_scales=(1,)`. Defaults to 2, which in the paper's Table 1 is as good as 5 and
+            36 % faster.
+        pyramid_scales: Tuple of different numbers > 0, 1 among them. Defaults to `(1, 0.75, 0.5)`
+            (paper). A map of `size` is resized to `size * scale`, rounded to the nearest integer,
+            at least one pixel; at scale 1 it is not resized.
+        backbone: A name of `kseg.models.list_backbones()`, a builder of `kseg.backbones`, or a
+            functional `keras.Model` with named feature maps up to "stride_32". Defaults to
+            "resnet50" (paper).
+        backbone_weights: None or "none" for random weights, "imagenet", or the path of a weight
+            file; see `kseg.backbones.Backbone`. Defaults to None.
+        image_size: None or (height, width), which fixes the size of the input. Defaults to None.
 
     Call arguments:
-        images: float tensor, RGB in 0..255. A border is padded with the backbone's `pad_rgb`.
+        images: Float tensor, RGB in 0..255. They are padded with the network's `pad_value`.
 
     Input shape:
-        `(batch, height, width, 3)`.
+        `(batch, height, width, 3)`
 
     Output shape:
         `(batch, height, width, num_classes)`, float32 under any dtype policy.
 
     Returns:
-        A functional `keras.Model`. It saves and loads without `custom_objects` once `kseg.layers`
-        is imported.
+        A `Segmenter`, a functional `keras.Model`.
 
     Raises:
-        ValueError: for an argument that is not as described above; the message names it.
+        ValueError: If an argument is not as described above; the message names it.
 
     Example:
 
@@ -72,24 +75,25 @@ def dfp_fcn(
 
     Reference:
         Chen et al., "The Feasibility of Deep Feature Pyramid for Semantic Segmentation", sections
-        3.1 and 3.2, Figures 2 and 3. Not said there, and chosen here: one encoder for all scales
-        (Figure 3 (b) shows one, and only the trunk is said to be outside the shared network),
-        with normalisation and ReLU; fusion by concatenation; a classifier of 1x1 (the text names
-        1x1 and 3x3 kernels without a place); at depth 0 one scale, with the encoder, so that the
-        rows of Table 1 differ by the pyramid alone; rounding of the scaled sizes.
+        3.1 and 3.2, Figures 2 and 3. Where the paper is silent, we chose the following: one encoder
+        for all scales (Figure 3 (b) shows one, and only the trunk is said to be outside the shared
+        network), with normalisation and ReLU; fusion by concatenation; a classifier of 1x1 (the
+        text mentions 1x1 and 3x3 kernels without saying where); at depth 0 one scale with the
+        encoder, so that the rows of Table 1 differ only by the pyramid; the rounding of sizes.
     """
-    checks.count("num_classes", num_classes, 2)
-    if isinstance(depth, bool) or not isinstance(depth, int) or not 0 <= depth <= MAX_DEPTH:
+    arguments.integer_at_least("num_classes", num_classes, 2)
+    if not arguments.is_integer(depth) or not 0 <= depth <= MAX_DEPTH:
         raise ValueError(f"`depth` must be an integer in 0..{MAX_DEPTH}. Received: {depth!r}")
-    scales = _check_scales(scales)
-    backbone_builder = checks.known("backbone", backbone, BACKBONES)
+    scales = _check_scales(pyramid_scales)
+    backbone_builder = as_backbone(backbone)
 
-    images = keras.Input((*checks.image_size(image_size), 3), name="images")
-    normalized = ImageNormalization(backbone_builder.normalization, name="image_normalization")(
-        images
-    )
-    padded = PadToStride(STRIDE, align_corners=False, name="pad_to_stride")(normalized)
+    if image_size is not None:
+        arguments.positive_integer_tuple("image_size", image_size, 2)
+    images = keras.Input((*(image_size or (None, None)), 3), name="images")
+    normalization = ImageNormalization(backbone_builder.normalization, name="image_normalization")
+    padded = PadToStride(STRIDE, align_corners=False, name="pad_to_stride")(normalization(images))
     network = backbone_builder(output_stride=STRIDE, weights=backbone_weights)
+    feature_map(network.output, f"stride_{STRIDE}", "`dfp_fcn`")
     trunk, stages = split(network, depth)
     features = padded if trunk is None else trunk(padded)
     encoder = ConvNormAct(network.output[f"stride_{STRIDE}"].shape[-1] // 2, name="encoder")
@@ -113,22 +117,29 @@ def dfp_fcn(
     )(x)
     logits = Resize(align_corners=False, dtype="float32", name="resize_logits")([logits, padded])
     logits = Crop(dtype="float32", name="crop_logits")([logits, images])
-    return keras.Model(images, logits, name="dfp_fcn")
+    return Segmenter(
+        images,
+        logits,
+        pad_value=normalization.pad_value,
+        align_corners=False,
+        stride=STRIDE,
+        name="dfp_fcn",
+    )
 
 
-def split(network, depth):
-    """Cuts a backbone in two where `depth` of its five down-samplings are still to come.
+def split(network: keras.Model, depth: int) -> tuple[keras.Model | None, keras.Model | None]:
+    """Splits a backbone where `depth` of its five down-samplings are still to come.
 
     Args:
-        network: functional `keras.Model` with outputs "stride_2" .. "stride_32", undilated.
-        depth: int in 0..5.
+        network: Functional `keras.Model` with outputs "stride_2" to "stride_32", undilated.
+        depth: Integer in 0..5.
 
     Returns:
-        Pair of `keras.Model` (trunk, stages) that share the network's layers, None for what is
-        empty: trunk at depth 5, stages at depth 0.
+        Pair of `keras.Model` (trunk, stages) that share the layers of the network. The trunk is
+        None at depth 5, the stages are None at depth 0.
 
     Raises:
-        ValueError: if a shortcut of the network passes by every map of the stride of the cut.
+        ValueError: If every map of the stride of the split is bypassed by a shortcut.
     """
     end = network.output["stride_32"]
     if depth == 0:
@@ -139,8 +150,8 @@ def split(network, depth):
     cut = _last_cut(keras.Model(network.input, end), stride)
     if cut is None:
         raise ValueError(
-            f"`depth` {depth} cannot split backbone {network.name!r}: no map of stride {stride} "
-            "carries all that follows"
+            f"`depth` {depth} cannot split the backbone {network.name!r}: every map of stride "
+            f"{stride} is bypassed by a shortcut"
         )
     return (
         keras.Model(network.input, cut, name="trunk"),
@@ -149,12 +160,12 @@ def split(network, depth):
 
 
 def _last_cut(network, stride):
-    """The last map of this stride that all later ones are made from alone, None without one.
+    """Returns the last map of this stride that no shortcut bypasses, or None.
 
-    In the ResNets that is the tap of this stride. Elsewhere a tap may lie beside a shortcut
-    (MobileNetV2's of stride 4), and the map after it is taken.
+    In the ResNets that is the named feature map of this stride. In other networks a shortcut may
+    bypass the named map (MobileNetV2 at stride 4), and a map after it is returned.
     """
-    operations = network.operations  # each after those whose outputs it takes
+    operations = network.operations  # In the order of computation.
     last_use = {}
     for position, operation in enumerate(operations):
         for tensor in keras.tree.flatten(operation.input):
@@ -162,7 +173,7 @@ def _last_cut(network, stride):
     cuts, reach = [], 0
     for position, operation in enumerate(operations):
         outputs = keras.tree.flatten(operation.output)
-        # No map made before this one is used after it.
+        # No map that was computed before this one is used after it.
         if reach <= position and len(outputs) == 1 and position:
             cuts.append(outputs[0])
         reach = max([reach, *(last_use.get(id(tensor), 0) for tensor in outputs)])
@@ -177,13 +188,13 @@ def _last_cut(network, stride):
 
 
 def _check_scales(value):
-    """Returns `scales` as a tuple of floats, or raises."""
+    """Returns `pyramid_scales` as a tuple, or raises."""
     if not isinstance(value, (tuple, list)) or not value:
-        raise ValueError(f"`scales` must be a tuple of numbers > 0. Received: {value!r}")
-    scales = tuple(check_scale("scales", scale) for scale in value)
+        raise ValueError(f"`pyramid_scales` must be a tuple of numbers > 0. Received: {value!r}")
+    scales = tuple(check_scale("pyramid_scales", scale) for scale in value)
     if 1 not in scales or len(set(scales)) < len(scales):
         raise ValueError(
-            "`scales` must hold 1, the scale that the others are fused at, and no number twice. "
+            "`pyramid_scales` must hold 1, the scale of the fusion, and no number twice. "
             f"Received: {value!r}"
         )
     return scales

@@ -1,4 +1,4 @@
-"""What an experiment says, as training batches and as a network ready for `fit`."""
+"""From an experiment to training batches and to a compiled network."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ import tensorflow as tf
 
 from kseg.data.pipeline import train_dataset
 from kseg.errors import UserError
-from kseg.runs.experiment import Experiment
-from kseg.models import BACKBONES
-from kseg.runs.checkpoints import Position
-from kseg.recipe.losses import pixel_weights
-from kseg.runs.machines import ALONE, Machines
-from kseg.runs.plan import Plan
+from kseg.models import Segmenter
 from kseg.recipe.compilation import compile_model
+from kseg.recipe.losses import pixel_weights
+from kseg.runs.checkpoints import Position
+from kseg.runs.experiment import Experiment
+from kseg.runs.plan import Plan
+from kseg.runs.process_group import SINGLE_PROCESS, ProcessGroup
 
 # Arguments of `train_dataset` that are fields of an experiment.
 _DATA_FIELDS = (
@@ -24,7 +24,6 @@ _DATA_FIELDS = (
     "min_scale",
     "max_scale",
     "scale_step",
-    "flip",
     "resize_to_crop",
     "vertical_flip",
     "quarter_turns",
@@ -32,7 +31,7 @@ _DATA_FIELDS = (
     "hsv",
     "shuffle_buffer",
 )
-# Those of `compile_model`.
+# Arguments of `compile_model` that are fields of an experiment.
 _RECIPE_FIELDS = (
     "learning_rate",
     "schedule",
@@ -47,23 +46,23 @@ _RECIPE_FIELDS = (
     "batch_norm_momentum",
     "losses",
     "class_weights",
-    "hard_pixels",
     "auxiliary_weight",
 )
 
 
-def check_backend_fits(experiment: Experiment) -> None:
-    """Raises `UserError` for what Keras cannot train on the backend."""
+def require_trainable(experiment: Experiment) -> None:
+    """Raises `UserError` for what Keras cannot train on the present backend."""
     if keras.config.backend() == "jax" and experiment.freeze_batch_norm_epoch > 0:
         raise UserError(
-            "`--freeze_batch_norm_epoch` must be 0 or -1 on JAX, where an optimizer's variables "
-            f"cannot change in a run. Received: {experiment.freeze_batch_norm_epoch}"
+            "`--freeze_batch_norm_epoch` must be 0 or -1 on JAX, where the variables of an "
+            "optimizer cannot change during a run. Received: "
+            f"{experiment.freeze_batch_norm_epoch}"
         )
 
 
 @contextlib.contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
-    """Layers and optimizers made inside have this policy."""
+    """Sets the dtype policy of the layers and optimizers that are created inside."""
     former = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
@@ -73,20 +72,21 @@ def dtype_policy(name: str) -> Iterator[None]:
 
 
 def compile_experiment(
-    model: keras.Model,
+    model: Segmenter,
     experiment: Experiment,
     plan: Plan,
     *,
     ignore_label: int,
     replicas: int = 1,
 ) -> None:
-    """Compiles a network with the recipe of an experiment; see `recipe.compile_model`."""
+    """Compiles a network with the recipe of an experiment; see `kseg.recipe.compilation`."""
     compile_model(
         model,
         total_steps=plan.total_steps,
         steps_per_epoch=plan.epoch_steps,
         ignore_label=ignore_label,
         replicas=replicas,
+        ohem_fraction=experiment.ohem_fraction,
         **experiment.fields(_RECIPE_FIELDS),
     )
 
@@ -95,22 +95,23 @@ def rest_of_epoch(
     experiment: Experiment,
     plan: Plan,
     position: Position,
+    model: Segmenter,
     ignore_label: int,
-    outputs: int = 1,
-    machines: Machines = ALONE,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> tf.data.Dataset:
-    """What is left of an epoch: images, labels, and the weights of the pixels of the global batch.
+    """Returns the remaining batches of an epoch: images, labels and weights of the pixels.
 
-    On JAX there are no weights: a process sees its share of the batch only, and the loss, which
-    sees all of it, computes them itself.
+    The weights normalise the loss over the global batch. On JAX there are none: a process has only
+    its part of the batch, and the loss, which has the whole batch, computes them itself.
 
     Args:
-        experiment: Says what is read and how it is augmented.
-        plan: Says where the run ends.
-        position: Says where it stands.
-        ignore_label: Label without loss.
-        outputs: For how many outputs of the network labels and weights are given.
-        machines: The processes among which each batch is dealt out.
+        experiment: What is read and how it is augmented.
+        plan: The steps of the run.
+        position: Where the run stands.
+        model: The network. Its `pad_value` pads the crops; labels and weights are repeated for each
+            of its outputs.
+        ignore_label: The label without loss.
+        process_group: The processes among which each batch is distributed.
     """
     batches = train_dataset(
         experiment.data_dir,
@@ -118,17 +119,21 @@ def rest_of_epoch(
         weights=experiment.mixture_weights or None,
         epoch=position.epoch,
         start_step=position.step_in_epoch,
-        pad_value=BACKBONES[experiment.backbone].pad_rgb,
-        num_workers=machines.processes,
-        worker_index=machines.index,
+        pad_value=model.pad_value,
+        flip=experiment.horizontal_flip,
+        num_workers=process_group.size,
+        worker_index=process_group.index,
         **experiment.fields(_DATA_FIELDS),
     )
+    outputs = len(model.outputs)
 
-    def for_each_output(images, labels):
-        truth = [labels]
+    def repeat_for_outputs(images, labels):
+        targets = [labels]
         if keras.config.backend() == "tensorflow":
-            truth.append(pixel_weights(labels, ignore_label))
-        return images, *((one,) * outputs if outputs > 1 else one for one in truth)
+            targets.append(pixel_weights(labels, ignore_label))
+        if outputs > 1:
+            targets = [(target,) * outputs for target in targets]
+        return images, *targets
 
-    batches = batches.map(for_each_output, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = batches.map(repeat_for_outputs, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.take(plan.end_of(position.epoch) - position.step)

@@ -1,4 +1,4 @@
-"""Which devices a run trains on."""
+"""The devices that a run trains on."""
 
 import contextlib
 import dataclasses
@@ -10,17 +10,15 @@ import tensorflow as tf
 
 from kseg.errors import UserError
 
-STRATEGIES = ("default", "mirrored")
-
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """What a batch is split over.
+    """The devices over which a batch is split.
 
     Attributes:
-        replicas: How many devices there are, over all processes.
-        building: Makes the context that the network is built, compiled and restored in.
-        fitting: Makes the context that `fit` is called in.
+        replicas: Number of devices, over all processes.
+        building: Makes the context in which the network is built, compiled and restored.
+        fitting: Makes the context in which `fit` is called.
     """
 
     replicas: int = 1
@@ -31,41 +29,42 @@ class Devices:
 def make_devices(
     name: str, batch_size: int, precision: str = "float32", processes: int = 1
 ) -> Devices:
-    """The devices of `--strategy`: `default` is one, `mirrored` all GPUs of the machine.
+    """Returns the devices of `--strategy`: `default` is one, `mirrored` all GPUs of the machine.
 
-    Without a GPU, `mirrored` takes all logical CPUs, which is how it is tested. Several processes
-    always take all devices of each. On TensorFlow `fit` under the strategy cannot do several steps
-    in one call, XLA, accumulated gradients or a scaled loss: the first three are no flags of ours,
-    the last is refused here. Dropout drops the same places of each replica's share of a batch:
-    Keras gives all replicas one seed.
+    Without a GPU, `mirrored` uses all logical CPUs, which is how it is tested. Several processes
+    always use all devices of each. On TensorFlow, `fit` under the strategy supports neither several
+    steps in one call nor XLA, accumulated gradients or a scaled loss. kseg has no flags for the
+    first three and refuses the last here. Dropout drops the same positions of each replica's part
+    of a batch, since Keras gives all replicas the same seed.
 
     Args:
-        name: One of `STRATEGIES`.
-        batch_size: Images of a step, over all devices.
-        precision: Of the training.
-        processes: How many processes train together, on JAX; see `machines`.
+        name: One of `kseg.runs.rules.STRATEGIES`.
+        batch_size: Images in a step, over all devices.
+        precision: Precision of the training.
+        processes: Number of processes that train together, on JAX; see `process_group`.
 
     Raises:
         UserError: The batch cannot be split evenly over the replicas, or the precision is float16,
-            whose scaled loss each replica would scale by itself.
+            for which each replica would scale its loss separately.
     """
     if name == "default" and processes == 1:
         return Devices()
     if keras.config.backend() == "jax":
-        # The pipeline deals each batch out to the processes itself.
+        # The pipeline distributes each batch to the processes itself.
         layout = keras.distribution.DataParallel(auto_shard_dataset=False)
         devices = Devices(layout.num_model_replicas, layout.scope, layout.scope)
     else:
         if precision == "mixed_float16":
             raise UserError(
-                "`--strategy=mirrored` does not go with `--precision=mixed_float16`: Keras would "
-                "scale the loss of each replica by itself. mixed_bfloat16 needs no scale"
+                "`--precision` must not be mixed_float16 with `--strategy=mirrored`, where Keras "
+                "would scale the loss of each replica separately. Use mixed_bfloat16, which needs "
+                "no scaling"
             )
         strategy = _mirrored()
         devices = Devices(strategy.num_replicas_in_sync, strategy.scope)
     if batch_size % devices.replicas:
         raise UserError(
-            "`--batch_size` must be a multiple of the replicas, one a device, "
+            "`--batch_size` must be a multiple of the number of devices, "
             f"{devices.replicas}. Received: {batch_size}"
         )
     return devices
@@ -74,6 +73,6 @@ def make_devices(
 def _mirrored() -> tf.distribute.Strategy:
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
-    # NCCL is for GPUs only; TensorFlow would warn and fall back by itself.
+    # NCCL supports GPUs only; without this TensorFlow warns and replaces it.
     reduction = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)

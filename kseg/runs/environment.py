@@ -1,4 +1,4 @@
-"""With what a run was made: versions, the commit of the code, the machine."""
+"""The environment of a run: versions, the commit of the code, the machine."""
 
 import importlib.metadata
 import os
@@ -8,15 +8,16 @@ from pathlib import Path
 
 import keras
 
-import kseg
+from kseg import files
+from kseg._version import __version__
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "jax", "torch")
 
 
 def describe() -> dict:
-    """Versions of kseg and of what it stands on; None for what is not installed or not known."""
+    """Returns the versions of kseg and its dependencies; None for what is not installed."""
     return {
-        "kseg": kseg.__version__,
+        "kseg": __version__,
         "git_commit": _commit(),
         "backend": keras.config.backend(),
         "python": platform.python_version(),
@@ -33,15 +34,15 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that kseg is run from, with "-dirty" if files are changed."""
-    top = Path(kseg.__file__).parent.parent
-    if not (top / ".git").exists():  # installed, maybe into a checkout of something else
+    """Returns the commit of the checkout of kseg, with "-dirty" if files are changed, or None."""
+    top = Path(files.__file__).parent.parent
+    if not (top / ".git").exists():  # Installed, perhaps into a checkout of another project.
         return None
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
             cwd=top, capture_output=True, text=True, timeout=30, check=True,
         )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):  # no git on the machine
+    except (OSError, subprocess.SubprocessError):  # Git is not installed.
         return None
     return done.stdout.strip()

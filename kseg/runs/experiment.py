@@ -1,283 +1,303 @@
-"""One experiment: one frozen record, whose fields are flags and lines of `experiment.flags`."""
+"""One experiment: a frozen record of everything that decides a run.
+
+Its fields are flags of `kseg.train` and lines of `experiment.flags`; `kseg.runs.experiment_flags`
+converts between the two. The options of the network and of its context module are not written
+down here: they are read from the network and the module, see `kseg.models.options`.
+"""
 
 import dataclasses
-import types
-import typing
 from collections.abc import Iterable
-from pathlib import Path
-
-import keras
-from absl import flags
 
 from kseg.errors import UserError
-from kseg.runs.rules import PRECISIONS, check, known, to_text
-from kseg.models import BACKBONES, CONTEXTS, MODELS, defaults
+from kseg.models import BACKBONES, CONTEXTS, MODELS, Segmenter, find_context
+from kseg.models.options import Option, options_of
 from kseg.recipe.losses import LOSSES
 from kseg.recipe.schedules import SCHEDULES
+from kseg.runs.rules import PRECISIONS, check, require_known, to_text
+
+# The headings of `--help`, in this order.
+DATA, NETWORK, CONTEXT = "Data", "Network", "Context module"
+AUGMENTATION, OPTIMISATION, RUN = "Augmentation", "Optimisation", "Run"
 
 
-def _field(default, help: str):
-    return dataclasses.field(default=default, metadata={"help": help})
+def _field(default, group: str, help: str):
+    return dataclasses.field(default=default, metadata={"group": group, "help": help})
 
 
-def _option(help: str):
-    """A field for an argument of the network or of its context module, of the same name.
-
-    None stands for the argument's own default, and for no such argument.
-    """
-    help = f"{help} Unset: the default of the network or module."
-    return dataclasses.field(default=None, metadata={"help": help, "option": True})
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False)
 class Experiment:
-    """Everything that decides a run. One field = one flag = one line of `experiment.flags`.
+    """Everything that decides a run.
+
+    The constructor takes the fields below as keyword arguments, and besides them the options of
+    the network and of its context module, such as `backbone`, `context`, `output_stride` or
+    `dilation_rates`. Options that are not given get their defaults, so that a run records them.
+    They are read as attributes, too: `experiment.dilation_rates` is None where neither the network
+    nor the module has such an option.
+
+    Attributes:
+        options: Pairs (name, value) of all options, sorted by name.
 
     Raises:
-        UserError: A value breaks its rule; the message names the flag, the rule and the value.
+        UserError: A value breaks its rule, or an option does not belong to the network or module;
+            the message names the flag, the rule and the value.
     """
 
-    data_dir: str = _field("", "Folder of the TFRecord shards and manifests (tfrecords_tools).")
-    model_dir: str = _field("", "Folder of the run: flags, checkpoints, logs.")
+    data_dir: str = _field("", DATA, "Folder of the TFRecord shards and manifests.")
+    model_dir: str = _field("", RUN, "Folder of the run: flags, checkpoints, logs.")
     train_split: tuple[str, ...] = _field(
         ("train",),
-        "Split to train on, or several to mix; voc/train is split train of the folder voc in "
-        "--data_dir.",
+        DATA,
+        "Split to train on, or several that are mixed. voc/train is the split train of the folder "
+        "voc in --data_dir.",
     )
     mixture_weights: tuple[float, ...] = _field(
-        (), "Share of each split of a mixture; empty: what it holds."
+        (),
+        DATA,
+        "Fraction of each split in a mixture. Empty: in proportion to the number of images.",
     )
-    val_split: str = _field("val", "Split to measure after each epoch; empty: none.")
+    val_split: str = _field("val", DATA, "Split to measure after each epoch. Empty: none.")
 
-    model: str = _field("deeplab_v3_plus", f"Network, one of {', '.join(MODELS)}.")
-    backbone: str | None = _option(f"One of {', '.join(BACKBONES)}.")
+    model: str = _field("deeplab_v3_plus", NETWORK, f"Network, one of {', '.join(MODELS)}.")
     backbone_weights: str = _field(
-        "none", "imagenet (downloads), none, or a weights file of keras.applications' model."
+        "none",
+        NETWORK,
+        "imagenet (is downloaded), none, or a weight file for the model of keras.applications.",
     )
-    output_stride: int | None = _option("Input size over that of the last map: 8, 16 or 32.")
-    multi_grid: tuple[int, ...] | None = _option("Three factors on the last stage's dilations.")
-    context: str | None = _option(f"deeplab_v3_plus: module, one of {', '.join(CONTEXTS)}.")
-    decoder: bool | None = _option("deeplab_v3_plus: without its decoder it is DeepLabv3.")
-    decoder_convs: int | None = _option("deeplab_v3_plus: 3x3 convolutions of the decoder.")
-    decoder_separable: bool | None = _option("deeplab_v3_plus: whether they are separable.")
-    auxiliary: bool | None = _option("deeplab_v3_plus: a second loss before the last stage.")
-    kernel: str | None = _option("gcn_fcn: kernel of the heads: gcn, conv, stack or 1x1.")
-    conv_stack_channels: int | None = _option("gcn_fcn, kernel stack: channels between.")
-    boundary_refinement: bool | None = _option("gcn_fcn: whether maps are refined.")
-    upsampling: str | None = _option("gcn_fcn: deconvolution or bilinear.")
-    depth: int | None = _option("dfp_fcn: down-samplings after the split, 0 to 5.")
-    scales: tuple[float, ...] | None = _option("dfp_fcn: scales of the pyramid.")
-
-    filters: int | None = _option("Context module: channels.")
-    dilation_rates: tuple[int, ...] | None = _option("aspp, ksac, vortex: dilation rates.")
-    image_pooling: bool | None = _option("Context module: whether it sees the image's mean.")
-    dropout_rate: float | None = _option("Context module: share of outputs dropped in training.")
-    first_kernel_size: int | None = _option("aspp: kernel of the branch without a rate.")
-    separable: bool | None = _option("aspp: whether its convolutions are depthwise-separable.")
-    merge: str | None = _option("ksac: how the rates are merged, sum or concat.")
-    kernel_sizes: tuple[int, ...] | None = _option("lkspp: kernel sizes.")
-    odd_kernels: bool | None = _option("lkspp: whether even kernels become odd.")
-    convolution: str | None = _option("lkspp: separable, dense or plain.")
-    module: str | None = _option("vortex: A or B.")
-    pool_size: int | None = _option("vortex, module A: size of the pooling.")
-    kernel_size: int | None = _option("gcn, gcn_fcn: size of the large kernel.")
-    bin_sizes: tuple[int, ...] | None = _option("ppm: bins along a side.")
 
     crop_size: tuple[int, ...] = _field(
-        (513, 513), "Height and width of a training crop; one number makes a square."
+        (513, 513), AUGMENTATION, "Height and width of a training crop; one number for a square."
     )
-    min_scale: float = _field(0.5, "Smallest random scale.")
-    max_scale: float = _field(2.0, "Largest random scale.")
-    scale_step: float = _field(0.25, "Step between the random scales; 0: any scale between.")
-    flip: bool = _field(True, "Mirror half of the training images left to right.")
+    min_scale: float = _field(0.5, AUGMENTATION, "Smallest random scale.")
+    max_scale: float = _field(2.0, AUGMENTATION, "Largest random scale.")
+    scale_step: float = _field(
+        0.25, AUGMENTATION, "Step between the random scales. 0: any scale between them."
+    )
+    horizontal_flip: bool = _field(
+        True, AUGMENTATION, "Flip half of the training images left to right."
+    )
+    vertical_flip: bool = _field(
+        False, AUGMENTATION, "Flip half of the training images upside down (roads)."
+    )
+    quarter_turns: bool = _field(
+        False, AUGMENTATION, "Rotate half of the training images by 90 degrees (roads)."
+    )
+    spatial: bool = _field(
+        False,
+        AUGMENTATION,
+        "Shift, scale and stretch half of the training images slightly (D-LinkNet's recipe).",
+    )
+    hsv: bool = _field(
+        False,
+        AUGMENTATION,
+        "Shift hue, saturation and value of half of the training images (D-LinkNet's recipe).",
+    )
     resize_to_crop: bool = _field(
-        False, "Stretch images to the crop before they are scaled (KSAC on ADE20K)."
+        False,
+        AUGMENTATION,
+        "Stretch images to the crop size before they are scaled (KSAC on ADE20K).",
     )
-    vertical_flip: bool = _field(False, "Mirror half of the images upside down (roads).")
-    quarter_turns: bool = _field(False, "Turn half of the images by 90 degrees (roads).")
-    spatial: bool = _field(False, "Shift and distort half of the images a little (roads).")
-    hsv: bool = _field(False, "Shift the colours of half of the images (roads).")
-    shuffle_buffer: int = _field(2000, "Encoded records held to shuffle among.")
+    shuffle_buffer: int = _field(2000, DATA, "Number of encoded records held for shuffling.")
 
-    batch_size: int = _field(16, "Images of a step, over all replicas.")
-    epochs: int = _field(50, "Passes over the training split.")
-    steps: int = _field(0, "Steps of the whole training, in place of --epochs; 0: by epochs.")
-    learning_rate: float = _field(0.007, "Base learning rate of the schedule.")
-    schedule: str = _field("poly", f"How it falls, one of {', '.join(SCHEDULES)}.")
-    learning_rate_power: float = _field(0.9, "Exponent of the poly schedule.")
-    end_learning_rate: float = _field(0.0, "Learning rate at the last step.")
-    halve_every: int = _field(0, "Steps between two halvings of the halving schedule.")
-    warm_up_steps: int = _field(0, "Steps of a linear rise of the learning rate at the start.")
-    clip_norm: float = _field(0.0, "Largest norm of the whole gradient; 0: not clipped.")
-    losses: tuple[str, ...] = _field(("cross_entropy",), f"What is summed, of {', '.join(LOSSES)}.")
-    class_weights: tuple[float, ...] = _field((), "Cross-entropy: one a class; empty: all 1.")
-    hard_pixels: float = _field(1.0, "Cross-entropy: share of the pixels, the hardest, that count.")
-    auxiliary_weight: float = _field(0.4, "What the second loss of --auxiliary counts (PSPNet).")
-    momentum: float = _field(0.9, "Momentum of SGD.")
-    nesterov: bool = _field(True, "Nesterov's form of the momentum.")
+    batch_size: int = _field(16, OPTIMISATION, "Images in a step, over all replicas.")
+    epochs: int = _field(50, OPTIMISATION, "Passes over the training split.")
+    steps: int = _field(
+        0, OPTIMISATION, "Steps of the whole training, which replaces --epochs. 0: use --epochs."
+    )
+    learning_rate: float = _field(0.007, OPTIMISATION, "Base learning rate of the schedule.")
+    schedule: str = _field(
+        "poly", OPTIMISATION, f"Schedule of the learning rate, one of {', '.join(SCHEDULES)}."
+    )
+    learning_rate_power: float = _field(0.9, OPTIMISATION, "Exponent of the poly schedule.")
+    end_learning_rate: float = _field(0.0, OPTIMISATION, "Learning rate at the last step (poly).")
+    halve_every: int = _field(
+        0, OPTIMISATION, "Steps between two halvings of the learning rate (halving)."
+    )
+    warm_up_steps: int = _field(
+        0, OPTIMISATION, "Steps of a linear rise of the learning rate at the start."
+    )
+    clip_norm: float = _field(
+        0.0, OPTIMISATION, "Largest norm of the whole gradient. 0: no clipping."
+    )
+    losses: tuple[str, ...] = _field(
+        ("cross_entropy",), OPTIMISATION, f"Losses that are summed, of {', '.join(LOSSES)}."
+    )
+    class_weights: tuple[float, ...] = _field(
+        (), OPTIMISATION, "Weight of each class in the cross-entropy. Empty: all 1."
+    )
+    ohem_fraction: float = _field(
+        1.0,
+        OPTIMISATION,
+        "Fraction of the pixels, the hardest ones, that the cross-entropy counts (OHEM).",
+    )
+    auxiliary_weight: float = _field(
+        0.4, OPTIMISATION, "Weight of the second loss of --auxiliary (0.4 in PSPNet)."
+    )
+    momentum: float = _field(0.9, OPTIMISATION, "Momentum of SGD.")
+    nesterov: bool = _field(True, OPTIMISATION, "Whether the momentum is Nesterov's.")
     weight_decay: float = _field(
-        4e-5, "The papers' L2: weight_decay * w in the gradient, on convolution kernels only."
+        4e-5,
+        OPTIMISATION,
+        "The papers' L2: adds weight_decay * w to the gradient of convolution kernels.",
     )
     batch_norm_momentum: float = _field(
         0.99,
-        "Share of the old moving statistics kept at a step. The official .9997 needs 10,000 steps "
-        "before the statistics mean anything; .99 needs about 500.",
+        OPTIMISATION,
+        "Fraction of the moving statistics that is kept at a step. The official 0.9997 needs "
+        "10,000 steps before the statistics are meaningful, 0.99 needs about 500.",
     )
     freeze_batch_norm_epoch: int = _field(
         -1,
-        "Batch normalisation is frozen, statistics and weights, after so many epochs (10 in DFP); "
-        "0: from the start, -1: never.",
+        OPTIMISATION,
+        "Number of epochs after which batch normalisation is frozen, statistics and weights (10 in "
+        "DFP). 0: from the start. -1: never.",
     )
     init_from: str = _field(
         "",
-        "Folder of a run (its best checkpoint is taken), or a checkpoint, whose weights training "
-        "starts from (a stage before).",
+        RUN,
+        "Folder of a run, whose best checkpoint is used, or a checkpoint: training starts from "
+        "these weights.",
     )
-    seed: int = _field(0, "Fixes initial weights, dropout, order and augmentation.")
-    precision: str = _field("float32", f"Of the training, one of {', '.join(PRECISIONS)}.")
-    strategy: str = _field("default", "default (one device) or mirrored (all visible GPUs).")
+    seed: int = _field(0, RUN, "Decides initial weights, dropout, order and augmentation.")
+    precision: str = _field(
+        "float32", RUN, f"Precision of the training, one of {', '.join(PRECISIONS)}."
+    )
+    strategy: str = _field(
+        "default", RUN, "default for one device, mirrored for all visible GPUs of the machine."
+    )
     deterministic: bool = _field(
-        False, "The same bits in every run, by slower operations where TensorFlow has no others."
+        False,
+        RUN,
+        "Give the same bits in every run, with slower operations where TensorFlow needs them.",
     )
-    log_every: int = _field(20, "Steps between two points in TensorBoard.")
-    save_every: int = _field(0, "Steps between two checkpoints; 0: at the end of epochs only.")
-    val_every: int = _field(1, "Epochs between two validations; the last epoch has one besides.")
-    keep_checkpoints: int = _field(2, "Newest checkpoints kept; the best is kept besides.")
+    log_every: int = _field(20, RUN, "Steps between two points in TensorBoard.")
+    save_every: int = _field(0, RUN, "Steps between two checkpoints. 0: only at the end of epochs.")
+    val_every: int = _field(
+        1, RUN, "Epochs between two validations; there is always one after the last epoch."
+    )
+    keep_checkpoints: int = _field(
+        2, RUN, "Number of newest checkpoints that are kept, besides the best one."
+    )
+    options: tuple[tuple[str, object], ...] = ()
 
-    def __post_init__(self):
+    def __init__(self, **values):
+        given = dict(values.pop("options", ()))
+        for field in setting_fields():
+            object.__setattr__(self, field.name, values.pop(field.name, field.default))
         if len(self.crop_size) == 1:
             object.__setattr__(self, "crop_size", self.crop_size * 2)
-        known("model", self.model, MODELS)
-        self._resolve_options()
+        require_known("model", self.model, MODELS)
+        given |= values
+        given = {name: value for name, value in given.items() if value is not None}
+        options = _resolved(self.model, given)
+        object.__setattr__(self, "options", tuple(sorted(options.items())))
         check(self)
 
-    def _resolve_options(self) -> None:
-        """Fills options left unset with their defaults, so that a run records them."""
-        taken = defaults(MODELS[self.model])
-        where = f"--model={self.model}"
-        if "context" in taken:
-            context = taken["context"] if self.context is None else self.context
-            known("context", context, CONTEXTS)
-            taken = defaults(CONTEXTS[context]) | taken
-            where = f"--context={context}"
-        for name in _options():
-            value = getattr(self, name)
-            if value is not None and name not in taken:
-                raise UserError(f"`--{name}` is not taken by `{where}`. Received: {to_text(value)}")
-            if value is None and name in taken:
-                object.__setattr__(self, name, taken[name])
+    def __getattr__(self, name: str):
+        # Called only for what is not a field: an option, or nothing.
+        if name.startswith("_") or name == "options":
+            raise AttributeError(name)
+        options = dict(self.options)
+        if name in options:
+            return options[name]
+        if name in known_options():
+            return None
+        raise AttributeError(f"An Experiment has no field or option {name!r}")
 
-    def build_model(self, num_classes: int, *, with_backbone_weights: bool = True) -> keras.Model:
+    def build_model(self, num_classes: int, *, with_backbone_weights: bool = True) -> Segmenter:
         """Builds the network of this experiment.
 
         Args:
-            num_classes: From the data's manifest or the run's labels, never typed.
-            with_backbone_weights: False when a checkpoint is about to fill the network.
+            num_classes: Number of classes, from the manifest of the data or the labels of a run.
+            with_backbone_weights: Whether the weights that `backbone_weights` names are loaded;
+                False if a checkpoint is about to replace them.
         """
         weights = self.backbone_weights if with_backbone_weights else "none"
-        options = self.fields(_options())
+        options = {name: value for name, value in self.options if value is not None}
         try:
             return MODELS[self.model](
                 num_classes,
                 backbone_weights=None if weights in ("", "none") else weights,
-                **{name: value for name, value in options.items() if value is not None},
+                **options,
             )
         except ValueError as error:
             raise UserError(str(error)) from error
 
     def fields(self, names: Iterable[str]) -> dict:
-        """Some of the fields by name."""
+        """Returns some of the fields and options by name."""
         return {name: getattr(self, name) for name in names}
 
     def replace(self, **changes) -> "Experiment":
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+        """Returns a copy with some fields or options changed."""
+        return Experiment(**(self.values() | changes))
 
-    def to_flagfile(self) -> str:
-        """The text of a flagfile that gives this experiment back."""
-        values = {field.name: getattr(self, field.name) for field in _fields()}
-        lines = [
-            f"--{name}={to_text(value)}" for name, value in values.items() if value is not None
-        ]
-        return "\n".join(lines) + "\n"
+    def values(self) -> dict:
+        """Returns all fields and options by name."""
+        return {field.name: getattr(self, field.name) for field in setting_fields()} | dict(
+            self.options
+        )
 
-    @classmethod
-    def from_flagfile(cls, path: str | Path) -> "Experiment":
-        """Reads an experiment from a flagfile such as a run's `experiment.flags`.
-
-        Raises:
-            UserError: The file is missing or holds an unknown flag or a bad value.
-        """
-        if not Path(path).is_file():
-            raise UserError(f"no flagfile at {path}")
-        values = flags.FlagValues()
-        define_flags(values)
-        try:
-            values(["kseg", f"--flagfile={path}"])
-        except flags.Error as error:
-            raise UserError(f"{path}: {error}") from error
-        return from_flags(values)
+    def differences(self, other: "Experiment") -> dict[str, tuple]:
+        """Returns the values of both experiments by name, where they differ; folders excluded."""
+        mine, others = self.values(), other.values()
+        names = [name for name in dict.fromkeys((*mine, *others)) if name not in FOLDERS]
+        return {
+            name: (mine.get(name), others.get(name))
+            for name in names
+            if mine.get(name) != others.get(name)
+        }
 
 
-def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one flag for each field of `Experiment`."""
-    define = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-    }
-    for field in _fields():
-        kind, is_list = _kind(field)
-        default = to_text(field.default) if isinstance(field.default, tuple) else field.default
-        help = field.metadata["help"]
-        defines = flags.DEFINE_list if is_list else define[kind]
-        defines(field.name, default, help, flag_values=values)
+FOLDERS = ("data_dir", "model_dir")
 
 
-def from_flags(values: flags.FlagValues) -> Experiment:
-    """Reads an experiment from parsed flags."""
-    fields = {}
-    for field in _fields():
-        value = values[field.name].value
-        kind, is_list = _kind(field)
-        if is_list and value is not None:
-            try:
-                value = tuple(kind(item) for item in value)
-            except ValueError as error:
-                noun = "integers" if kind is int else "numbers"
+def setting_fields() -> list[dataclasses.Field]:
+    """Returns the fields of `Experiment` that are flags, options excluded."""
+    return [field for field in dataclasses.fields(Experiment) if field.name != "options"]
+
+
+def known_options(contexts: Iterable[str] = ()) -> dict[str, dict[str, Option]]:
+    """Returns the options of all networks and context modules.
+
+    Args:
+        contexts: Names of further context modules, `package.module:Class`.
+
+    Returns:
+        Name of the option -> name of the network or context module -> option.
+
+    Raises:
+        UserError: An option has the name of a flag, or types that differ between its owners.
+    """
+    builders = MODELS | CONTEXTS | {name: find_context(name) for name in contexts}
+    found: dict[str, dict[str, Option]] = {}
+    reserved = {field.name for field in setting_fields()}
+    for owner, builder in builders.items():
+        for name, option in options_of(builder).items():
+            same_name = found.setdefault(name, {})
+            types = {(known.kind, known.is_list) for known in same_name.values()}
+            if name in reserved or types - {(option.kind, option.is_list)}:
                 raise UserError(
-                    f"`--{field.name}` must be {noun} joined by commas. Received: {','.join(value)}"
-                ) from error
-        # An empty option is an unset one.
-        is_option = field.metadata.get("option", False)
-        fields[field.name] = None if is_option and value in ("", ()) else value
-    return Experiment(**fields)
+                    f"The option `{name}` of {owner!r} must not have the name of another flag, or "
+                    "of an option of another type. Rename the argument"
+                )
+            same_name[owner] = option
+    return found
 
 
-def differences(old: Experiment, new: Experiment) -> list[str]:
-    """Lines that say in which flags two experiments differ, folders aside."""
-    return [
-        f"--{field.name}: {to_text(getattr(old, field.name))} in the run, "
-        f"{to_text(getattr(new, field.name))} asked for"
-        for field in _fields()
-        if field.name not in ("data_dir", "model_dir")
-        and getattr(old, field.name) != getattr(new, field.name)
-    ]
-
-
-def _fields() -> tuple[dataclasses.Field, ...]:
-    return dataclasses.fields(Experiment)
-
-
-def _options() -> list[str]:
-    return [field.name for field in _fields() if field.metadata.get("option")]
-
-
-def _kind(field: dataclasses.Field) -> tuple[type, bool]:
-    """The type of a field's value or items, and whether it is a list of them."""
-    kind = field.type
-    if isinstance(kind, types.UnionType):
-        kind = next(each for each in typing.get_args(kind) if each is not types.NoneType)
-    is_list = typing.get_origin(kind) is tuple
-    return (typing.get_args(kind)[0] if is_list else kind), is_list
+def _resolved(model: str, given: dict) -> dict:
+    """Returns the options with the defaults of the network and of its context module."""
+    accepted = {name: option.default for name, option in options_of(MODELS[model]).items()}
+    owner = f"--model={model}"
+    if "context" in accepted:
+        context = given.get("context", accepted["context"])
+        try:
+            options = options_of(find_context(context))
+        except ValueError as error:
+            raise UserError(f"`--context`: {error}") from error
+        accepted = {name: option.default for name, option in options.items()} | accepted
+        owner = f"--context={context}"
+    if given.get("backbone") is not None:
+        require_known("backbone", given["backbone"], BACKBONES)
+    for name, value in given.items():
+        if name not in accepted:
+            raise UserError(f"`--{name}` is not an option of `{owner}`. Received: {to_text(value)}")
+    return accepted | given

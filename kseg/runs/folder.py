@@ -1,29 +1,30 @@
-"""The folder of a run: what was asked for, the labels, checkpoints, logs and figures."""
+"""The folder of a run: its experiment, labels, checkpoints, logs and scores."""
 
 import json
 import shutil
 from functools import cached_property
 from pathlib import Path
 
-import keras
-
-from kseg.runs import environment
 from kseg import files
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
-from kseg.runs.experiment import Experiment, differences
-from kseg.models import without_auxiliary
+from kseg.models import Segmenter
+from kseg.runs import environment
 from kseg.runs.checkpoints import Checkpoints
+from kseg.runs.experiment import Experiment
+from kseg.runs.experiment_flags import from_flagfile, to_flagfile
+from kseg.runs.rules import to_text
 
 
 class RunFolder:
-    """`runs/<name>/`: all that a run is made of and leaves.
+    """The folder of a run, `runs/<name>/`.
 
-    `experiment.flags`, `labels.json`, `environment.json` (an entry for each start), `checkpoints/`,
-    `logs/`, `metrics.csv`; of `kseg.evaluate` `eval.json`, `eval.csv`, `confusion.png`.
+    It holds `experiment.flags`, `labels.json`, `environment.json` (an entry for each start),
+    `checkpoints/`, `logs/` and `metrics.csv`, and after `kseg.evaluate` also `eval.json`,
+    `eval.csv` and `confusion.png`.
 
     Args:
-        path: The folder. `start` creates it; everything else reads it.
+        path: The folder. `start` creates it; all other methods read it.
     """
 
     def __init__(self, path: str | Path):
@@ -39,17 +40,20 @@ class RunFolder:
     def start(
         self, experiment: Experiment, label_set: LabelSet, *, overwrite: bool = False
     ) -> bool:
-        """Prepares the folder for training; True if it already held this experiment.
+        """Prepares the folder for training.
 
-        Written before anything is trained: the flags, the labels, and versions and commit.
+        The flags, the labels, the versions and the commit are written before training begins.
+
+        Returns:
+            Whether the folder already held this experiment.
 
         Raises:
-            UserError: The folder holds another experiment, other labels, or something else.
+            UserError: The folder holds another experiment, other labels, or other files.
         """
         try:
             return self._start(experiment, label_set, overwrite)
         except OSError as error:
-            raise UserError(f"cannot write to `--model_dir`: {error}") from error
+            raise UserError(f"`--model_dir` cannot be written: {error}") from error
 
     def _start(self, experiment: Experiment, label_set: LabelSet, overwrite: bool) -> bool:
         if overwrite:
@@ -59,13 +63,13 @@ class RunFolder:
             files.remove_partials(self.path)
             self._record_start()
             return True
-        # What a start that was killed has written before the flags.
-        own = {self.labels_file, self.environment_file, *files.partials(self.path)}
-        others = [item for item in self.path.glob("*") if item not in own]
-        if others:
+        # A start that was killed may have written these files before the flags.
+        unfinished = {self.labels_file, self.environment_file, *files.partials(self.path)}
+        strangers = [path for path in self.path.glob("*") if path not in unfinished]
+        if strangers:
             raise UserError(
                 f"`--model_dir` must be new, empty or the folder of a run. {self.path} holds "
-                f"other things: {', '.join(sorted(item.name for item in others)[:5])}"
+                f"other files: {', '.join(sorted(path.name for path in strangers)[:5])}"
             )
         self.path.mkdir(parents=True, exist_ok=True)
         files.remove_partials(self.path)
@@ -76,7 +80,7 @@ class RunFolder:
         }
         files.write_text(self.labels_file, json.dumps(labels, indent=1) + "\n")
         self._record_start()
-        files.write_text(self.experiment_file, experiment.to_flagfile())
+        files.write_text(self.experiment_file, to_flagfile(experiment))
         return False
 
     def _record_start(self) -> None:
@@ -87,7 +91,10 @@ class RunFolder:
         files.write_text(self.environment_file, json.dumps(starts, indent=1) + "\n")
 
     def _refuse_differences(self, experiment: Experiment, label_set: LabelSet) -> None:
-        lines = differences(self.experiment, experiment)
+        lines = [
+            f"--{name}: {to_text(old)} in the run, {to_text(new)} in this command"
+            for name, (old, new) in self.experiment.differences(experiment).items()
+        ]
         if label_set != self.label_set:
             lines.append(
                 f"labels: {self.label_set.num_classes} classes in the run, "
@@ -95,32 +102,33 @@ class RunFolder:
             )
         if lines:
             raise UserError(
-                f"{self.path} holds another experiment. Take another `--model_dir`, or "
-                "`--overwrite` to begin anew:\n  " + "\n  ".join(lines)
+                f"{self.path} holds another experiment. Give another `--model_dir`, or "
+                "`--overwrite` to start again:\n  " + "\n  ".join(lines)
             )
 
     def _clear(self) -> None:
-        evaluation = (self.eval_file, self.path / "eval.csv", self.path / "confusion.png")
-        for item in (
+        for path in (
             self.experiment_file,
             self.labels_file,
             self.environment_file,
             self.metrics_file,
-            *evaluation,
+            self.eval_file,
+            self.path / "eval.csv",
+            self.path / "confusion.png",
         ):
-            item.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         for folder in (self._checkpoints, self.logs):
             shutil.rmtree(folder, ignore_errors=True)
 
     @cached_property
     def experiment(self) -> Experiment:
-        """The experiment of the run, with `model_dir` where the folder lies now."""
+        """The experiment of the run, with the present path of the folder as `model_dir`."""
         if not self.experiment_file.is_file():
             raise UserError(
-                f"no run in {self.path}: {self.experiment_file.name} is missing. "
-                "`python -m kseg.train --model_dir=...` makes one"
+                f"There is no run in {self.path}: {self.experiment_file.name} is missing. "
+                "`python -m kseg.train --model_dir=...` starts one"
             )
-        return Experiment.from_flagfile(self.experiment_file).replace(model_dir=str(self.path))
+        return from_flagfile(self.experiment_file).replace(model_dir=str(self.path))
 
     @cached_property
     def label_set(self) -> LabelSet:
@@ -133,7 +141,7 @@ class RunFolder:
                 ignore_label=labels["ignore_label"],
             )
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"cannot read the labels of the run: {error}") from error
+            raise UserError(f"The labels of the run cannot be read: {error}") from error
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -141,11 +149,11 @@ class RunFolder:
         return Checkpoints(self._checkpoints, self.experiment.keep_checkpoints)
 
     def has_checkpoints(self) -> bool:
-        """Whether training has begun."""
+        """Returns whether there is a checkpoint."""
         return any(self._checkpoints.glob("step-*.npz"))
 
     def newest_step(self) -> int:
-        """Step of the newest checkpoint; 0 without one, -1 where there is no run."""
+        """Returns the step of the newest checkpoint; 0 without one, -1 if there is no run."""
         if not self.experiment_file.is_file():
             return -1
         return max(
@@ -154,25 +162,26 @@ class RunFolder:
 
     def load_model(
         self, checkpoint: str = "best", experiment: Experiment | None = None
-    ) -> keras.Model:
-        """The trained network.
+    ) -> Segmenter:
+        """Builds the network and loads its weights, class names and class colours.
 
         Args:
-            checkpoint: `best` by validation mIoU (the newest if none was measured), `newest`, or
-                the path of a checkpoint file.
-            experiment: What the network is built from, where that is not the run's own: other
-                dilation rates or another output stride take the same weights.
+            checkpoint: `best` by validation mIoU (the newest if there was no validation), `newest`,
+                or the path of a checkpoint file.
+            experiment: The experiment from which the network is built, if it is not that of the
+                run: other dilation rates or another output stride fit the same weights.
         """
         experiment = experiment or self.experiment
         model = experiment.build_model(self.label_set.num_classes, with_backbone_weights=False)
         self.checkpoints.load_weights(model, checkpoint)
-        return without_auxiliary(model)
+        model.set_classes(self.label_set.names, self.label_set.colours)
+        return model.without_auxiliary()
 
     def check_labels(self, label_set: LabelSet, source: str | Path) -> None:
-        """Raises `UserError` unless the labels of some data are those of the run."""
+        """Raises `UserError` unless a data set has the classes of the run."""
         if label_set.names != self.label_set.names:
             raise UserError(
-                f"the run {self.path} was trained on {self.label_set.num_classes} classes "
+                f"The run {self.path} was trained on {self.label_set.num_classes} classes "
                 f"({', '.join(self.label_set.names)}), but {source} holds "
                 f"{label_set.num_classes} ({', '.join(label_set.names)})"
             )

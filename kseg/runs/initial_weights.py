@@ -1,4 +1,4 @@
-"""Weights of an earlier stage as the start of a run: what fits is taken, the rest is named."""
+"""The weights of another run as the start of a run: those that fit are loaded, others are named."""
 
 from pathlib import Path
 
@@ -6,14 +6,20 @@ import keras
 import numpy as np
 
 from kseg.errors import UserError
-from kseg.runs.folder import RunFolder
 from kseg.runs.checkpoints import Checkpoints
+from kseg.runs.folder import RunFolder
 
-_SHOWN = 8  # layers named in a message
+_SHOWN = 8  # Number of layers named in a message.
 
 
-def read_earlier(source: str) -> tuple[dict[str, np.ndarray], Path] | None:
-    """The weights that `--init_from` names, and the checkpoint that they lie in; None if empty.
+def read_initial_weights(source: str) -> tuple[dict[str, np.ndarray], Path] | None:
+    """Reads the weights that `--init_from` names.
+
+    Args:
+        source: Folder of a run, whose best checkpoint is read, or a checkpoint file.
+
+    Returns:
+        The weights by path and the checkpoint they come from; None if `source` is empty.
 
     Raises:
         UserError: There is no such run or checkpoint, or it cannot be read.
@@ -30,17 +36,19 @@ def read_earlier(source: str) -> tuple[dict[str, np.ndarray], Path] | None:
     return Checkpoints(path.parent).read_weights(str(path))
 
 
-def take_weights(model: keras.Model, stored: dict[str, np.ndarray], source: str | Path) -> str:
-    """Fills the layers of a network that fit, whole layers only.
+def load_matching_weights(
+    model: keras.Model, stored: dict[str, np.ndarray], source: str | Path
+) -> str:
+    """Loads the weights of the layers that fit; a layer is loaded as a whole or not at all.
 
     Args:
-        model: The network. A layer of it that the weights lack, or have in another shape (the
-            classifier, where the classes are others), keeps its initial values.
-        stored: Weights by path, of a checkpoint.
-        source: Where they are from, for messages.
+        model: The network. A layer keeps its initial values if the stored weights lack it or have
+            other shapes (such as a classifier of other classes).
+        stored: Weights by path, from a checkpoint.
+        source: Where the weights come from, for messages.
 
     Returns:
-        What was taken and what was not, for people.
+        A text that says which layers were loaded and which were not.
 
     Raises:
         UserError: No layer fits.
@@ -48,20 +56,19 @@ def take_weights(model: keras.Model, stored: dict[str, np.ndarray], source: str 
     layers: dict[str, list[keras.Variable]] = {}
     for variable in model.weights:
         layers.setdefault(_layer(variable.path), []).append(variable)
-    left = {}
+    kept = {}
     for name, variables in layers.items():
-        reasons = [reason for one in variables if (reason := _misfit(one, stored))]
+        reasons = [reason for variable in variables if (reason := _misfit(variable, stored))]
         if reasons:
-            left[name] = reasons[0]
+            kept[name] = reasons[0]
             continue
         for variable in variables:
             variable.assign(stored[variable.path])
-    if len(left) == len(layers):
-        raise UserError(f"`--init_from`: no layer of {source} fits: {_listed(left)}")
-    unused = {_layer(path): "not in this network" for path in stored} | left
-    unused = {name: why for name, why in unused.items() if name in left or name not in layers}
-    text = f"weights of {len(layers) - len(left)} of {len(layers)} layers taken from {source}"
-    return f"{text}; left out: {_listed(unused)}" if unused else text
+    if len(kept) == len(layers):
+        raise UserError(f"`--init_from`: no layer of {source} fits: {_listed(kept)}")
+    unused = {_layer(path): "not in this network" for path in stored if _layer(path) not in layers}
+    text = f"weights of {len(layers) - len(kept)} of {len(layers)} layers loaded from {source}"
+    return f"{text}; not loaded: {_listed(unused | kept)}" if unused or kept else text
 
 
 def _layer(path: str) -> str:
@@ -70,13 +77,13 @@ def _layer(path: str) -> str:
 
 def _misfit(variable: keras.Variable, stored: dict[str, np.ndarray]) -> str | None:
     if variable.path not in stored:
-        return "new here"
+        return "only in this network"
     if stored[variable.path].shape != tuple(variable.shape):
-        return f"shape {stored[variable.path].shape} there, {tuple(variable.shape)} here"
+        return f"stored with shape {stored[variable.path].shape}, here {tuple(variable.shape)}"
     return None
 
 
 def _listed(layers: dict[str, str]) -> str:
-    named = [f"{name} ({why})" for name, why in layers.items()]
+    named = [f"{name} ({reason})" for name, reason in layers.items()]
     more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
     return ", ".join(named[:_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""How many steps a run takes, and which of them an epoch has."""
+"""The number of steps of a run and of its epochs."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ class Plan:
 
     Attributes:
         epoch_steps: Steps of a whole epoch.
-        total_steps: Steps of the run; the last epoch may be a part of one.
+        total_steps: Steps of the run. The last epoch may be incomplete.
     """
 
     epoch_steps: int
@@ -17,14 +17,14 @@ class Plan:
 
     @classmethod
     def of(cls, epoch_steps: int, *, epochs: int, steps: int = 0) -> "Plan":
-        """The plan of `epochs` epochs or, if it is not 0, of `steps` steps."""
+        """Returns the plan of `steps` steps or, if that is 0, of `epochs` epochs."""
         return cls(epoch_steps, steps or epochs * epoch_steps)
 
     @property
     def epochs(self) -> int:
-        """Epochs that are begun."""
+        """Number of epochs, the incomplete one included."""
         return -(-self.total_steps // self.epoch_steps)
 
     def end_of(self, epoch: int) -> int:
-        """Steps of the run that are done when an epoch (0-based) is over."""
+        """Returns the steps of the run that are done at the end of an epoch (0-based)."""
         return min((epoch + 1) * self.epoch_steps, self.total_steps)

@@ -1,20 +1,16 @@
-"""What the fields of an experiment must be, beyond their types."""
+"""The rules that the values of an experiment must satisfy, beyond their types."""
 
 import math
+from collections.abc import Collection
+from typing import Any
 
 from kseg.errors import UserError
-from kseg.models import BACKBONES
-from kseg.runs.distribution import STRATEGIES
 from kseg.recipe.losses import LOSSES
 from kseg.recipe.schedules import SCHEDULES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-_NAMES = {
-    "backbone": BACKBONES,
-    "precision": PRECISIONS,
-    "schedule": SCHEDULES,
-    "strategy": STRATEGIES,
-}
+STRATEGIES = ("default", "mirrored")
+_NAMES = {"precision": PRECISIONS, "schedule": SCHEDULES, "strategy": STRATEGIES}
 _AT_LEAST_1 = (
     "batch_size",
     "epochs",
@@ -39,10 +35,14 @@ _AT_LEAST_0 = (
 _BELOW_1 = ("momentum", "batch_norm_momentum")
 
 
-def check(experiment) -> None:
-    """Raises `UserError` for the first value that breaks its rule; names flag, rule and value."""
+def check(experiment: Any) -> None:
+    """Checks the values of an experiment.
+
+    Raises:
+        UserError: A value breaks its rule; the message names the flag, the rule and the value.
+    """
     for name, names in _NAMES.items():
-        known(name, getattr(experiment, name), names)
+        require_known(name, getattr(experiment, name), names)
     for name, value in vars(experiment).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"`--{name}` must be finite. Received: {value}")
@@ -51,7 +51,7 @@ def check(experiment) -> None:
         ("at least 0", lambda value: value >= 0, _AT_LEAST_0),
         ("at least -1", lambda value: value >= -1, ("freeze_batch_norm_epoch",)),
         ("in [0, 1)", lambda value: 0 <= value < 1, _BELOW_1),
-        ("in (0, 1]", lambda value: 0 < value <= 1, ("hard_pixels",)),
+        ("in (0, 1]", lambda value: 0 < value <= 1, ("ohem_fraction",)),
     ):
         for name in names:
             value = getattr(experiment, name)
@@ -61,18 +61,19 @@ def check(experiment) -> None:
     weights = experiment.class_weights
     if weights and not (min(weights) >= 0 < sum(weights) < math.inf):
         raise UserError(
-            "`--class_weights` must be at least 0, and one of them above it. "
+            "`--class_weights` must be at least 0, and at least one of them above 0. "
             f"Received: {to_text(weights)}"
         )
     if not experiment.losses or len(set(experiment.losses)) < len(experiment.losses):
         raise UserError(
-            f"`--losses` must hold names, none twice. Received: {to_text(experiment.losses)}"
+            "`--losses` must hold at least one name and none twice. "
+            f"Received: {to_text(experiment.losses)}"
         )
     for name in experiment.losses:
-        known("losses", name, LOSSES)
+        require_known("losses", name, LOSSES)
     if experiment.schedule == "halving" and experiment.halve_every < 1:
         raise UserError(
-            "`--schedule=halving` needs `--halve_every` of at least 1. "
+            "`--halve_every` must be at least 1 for `--schedule=halving`. "
             f"Received: {experiment.halve_every}"
         )
 
@@ -80,10 +81,12 @@ def check(experiment) -> None:
 def _check_data(experiment) -> None:
     splits, weights = experiment.train_split, experiment.mixture_weights
     if not splits or not all(splits):
-        raise UserError(f"`--train_split` must name splits. Received: {to_text(splits)!r}")
+        raise UserError(
+            f"`--train_split` must hold at least one name. Received: {to_text(splits)!r}"
+        )
     if weights and len(weights) != len(splits):
         raise UserError(
-            f"`--mixture_weights` must be one number for each of the {len(splits)} splits. "
+            f"`--mixture_weights` must hold a number for each of the {len(splits)} splits. "
             f"Received: {to_text(weights)}"
         )
     if not 0 < experiment.min_scale <= experiment.max_scale:
@@ -99,14 +102,14 @@ def _check_data(experiment) -> None:
         )
 
 
-def known(name: str, value: str, names) -> None:
-    """Raises `UserError` if the value of a flag is none of the names."""
+def require_known(name: str, value: str, names: Collection[str]) -> None:
+    """Raises `UserError` if the value of a flag is not one of the names."""
     if value not in names:
         raise UserError(f"`--{name}` must be one of {', '.join(names)}. Received: {value!r}")
 
 
-def to_text(value) -> str:
-    """A value as it stands on a command line."""
+def to_text(value: Any) -> str:
+    """Returns a value as it is written on a command line."""
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

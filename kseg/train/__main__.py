@@ -1,4 +1,4 @@
-"""Trains the network of one experiment; the same command goes on where a stopped run stood.
+"""Trains the network of one experiment; the same command resumes a run that was stopped.
 
 python -m kseg.train --flagfile=experiments/X.flags --data_dir=DIR --model_dir=runs/X
 """
@@ -8,29 +8,36 @@ import sys
 from absl import flags
 
 from kseg import cli
-from kseg.runs import experiment as experiments
-from kseg.runs.machines import join
+from kseg.runs import experiment_flags
+from kseg.runs.experiment import RUN
+from kseg.runs.process_group import join
 from kseg.train import supervisor
 from kseg.train.trainer import train
 
+PROCESSES = "Several processes (JAX)"
+
 
 def define_flags() -> None:
-    experiments.define_flags()
-    flags.DEFINE_bool("overwrite", False, "Begin anew where the folder holds a run already.")
-    flags.DEFINE_string("coordinator", "", "Several processes: host:port of process 0.")
+    """Defines the flags of this program."""
+    experiment_flags.define_flags()
+    flags.DEFINE_bool("overwrite", False, "Start again if the folder already holds a run.")
+    flags.DEFINE_string("coordinator", "", "host:port of process 0.")
     flags.DEFINE_integer(
-        "num_processes", 1, "Processes that train together, on JAX; 0: as the cluster says.", 0
+        "num_processes", 1, "Processes that train together. 0: as the cluster sets it.", 0
     )
-    flags.DEFINE_integer("process_id", -1, "Number of this process, from 0.")
+    flags.DEFINE_integer("process_id", -1, "Number of this process, from 0. -1: unset.")
+    cli.set_group(RUN, ["overwrite"])
+    cli.set_group(PROCESSES, ["coordinator", "num_processes", "process_id"])
 
 
 def main(values: flags.FlagValues) -> int:
+    """Trains, and returns the exit status."""
     cli.require(values, "data_dir", "model_dir")
-    experiment = experiments.from_flags(values)
+    experiment = experiment_flags.from_flags(values)
 
     def work() -> int:
-        machines = join(values.coordinator, values.num_processes, values.process_id)
-        return train(experiment, overwrite=values.overwrite, machines=machines)
+        process_group = join(values.coordinator, values.num_processes, values.process_id)
+        return train(experiment, overwrite=values.overwrite, process_group=process_group)
 
     return work() if values.num_processes == 1 else supervisor.run(work, sys.argv[1:])
 

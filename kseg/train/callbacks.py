@@ -1,4 +1,4 @@
-"""What happens between the steps of a run: points for TensorBoard, checkpoints, an orderly stop."""
+"""Callbacks of a training: progress bar, TensorBoard points, checkpoints, signals."""
 
 import signal
 from collections.abc import Callable
@@ -14,53 +14,53 @@ from kseg.train.run_log import RunLog
 
 
 class EpochBar(keras.callbacks.ProgbarLogger):
-    """Keras' progress bar, which counts the epochs of the run and not those of one `fit`.
+    """Keras' progress bar with the number of epochs of the run instead of those of one `fit`.
 
     Args:
-        epochs: Of the run.
+        epochs: Number of epochs of the run.
     """
 
     def __init__(self, epochs: int):
         super().__init__()
         self._all_epochs = epochs
 
-    def set_params(self, params):
+    def set_params(self, params: dict) -> None:
         super().set_params(params | {"epochs": self._all_epochs})
 
 
 class StepCallback(keras.callbacks.Callback):
-    """Calls `after_step` with the run's own number of each step, which starts at 1.
+    """Calls `after_step` with the number of each step in the run, starting at 1.
 
-    Keras counts from 0 again in every `fit`. The optimizer counts the updates, and with float16
-    there is none after a gradient that overflowed.
+    Keras counts from 0 in every `fit`. The optimizer counts updates, and with float16 there is no
+    update after a gradient that overflowed.
 
     Args:
-        done: Steps of the run before this `fit`.
+        done: Number of steps of the run before this `fit`.
 
     Attributes:
-        step: Steps of the run that are done.
+        step: Number of steps of the run that are done.
     """
 
     def __init__(self, done: int):
         super().__init__()
         self.step = done
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.step += 1
         self.after_step(self.step, logs)
 
     def after_step(self, step: int, logs: dict) -> None:
-        """`logs` holds the running mean of the epoch's loss."""
+        """Called after each step; `logs` holds the running mean of the loss of the epoch."""
         raise NotImplementedError
 
 
 class StepLog(StepCallback):
-    """Writes loss (running mean of the epoch), learning rate and gradient norm of a step.
+    """Logs loss (running mean of the epoch), learning rate and gradient norm.
 
     Args:
         done: See `StepCallback`.
-        log: Takes the points.
-        every: Steps between two points.
+        log: The log of the run.
+        every: Number of steps between two points.
     """
 
     def __init__(self, done: int, log: RunLog, every: int):
@@ -68,7 +68,7 @@ class StepLog(StepCallback):
         self._log = log
         self._every = every
 
-    def after_step(self, step, logs):
+    def after_step(self, step: int, logs: dict) -> None:
         if step % self._every:
             return
         optimizer = inner_optimizer(self.model)
@@ -81,13 +81,13 @@ class StepLog(StepCallback):
 
 
 class SaveEvery(StepCallback):
-    """Saves in the middle of an epoch.
+    """Saves checkpoints in the middle of an epoch.
 
     Args:
         done: See `StepCallback`.
-        every: Steps between two checkpoints; 0: none.
-        until: The last step of this `fit`, whose checkpoint is written after validation.
-        save: Called with the number of the step.
+        every: Number of steps between two checkpoints; 0 for none.
+        until: The last step of this `fit`, whose checkpoint is written after the validation.
+        save: Function that saves, called with the number of the step.
     """
 
     def __init__(self, done: int, every: int, until: int, save: Callable[[int], None]):
@@ -96,55 +96,60 @@ class SaveEvery(StepCallback):
         self._until = until
         self._save = save
 
-    def after_step(self, step, logs):
+    def after_step(self, step: int, logs: dict) -> None:
         if self._every and step % self._every == 0 and step < self._until:
-            _ = self.model  # to ask for it brings the state of `fit` into its variables on JAX
+            _ = self.model  # On JAX this access updates the variables with the state of `fit`.
             self._save(step)
 
 
 class StopOnBadLoss(StepCallback):
-    """Ends a run whose loss is not finite any more; see `Checkpoints.save` for the weights.
+    """Stops a run whose loss is not finite; `Checkpoints.save` checks the weights.
 
     Raises:
-        UserError: Names the step, and what may help.
+        UserError: The loss is not finite; the message names the step.
     """
 
-    def after_step(self, step, logs):
-        # The running mean of the epoch: once not finite, it stays so.
+    def after_step(self, step: int, logs: dict) -> None:
+        # This is the running mean of the epoch, which stays not finite once it is.
         if not np.isfinite(logs["loss"]):
             raise UserError(
-                f"the loss is {logs['loss']} at step {step}; the checkpoints written before are "
-                "whole. A lower --learning_rate, --warm_up_steps or --clip_norm may help"
+                f"The loss is {logs['loss']} at step {step}. The earlier checkpoints are complete. "
+                "Try a lower --learning_rate, --warm_up_steps or --clip_norm"
             )
 
 
 class RestoreMetrics(keras.callbacks.Callback):
-    """Gives the running metrics back the values they had in the middle of the epoch."""
+    """Restores the running metrics of an interrupted epoch.
+
+    Args:
+        values: Values by path, as `Checkpoints.restore_newest` returns them.
+    """
 
     def __init__(self, values: dict[str, np.ndarray]):
         super().__init__()
         self._values = values
 
-    def on_epoch_begin(self, epoch, logs=None):
-        # `fit` has just reset them.
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        # `fit` resets the metrics before it calls this.
         variables = checkpoints.metric_variables(self.model)
         for path, value in self._values.items():
             variables[path].assign(value)
 
 
 class StopOnSignal(keras.callbacks.Callback):
-    """Ends `fit` after the running step on Ctrl-C or SIGTERM; a second signal ends it at once.
+    """Stops `fit` after the current step on Ctrl-C or SIGTERM; a second signal stops it at once.
 
-    Use it as a context manager around the training.
+    It is a context manager around the training.
 
     Args:
-        agree: Function that gives every process the greatest number of all, see
-            `machines.Machines.greatest`: one that is signalled stops them all after the same step.
+        all_reduce_max: Function that returns the greatest number of all processes, see
+            `kseg.runs.process_group.ProcessGroup`. A process that receives a signal stops all of
+            them after the same step.
     """
 
-    def __init__(self, agree: Callable[[int], int] = int):
+    def __init__(self, all_reduce_max: Callable[[int], int] = int):
         super().__init__()
-        self._agree = agree
+        self._all_reduce_max = all_reduce_max
         self._received = 0
         self._former = {}
 
@@ -157,9 +162,9 @@ class StopOnSignal(keras.callbacks.Callback):
         self._restore_handlers()
 
     def received(self) -> int | None:
-        """The number of the signal that came, or None; to be asked by all processes at once."""
-        agreed = self._agree(self._received)
-        if agreed:  # 0 would undo a signal that has come meanwhile
+        """Returns the number of the received signal or None; all processes must call it."""
+        agreed = self._all_reduce_max(self._received)
+        if agreed:  # Assigning 0 would discard a signal that arrived in the meantime.
             self._received = agreed
         return agreed or None
 
@@ -172,6 +177,6 @@ class StopOnSignal(keras.callbacks.Callback):
             signal.signal(number, handler)
         self._former = {}
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if self.received() is not None:
             self.model.stop_training = True

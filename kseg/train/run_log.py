@@ -1,4 +1,4 @@
-"""What a run leaves to be looked at: TensorBoard events and `metrics.csv`."""
+"""The log of a run: TensorBoard events and `metrics.csv`."""
 
 import contextlib
 import csv
@@ -14,16 +14,16 @@ from kseg.errors import UserError
 
 
 class RunLog:
-    """Points over the steps of a run, in TensorBoard and as rows of a CSV file.
+    """Writes the points of a run to TensorBoard and its epochs to a CSV file.
 
-    Use it as a context manager.
+    It is a context manager.
 
     Args:
-        folder: For the TensorBoard events.
-        csv_file: One row an epoch.
-        step: Where the run stands. Points and rows of later steps are cut: the run goes through
-            those steps again.
-        writes: False leaves the files alone: of several processes one writes.
+        folder: Folder of the TensorBoard events.
+        csv_file: CSV file with a row for each epoch.
+        step: The position of the run. Points and rows of later steps are removed, since the run
+            repeats these steps.
+        writes: Whether files are written; of several processes only one writes.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RunLog:
         self._folder = Path(folder)
         self._writer = tf.summary.create_noop_writer()
         if writes:
-            with _told(self._folder):
+            with _write_errors(self._folder):
                 files.remove_partials(self._folder)
                 _cut_events(self._folder, step)
                 self._writer = tf.summary.create_file_writer(str(folder))
@@ -48,73 +48,75 @@ class RunLog:
         return self
 
     def __exit__(self, *_) -> None:
-        with _told(self._folder):
+        with _write_errors(self._folder):
             self._writer.close()
 
     def describe(self, *summaries: bytes) -> None:
-        """Adds what holds for the run as a whole, see `run_page`; once, before its first step."""
-        with _told(self._folder), self._writer.as_default(step=0):
+        """Adds summaries of the run as a whole, see `run_page`. Call it before the first step."""
+        with _write_errors(self._folder), self._writer.as_default(step=0):
             for summary in summaries:
                 tf.summary.experimental.write_raw_pb(summary)
         self.flush()
 
     def points(self, step: int, values: dict[str, float]) -> None:
-        """Adds points of a step; only in TensorBoard."""
-        with _told(self._folder), self._writer.as_default(step=step):
+        """Adds the points of a step to TensorBoard."""
+        with _write_errors(self._folder), self._writer.as_default(step=step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
 
-    def epoch(self, row: dict[str, float], iou: dict[str, float], picture: np.ndarray | None):
-        """Adds the figures of a finished epoch.
+    def epoch(
+        self, row: dict[str, float], iou: dict[str, float], picture: np.ndarray | None
+    ) -> None:
+        """Adds the scores of a finished epoch.
 
         Args:
-            row: A row of the CSV file; `epoch` and `step` are two of its columns. Those of an
-                epoch without validation stay empty.
-            iou: IoU by class name; only in TensorBoard.
-            picture: uint8 RGB `[height, width, 3]`; only in TensorBoard.
+            row: A row of the CSV file, with the columns `epoch` and `step` among others. Columns of
+                the validation are empty for an epoch without one.
+            iou: IoU by class name, for TensorBoard.
+            picture: uint8 RGB `[height, width, 3]`, for TensorBoard; None for none.
         """
         if not self._writes:
             return
         self._rows.append(row)
         text = io.StringIO()
-        columns = dict.fromkeys(name for one in self._rows for name in one)
+        columns = dict.fromkeys(name for csv_row in self._rows for name in csv_row)
         table = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
         table.writeheader()
         table.writerows(self._rows)
-        with _told(self._csv_file):
+        with _write_errors(self._csv_file):
             files.write_text(self._csv_file, text.getvalue())
-        # Loss and learning rate are points of steps already.
+        # Loss and learning rate are logged by step.
         values = {name: row[name] for name in row.keys() - {"step", "loss", "learning_rate"}}
         values |= {"epoch_loss": row["loss"]}
         values |= {f"val_iou/{name}": value for name, value in iou.items()}
         self.points(row["step"], values)
         if picture is not None:
-            with _told(self._folder), self._writer.as_default(step=row["step"]):
+            with _write_errors(self._folder), self._writer.as_default(step=row["step"]):
                 tf.summary.image("val_pictures", picture[np.newaxis])
         self.flush()
 
     def flush(self) -> None:
-        """Puts all points on disk; before each checkpoint, whose points would else be missing."""
-        with _told(self._folder):
+        """Writes all points to disk. Call it before a checkpoint, so that no point is lost."""
+        with _write_errors(self._folder):
             self._writer.flush()
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Raises `UserError` for what cannot be written (a full disk)."""
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turns errors of writing, such as a full disk, into `UserError`."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", error)
         raise UserError(
-            f"cannot write to {path}: {reason}. The checkpoints written before are whole"
+            f"{path} cannot be written: {reason}. The earlier checkpoints are complete"
         ) from error
 
 
 def _cut_events(folder: Path, step: int) -> None:
-    """Rewrites the event files of a run that was stopped without those of later steps.
+    """Removes the events of later steps from the event files of a run.
 
-    Of a run that begins anew nothing is left, not even what was written before its first step.
+    If the run starts at step 0, the files are removed as a whole.
     """
     for path in folder.glob("events.out.tfevents.*"):
         if not step:
@@ -127,7 +129,7 @@ def _cut_events(folder: Path, step: int) -> None:
 
 
 def _whole_records(path: Path) -> Iterator[bytes]:
-    """The records of an event file; what was killed while it wrote left half of one at the end."""
+    """Returns the complete records of an event file; a kill may leave a part of one at its end."""
     try:
         for record in tf.data.TFRecordDataset(str(path)):
             yield record.numpy()

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run besides its points: the order of charts, and what the run is."""
+"""The pages of a run in TensorBoard: the order of its charts, and its hyperparameters."""
 
 import re
 
@@ -9,7 +9,7 @@ from tensorboard.plugins.hparams import api as hparams
 from kseg.data.datasets import LabelSet
 from kseg.runs.experiment import Experiment
 
-# Fields of an experiment by which runs are told apart in TensorBoard's HParams page.
+# Values of an experiment that TensorBoard's HParams page shows.
 _HPARAMS = (
     "model",
     "context",
@@ -27,7 +27,7 @@ _HPARAMS = (
 
 
 def charts(label_set: LabelSet) -> bytes:
-    """A summary that orders the custom page: mIoU first, then each class, then the training."""
+    """Returns a summary that orders the charts: mIoU, then the classes, then the training."""
     chart, content = layout_pb2.Chart, layout_pb2.MultilineChartContent
     pages = {
         "mIoU": ["val_miou", "val_pixel_accuracy"],
@@ -42,7 +42,7 @@ def charts(label_set: LabelSet) -> bytes:
 
 
 def hyperparameters(experiment: Experiment) -> bytes:
-    """A summary of what tells this run from others; TensorBoard adds the figures by their names."""
+    """Returns a summary of the hyperparameters; TensorBoard adds the scores by their names."""
     values = {}
     for name, value in experiment.fields(_HPARAMS).items():
         if isinstance(value, tuple):

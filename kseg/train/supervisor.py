@@ -1,7 +1,7 @@
-"""Runs one process of a training of several, and says in one message that another has died.
+"""Runs one process of a training in several processes, and reports the death of another.
 
-When a process dies, JAX ends the others from within, by a C++ abort that no Python code can catch.
-So the training runs in a child, and this parent puts what happened into words.
+When a process dies, JAX aborts the others in C++, which Python code cannot catch. The training
+therefore runs in a child process, and this parent reports in one message what happened.
 """
 
 import os
@@ -18,29 +18,29 @@ from typing import BinaryIO
 from kseg.errors import UserError
 
 CHILD = "KSEG_TRAIN_CHILD"
-# From here on what the child prints is held back until it is clear how it ends.
+# After such a line the output of the child is held back until it is known how the child ends.
 _TROUBLE = re.compile(rb"Traceback|oordination|JAX distributed service")
 _DEATH = re.compile(rb"oordination service|JAX distributed service|Gloo|NCCL")
 
 
 def run(work: Callable[[], int], arguments: list[str]) -> int:
-    """Trains in a child process that the same command starts, and watches it.
+    """Trains in a child process, which runs the same command, and watches it.
 
     Args:
-        work: The training. Called in the child.
-        arguments: Those of the command `python -m kseg.train`.
+        work: The training, called in the child.
+        arguments: The arguments of the command `python -m kseg.train`.
 
     Returns:
-        Exit status of the training. In the child an error does not return: it ends the process.
+        The exit status of the training. In the child an error ends the process.
 
     Raises:
-        UserError: Another process of the training died, or this one's child was killed.
+        UserError: Another process of the training died, or the child was killed.
     """
     return _work(work) if CHILD in os.environ else _watch(arguments)
 
 
 def _work(work: Callable[[], int]) -> int:
-    """The child. An error ends it at once: JAX would wait for the other processes to end too."""
+    """Runs the child. An error ends it at once, since JAX would wait for the other processes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         return work()
@@ -54,7 +54,7 @@ def _work(work: Callable[[], int]) -> int:
 
 
 def _end_with_parent() -> None:
-    """The parent holds the other end of this pipe: it closes when the parent is killed."""
+    """Ends the child with its parent, which holds the other end of this pipe."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 
@@ -65,7 +65,7 @@ def _watch(arguments: list[str]) -> int:
         env=os.environ | {CHILD: "1"},
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        process_group=0,  # Ctrl-C in a terminal would else reach it twice
+        process_group=0,  # Otherwise Ctrl-C in a terminal would reach the child twice.
     )
     former = {
         number: signal.signal(number, lambda number, _: child.send_signal(number))
@@ -83,22 +83,22 @@ def _watch(arguments: list[str]) -> int:
         ) as details:
             details.write(held)
         raise UserError(
-            "another process of this training has died or cannot be reached, so this one has "
-            "stopped. Start all of them again with the same commands: they go on from the newest "
-            f"checkpoint. What JAX said is in {details.name}"
+            "Another process of this training died or cannot be reached, so this process has "
+            "stopped. Start all of them again with the same commands to resume from the newest "
+            f"checkpoint. The output of JAX is in {details.name}"
         )
     sys.stderr.buffer.write(held)
     sys.stderr.buffer.flush()
     if status < 0:
         raise UserError(
-            f"the training was killed by {signal.Signals(-status).name}. Start all processes again "
-            "with the same commands: they go on from the newest checkpoint"
+            f"The training was killed by {signal.Signals(-status).name}. Start all processes again "
+            "with the same commands to resume from the newest checkpoint"
         )
     return status
 
 
 def _pass_on(stream: BinaryIO) -> bytes:
-    """Prints what comes, line by line, until there is trouble; returns the rest."""
+    """Prints the output line by line until a line reports trouble; returns the rest."""
     rest = b""
     while chunk := os.read(stream.fileno(), 1 << 16):
         rest += chunk

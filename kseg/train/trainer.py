@@ -11,27 +11,27 @@ import tensorflow as tf
 
 from kseg.data.augment import warn_about_crop_size
 from kseg.data.datasets import LabelSet
-from kseg.data.pipeline import eval_dataset, train_steps
+from kseg.data.pipeline import train_steps
 from kseg.data.records import Manifest, read_manifest
 from kseg.errors import UserError
 from kseg.inference.backend import leave_gpus_to_jax
-from kseg.inference.evaluator import Evaluator
-from kseg.inference.scorer import classifier
-from kseg.models import without_auxiliary
+from kseg.models import Segmenter
 from kseg.recipe.compilation import freeze_batch_norms
 from kseg.recipe.optimizer import inner_optimizer
 from kseg.runs.assembly import (
-    check_backend_fits,
     compile_experiment,
     dtype_policy,
+    require_trainable,
     rest_of_epoch,
 )
+from kseg.runs.checkpoints import Position
 from kseg.runs.distribution import Devices, make_devices
 from kseg.runs.experiment import Experiment
+from kseg.runs.experiment_flags import to_flagfile
 from kseg.runs.folder import RunFolder
-from kseg.runs.initial_weights import read_earlier, take_weights
-from kseg.runs.machines import ALONE, Machines
+from kseg.runs.initial_weights import load_matching_weights, read_initial_weights
 from kseg.runs.plan import Plan
+from kseg.runs.process_group import SINGLE_PROCESS, ProcessGroup
 from kseg.train.callbacks import (
     EpochBar,
     RestoreMetrics,
@@ -42,213 +42,234 @@ from kseg.train.callbacks import (
 )
 from kseg.train.run_log import RunLog
 from kseg.train.run_page import charts, hyperparameters
-from kseg.visualization import pictures
+from kseg.train.validation import Validation
 
-PICTURES = 4  # validation images drawn after each epoch
-STOPPED = 128  # added to the signal's number in the exit status, as shells do
+STOPPED = 128  # Added to the number of the signal in the exit status, as shells do.
 
 
-def train(experiment: Experiment, *, overwrite: bool = False, machines: Machines = ALONE) -> int:
+def train(
+    experiment: Experiment,
+    *,
+    overwrite: bool = False,
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> int:
     """Trains, measures after epochs and keeps checkpoints; resumes a run that was stopped.
 
     Args:
         experiment: What to train. `data_dir` and `model_dir` must be given.
-        overwrite: Begin anew where the folder holds a run already.
-        machines: The processes that train together, each of which calls this.
+        overwrite: Whether to start again if the folder already holds a run.
+        process_group: The processes that train together, each of which calls this function.
 
     Returns:
-        Exit status: 0, or 128 + the number of the signal that stopped it (130 for Ctrl-C, 143 for
-        SIGTERM).
+        Exit status: 0, or 128 + the number of the signal that stopped the run (130 for Ctrl-C, 143
+        for SIGTERM).
 
     Raises:
-        UserError: Data, flags or the run's folder do not allow it, or the loss is not finite.
+        UserError: The data, the flags or the folder of the run do not allow it, or the loss is not
+            finite.
     """
-    leave_gpus_to_jax()
-    check_backend_fits(experiment)
-    keras.utils.set_random_seed(experiment.seed)
-    if experiment.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    label_set = read_manifest(experiment.data_dir, experiment.train_split[0]).label_set()
-    plan = Plan.of(
-        train_steps(experiment.data_dir, experiment.train_split, experiment.batch_size),
-        epochs=experiment.epochs,
-        steps=experiment.steps,
-    )
-    devices = make_devices(
-        experiment.strategy, experiment.batch_size, experiment.precision, machines.processes
-    )
-    val_manifest = _val_manifest(experiment, label_set)
-    if experiment.class_weights and len(experiment.class_weights) != label_set.num_classes:
-        raise UserError(
-            f"`--class_weights` must be one number for each of the {label_set.num_classes} "
-            f"classes of the data. Received: {len(experiment.class_weights)}"
+    return Trainer(experiment, overwrite=overwrite, process_group=process_group).run()
+
+
+class Trainer:
+    """One run: its data, its network, its folder and its position.
+
+    The constructor checks everything, prepares the folder, builds the network and restores the
+    newest checkpoint; `run` trains.
+
+    Args:
+        experiment: See `train`.
+        overwrite: See `train`.
+        process_group: See `train`.
+
+    Raises:
+        UserError: See `train`.
+    """
+
+    def __init__(self, experiment: Experiment, *, overwrite: bool, process_group: ProcessGroup):
+        leave_gpus_to_jax()
+        require_trainable(experiment)
+        keras.utils.set_random_seed(experiment.seed)
+        if experiment.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        self._experiment = experiment
+        self._process_group = process_group
+        manifest = read_manifest(experiment.data_dir, experiment.train_split[0])
+        self._label_set = manifest.label_set()
+        self._plan = Plan.of(
+            train_steps(experiment.data_dir, experiment.train_split, experiment.batch_size),
+            epochs=experiment.epochs,
+            steps=experiment.steps,
         )
-    if experiment.model == "deeplab_v3_plus":  # the networks that resize with align_corners
-        warn_about_crop_size(experiment.crop_size, experiment.output_stride)
-
-    run = RunFolder(experiment.model_dir)
-    # A resumed run takes all weights from its checkpoint; other files may be gone by now.
-    resumes = run.has_checkpoints() and not overwrite
-    earlier = read_earlier(experiment.init_from) if not resumes else None
-    if machines.writes:
-        run.start(experiment, label_set, overwrite=overwrite)
-        run.checkpoints.remove_unfinished()
-    _check_agreement(experiment, run, machines)
-    with devices.building(), dtype_policy(experiment.precision):
-        model = experiment.build_model(
-            label_set.num_classes, with_backbone_weights=not (resumes or earlier)
+        self._devices = make_devices(
+            experiment.strategy, experiment.batch_size, experiment.precision, process_group.size
         )
-        if earlier:
-            taken = take_weights(model, *earlier)
-            if machines.writes:
-                print(taken)
-        if experiment.freeze_batch_norm_epoch == 0:
-            freeze_batch_norms(model)
-        compile_experiment(
-            model, experiment, plan, ignore_label=label_set.ignore_label, replicas=devices.replicas
-        )
-        position, metrics = run.checkpoints.restore_newest(model)
-    machines.check_same("step after restoring", position.step)
-    validation = _Validation(experiment, val_manifest, model, machines) if val_manifest else None
-    if machines.writes:
-        _announce(experiment, model, plan, devices, machines, position)
+        val_manifest = _val_manifest(experiment, self._label_set)
+        _check_class_weights(experiment, self._label_set)
+        if experiment.model == "deeplab_v3_plus":  # The network that resizes with align_corners.
+            warn_about_crop_size(experiment.crop_size, experiment.output_stride)
+        self._run = RunFolder(experiment.model_dir)
+        self._model, self._position, self._metrics = self._prepare(overwrite)
+        process_group.require_same("step after restoring", self._position.step)
+        self._validation = None
+        if val_manifest:
+            self._validation = Validation(experiment, val_manifest, self._model, process_group)
 
-    with (
-        RunLog(run.logs, run.metrics_file, position.step, writes=machines.writes) as log,
-        StopOnSignal(machines.greatest) as stop,
-    ):
-        if not position.step:
-            log.describe(charts(label_set), hyperparameters(experiment))
+    def _prepare(self, overwrite: bool) -> tuple[Segmenter, Position, dict[str, np.ndarray]]:
+        """Prepares the folder of the run; builds, compiles and restores the network.
 
-        def save(step: int, is_best: bool = False) -> Path:
-            nonlocal position
-            log.flush()
-            position = position.at(step, plan.end_of(position.epoch))
-            if not machines.writes:
-                return run.path
-            return run.checkpoints.save(model, position, is_best=is_best)
-
-        while position.step < plan.total_steps:
-            epoch_end = plan.end_of(position.epoch)
-            if 0 <= experiment.freeze_batch_norm_epoch <= position.epoch:
-                freeze_batch_norms(model)
-            begun, first = time.monotonic(), position.step
-            batches = rest_of_epoch(
-                experiment, plan, position, label_set.ignore_label, len(model.outputs), machines
+        Returns:
+            The network, the position of the run, and the running metrics of the epoch.
+        """
+        experiment, run = self._experiment, self._run
+        # A resumed run gets all weights from its checkpoint; other files may no longer exist.
+        resumes = run.has_checkpoints() and not overwrite
+        initial = None if resumes else read_initial_weights(experiment.init_from)
+        if self._process_group.is_main:
+            run.start(experiment, self._label_set, overwrite=overwrite)
+            run.checkpoints.remove_unfinished()
+        _require_agreement(experiment, run, self._process_group)
+        with self._devices.building(), dtype_policy(experiment.precision):
+            model = experiment.build_model(
+                self._label_set.num_classes, with_backbone_weights=not (resumes or initial)
             )
-            step_log = StepLog(first, log, experiment.log_every)
-            with devices.fitting():
-                history = model.fit(
-                    batches,
-                    initial_epoch=position.epoch,
-                    epochs=position.epoch + 1,
-                    verbose="auto" if machines.writes else 0,
-                    shuffle=False,  # the dataset shuffles itself
-                    callbacks=[
-                        EpochBar(plan.epochs),
-                        RestoreMetrics(metrics),
-                        StopOnBadLoss(first),
-                        step_log,
-                        SaveEvery(first, experiment.save_every, epoch_end, save),
-                        stop,
-                    ],
-                )
-            seconds = time.monotonic() - begun
-            metrics = {}
-            done = step_log.step
-            received = stop.received()
-            if received is not None and done < epoch_end:
-                return _leave(received, save(done), done, machines)
-            row = {
-                "epoch": position.epoch + 1,
-                "step": done,
-                "loss": history.history["loss"][-1],
-                "learning_rate": inner_optimizer(model).last_learning_rate(),
-                "images_per_second": (done - first) * experiment.batch_size / seconds,
-            }
-            miou = position.best_miou
-            is_last = done == plan.total_steps
-            if validation and (is_last or (position.epoch + 1) % experiment.val_every == 0):
-                miou = validation.measure(row, log)
-            else:
-                log.epoch(row, {}, None)
-            is_best = miou > position.best_miou
-            position = position.with_best(miou)
-            path = save(done, is_best)
-            received = stop.received()
-            if received is not None:
-                return _leave(received, path, done, machines)
-    if machines.writes:
-        best = f", best val mIoU {position.best_miou:.4f}" if experiment.val_split else ""
-        print(f"trained: {run.path}{best}")
-    return 0
+            if initial:
+                loaded = load_matching_weights(model, *initial)
+                if self._process_group.is_main:
+                    print(loaded)
+            if experiment.freeze_batch_norm_epoch == 0:
+                freeze_batch_norms(model)
+            compile_experiment(
+                model,
+                experiment,
+                self._plan,
+                ignore_label=self._label_set.ignore_label,
+                replicas=self._devices.replicas,
+            )
+            return model, *run.checkpoints.restore_newest(model)
+
+    def run(self) -> int:
+        """Trains until the last step or a signal; returns the exit status."""
+        run, is_main = self._run, self._process_group.is_main
+        if is_main:
+            _announce(
+                self._experiment,
+                self._model,
+                self._plan,
+                self._devices,
+                self._process_group,
+                self._position,
+            )
+        with (
+            RunLog(run.logs, run.metrics_file, self._position.step, writes=is_main) as log,
+            StopOnSignal(self._process_group.all_reduce_max) as stop,
+        ):
+            if not self._position.step:
+                log.describe(charts(self._label_set), hyperparameters(self._experiment))
+            while self._position.step < self._plan.total_steps:
+                path = self._train_epoch(log, stop)
+                signal_number = stop.received()
+                if signal_number is not None:
+                    return self._leave(signal_number, path)
+        if is_main:
+            best = ""
+            if self._experiment.val_split:
+                best = f", best val mIoU {self._position.best_miou:.4f}"
+            print(f"trained: {run.path}{best}")
+        return 0
+
+    def _train_epoch(self, log: RunLog, stop: StopOnSignal) -> Path:
+        """Trains the rest of an epoch and measures it; returns the checkpoint written after it."""
+        experiment, plan, position = self._experiment, self._plan, self._position
+        epoch_end = plan.end_of(position.epoch)
+        if 0 <= experiment.freeze_batch_norm_epoch <= position.epoch:
+            freeze_batch_norms(self._model)
+        step_log = StepLog(position.step, log, experiment.log_every)
+        begun = time.monotonic()
+        loss = self._fit(
+            [
+                EpochBar(plan.epochs),
+                RestoreMetrics(self._metrics),
+                StopOnBadLoss(position.step),
+                step_log,
+                SaveEvery(
+                    position.step,
+                    experiment.save_every,
+                    epoch_end,
+                    lambda step: self._save(step, log),
+                ),
+                stop,
+            ]
+        )
+        seconds = time.monotonic() - begun
+        self._metrics = {}
+        done = step_log.step
+        if stop.received() is not None and done < epoch_end:
+            return self._save(done, log)
+        row = {
+            "epoch": position.epoch + 1,
+            "step": done,
+            "loss": loss,
+            "learning_rate": inner_optimizer(self._model).last_learning_rate(),
+            "images_per_second": (done - position.step) * experiment.batch_size / seconds,
+        }
+        best_before = self._position.best_miou
+        miou = best_before
+        is_last = done == plan.total_steps
+        if self._validation and (is_last or row["epoch"] % experiment.val_every == 0):
+            miou = self._validation.measure(row, log)
+        else:
+            log.epoch(row, {}, None)
+        self._position = self._position.with_best(miou)
+        return self._save(done, log, is_best=miou > best_before)
+
+    def _fit(self, callbacks: list[keras.callbacks.Callback]) -> float:
+        """Calls `fit` for the rest of the epoch; returns the mean loss of the epoch."""
+        position = self._position
+        batches = rest_of_epoch(
+            self._experiment,
+            self._plan,
+            position,
+            self._model,
+            self._label_set.ignore_label,
+            self._process_group,
+        )
+        with self._devices.fitting():
+            history = self._model.fit(
+                batches,
+                initial_epoch=position.epoch,
+                epochs=position.epoch + 1,
+                verbose="auto" if self._process_group.is_main else 0,
+                shuffle=False,  # The dataset is shuffled already.
+                callbacks=callbacks,
+            )
+        return history.history["loss"][-1]
+
+    def _save(self, step: int, log: RunLog, *, is_best: bool = False) -> Path:
+        """Writes a checkpoint, after the points in the log that precede it."""
+        log.flush()
+        self._position = self._position.at(step, self._plan.end_of(self._position.epoch))
+        if not self._process_group.is_main:
+            return self._run.path
+        return self._run.checkpoints.save(self._model, self._position, is_best=is_best)
+
+    def _leave(self, signal_number: int, path: Path) -> int:
+        if self._process_group.is_main:
+            print(
+                f"\nstopped at step {self._position.step}, saved {path}; the same command resumes "
+                "the run"
+            )
+        return STOPPED + signal_number
 
 
-def _check_agreement(experiment: Experiment, run: RunFolder, machines: Machines) -> None:
+def _require_agreement(experiment: Experiment, run: RunFolder, process_group: ProcessGroup) -> None:
     """Raises `UserError` unless all processes train the same in the same folder; waits for all."""
-    flagfile = experiment.replace(data_dir="", model_dir="").to_flagfile()
-    machines.check_same("flags (checksum)", zlib.crc32(flagfile.encode()))
-    machines.check_same(
-        "newest checkpoint (step; -1: no run), in a `--model_dir` that all of them see",
+    flagfile = to_flagfile(experiment.replace(data_dir="", model_dir=""))
+    process_group.require_same("flags (checksum)", zlib.crc32(flagfile.encode()))
+    process_group.require_same(
+        "newest checkpoint (step; -1: no run), in a `--model_dir` that all of them can read",
         run.newest_step(),
     )
-
-
-class _Validation:
-    """Measures the network after an epoch and draws a fixed few of the validation images.
-
-    Each process measures its part of the images; process 0 draws.
-    """
-
-    def __init__(
-        self, experiment: Experiment, manifest: Manifest, model: keras.Model, machines: Machines
-    ):
-        self._machines = machines
-        self._total = -(-manifest.num_examples // machines.processes)
-        self._label_set = manifest.label_set()
-        self._dataset = eval_dataset(
-            experiment.data_dir,
-            experiment.val_split,
-            num_workers=machines.processes,
-            worker_index=machines.index,
-        )
-        network = without_auxiliary(model)
-        self._evaluator = Evaluator(network, self._label_set)
-        self._classify = classifier(network)
-
-    def measure(self, row: dict, log: RunLog) -> float:
-        """Completes the row of an epoch, logs it, and returns the mIoU."""
-        figures = self._evaluator(
-            self._dataset,
-            self._total,
-            shows_progress=self._machines.writes,
-            add_up=self._machines.add_up,
-        )
-        if not self._machines.writes:
-            return figures.miou
-        row |= {"val_miou": figures.miou, "val_pixel_accuracy": float(figures.pixel_accuracy)}
-        named = zip(self._label_set.names, figures.iou, strict=True)
-        iou = {name: float(value) for name, value in named if not math.isnan(value)}
-        log.epoch(row, iou, self._draw())
-        print(
-            f"epoch {row['epoch']}: val mIoU {figures.miou:.4f}, "
-            f"pixel accuracy {figures.pixel_accuracy:.4f}"
-        )
-        return figures.miou
-
-    def _draw(self) -> np.ndarray:
-        rows = []
-        for images, labels in self._dataset.take(PICTURES).as_numpy_iterator():
-            predicted = self._classify(images[:1])[0].numpy()
-            colours = self._label_set.colours
-            rows.append(
-                (
-                    images[0],
-                    pictures.colourise(labels[0], colours),
-                    pictures.colourise(predicted, colours),
-                )
-            )
-        return np.asarray(pictures.contact_sheet(rows, ("image", "label", "prediction")))
 
 
 def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | None:
@@ -257,7 +278,7 @@ def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | Non
     try:
         manifest = read_manifest(experiment.data_dir, experiment.val_split)
     except UserError as error:
-        raise UserError(f"{error}. Without validation: `--val_split=`") from error
+        raise UserError(f"{error}. To train without validation, give `--val_split=`") from error
     if manifest.label_set() != label_set:
         raise UserError(
             f"`--val_split` must have the classes of {experiment.train_split[0]!r}, "
@@ -266,29 +287,37 @@ def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | Non
     return manifest
 
 
+def _check_class_weights(experiment: Experiment, label_set: LabelSet) -> None:
+    weights = experiment.class_weights
+    if weights and len(weights) != label_set.num_classes:
+        raise UserError(
+            f"`--class_weights` must hold one number for each of the {label_set.num_classes} "
+            f"classes of the data. Received: {len(weights)} numbers"
+        )
+
+
 def _announce(
-    experiment: Experiment, model, plan: Plan, devices: Devices, machines: Machines, position
+    experiment: Experiment,
+    model: Segmenter,
+    plan: Plan,
+    devices: Devices,
+    process_group: ProcessGroup,
+    position: Position,
 ) -> None:
     replicas = devices.replicas
     trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     name = experiment.context or experiment.model
     print(f"{name} on {experiment.backbone}, {trainable:,} trainable parameters")
     print(
-        f"{plan.total_steps:,} steps in {plan.epochs} epochs, batch {experiment.batch_size}, "
-        f"learning rate {experiment.learning_rate:g}, {experiment.schedule}"
+        f"{plan.total_steps:,} steps in {plan.epochs} epochs, batch size {experiment.batch_size}, "
+        f"learning rate {experiment.learning_rate:g}, schedule {experiment.schedule}"
     )
     if replicas > 1:
-        where = f" in {machines.processes} processes" if machines.processes > 1 else ""
+        where = f" in {process_group.size} processes" if process_group.size > 1 else ""
         print(
             f"{replicas} replicas{where}, {experiment.batch_size // replicas} images each; batch "
-            f"normalisation and loss over all {experiment.batch_size}; the learning rate is not "
-            "scaled"
+            f"normalisation and loss over all {experiment.batch_size} images; the learning rate is "
+            "not scaled"
         )
     if position.step:
         print(f"resumed at step {position.step}, epoch {position.epoch + 1}")
-
-
-def _leave(signal_number: int, path, step: int, machines: Machines) -> int:
-    if machines.writes:
-        print(f"\nstopped at step {step}, saved {path}; the same command goes on from there")
-    return STOPPED + signal_number

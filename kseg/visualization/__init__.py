@@ -1,1 +1,1 @@
-"""Pictures: label maps, sheets, curves, confusion matrices, feature maps."""
+"""Visualization of label maps, predictions, curves, confusion matrices and feature maps."""

@@ -1,66 +1,71 @@
-"""What each dilation rate of a context module sees: the feature maps of KSAC Fig. 5."""
+"""Feature maps of each dilation rate of a context module, as in KSAC Fig. 5."""
 
-import keras
 import numpy as np
-from keras import ops
 from PIL import Image
 
 from kseg.errors import UserError
+from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
-from kseg.visualization import cells, pictures
+from kseg.visualization.run_figures import heat, run_name
+from kseg.visualization.sheets import contact_sheet, fitted
 
-CHANNELS = 25  # For each rate, as in the paper's figure.
+CHANNELS = 25  # Per rate, as in the figure of the paper.
 _TILE, _GAP = 66, 2
 CELL_SIZE = 5 * _TILE + 4 * _GAP
 _BLANK = np.full((1, 1, 3), 255, np.uint8)
 
 
 class Features:
-    """Feature maps of one photograph: a row a run; columns image and each dilation rate.
+    """Figure of the feature maps of one image: one row per run, one column per dilation rate.
 
-    The maps are those of `rate_maps`, after normalisation and ReLU. A cell holds 25 channels of
-    its rate, as in the paper, row by row, the same ones at each rate of a run: those whose mean
-    over the photograph, summed over the rates, is largest, the largest first. Each is scaled to
-    its own maximum and coloured by `cells.heat`: black is 0, white the maximum. A cell is white
-    where a run has no such rate. Runs without rates are left out and named in `notes`.
+    The first column is the image. Each other cell shows 25 channels of `Segmenter.rate_maps`. A
+    run has the same channels in all its cells: those with the largest mean over the image, summed
+    over the rates, in descending order. Each channel is scaled by its maximum and coloured by
+    `run_figures.heat`, so that black is 0 and white is the maximum. The cell of a rate that a run
+    does not have is white. Runs without dilation rates are left out and named in `notes`.
 
     Args:
         image: uint8 array (height, width, 3), RGB.
 
     Reference:
         Huang et al., "See More Than Once: Kernel-Sharing Atrous Convolution for Semantic
-        Segmentation", 2019, Figure 5, which shows 25 maps a rate. Readings: it does not say which
-        channels, nor at what scale.
+        Segmentation", 2019, Figure 5, which shows 25 maps per rate. The paper states neither which
+        channels they are nor how they are scaled.
     """
 
     name = "features"
 
-    def __init__(self, image: np.ndarray):
+    def __init__(self, image: np.ndarray) -> None:
         self.notes: list[str] = []
         self._image = image
         self._rows: list[tuple[str, dict[int, np.ndarray]]] = []
 
-    def add(self, run: RunFolder, model: keras.Model) -> None:
-        """Adds the row of a run, or a note that it has no rates."""
-        maps = rate_maps(model, self._image)
+    def add(self, run: RunFolder, model: Segmenter) -> None:
+        """Adds the row of a run, or a note that the run has no dilation rates."""
+        maps = {rate: maps[0] for rate, maps in model.rate_maps(self._image[np.newaxis]).items()}
         if not maps:
-            self.notes.append(f"features: {cells.name_of(run)} has no dilation rates, left out")
+            self.notes.append(
+                f"features: the run {run_name(run)} is left out, since it has no dilation rates"
+            )
             return
-        strengths = sum(one.mean(axis=(0, 1)) for one in maps.values())
+        strengths = sum(rate_map.mean(axis=(0, 1)) for rate_map in maps.values())
         channels = np.argsort(-strengths, kind="stable")[:CHANNELS]
-        tiles = {rate: mosaic(one[..., channels]) for rate, one in maps.items()}
-        self._rows.append((cells.name_of(run), tiles))
+        tiles = {rate: mosaic(rate_map[..., channels]) for rate, rate_map in maps.items()}
+        self._rows.append((run_name(run), tiles))
 
     def picture(self) -> Image.Image:
-        """The figure of the runs that were added.
+        """Returns the figure of the runs added so far.
 
         Raises:
-            UserError: None of them has dilation rates.
+            UserError: If none of them has dilation rates.
         """
         if not self._rows:
-            raise UserError("`--features`: none of the runs has a context module with rates")
+            raise UserError(
+                "`--features` needs at least one run whose context module has dilation rates. "
+                "Received none."
+            )
         rates = sorted({rate for _, tiles in self._rows for rate in tiles})
-        return pictures.contact_sheet(
+        return contact_sheet(
             [
                 [self._image, *(tiles.get(rate, _BLANK) for rate in rates)]
                 for _, tiles in self._rows
@@ -71,45 +76,21 @@ class Features:
         )
 
 
-def rate_maps(model: keras.Model, image: np.ndarray) -> dict[int, np.ndarray]:
-    """The map of each dilation rate of a network's context module.
-
-    Args:
-        model: A network of `kseg.models`.
-        image: uint8 array (height, width, 3), RGB.
-
-    Returns:
-        Rate -> float array (rows, columns, filters), after normalisation and ReLU, without what
-        lies beyond the photograph; empty where the network has no module with rates.
-    """
-    context = next((layer for layer in model.layers if hasattr(layer, "rate_maps")), None)
-    if context is None:
-        return {}
-    trunk = keras.Model(model.input, context.input)
-    features = trunk(ops.convert_to_tensor(image[np.newaxis], "float32"), training=False)
-    # The network pads the photograph below and on the right; see `PadToStride`.
-    stride = model.get_layer("pad_to_stride").stride
-    rows, columns = (-(-side // stride) for side in image.shape[:2])
-    return {
-        rate: ops.convert_to_numpy(one)[0, :rows, :columns]
-        for rate, one in zip(context.dilation_rates, context.rate_maps(features), strict=True)
-    }
-
-
 def mosaic(maps: np.ndarray) -> np.ndarray:
-    """Lays the channels of a map out in a square, row by row.
+    """Arranges the channels of a feature map in a square, row by row.
 
     Args:
-        maps: Float array (rows, columns, channels), none below 0. Each channel is scaled to its
-            own maximum; one that is 0 everywhere is black.
+        maps: Float array (rows, columns, channels) without negative values. Each channel is scaled
+            by its maximum; a channel that is 0 everywhere is black.
 
     Returns:
-        uint8 array (height, width, 3): tiles whose longer side is 66 pixels, white between.
+        uint8 array (height, width, 3): tiles with a longer side of 66 pixels, separated by white
+        lines.
     """
     side = int(np.ceil(np.sqrt(maps.shape[-1])))
     tiles = [
-        pictures.fitted(cells.heat(one / max(one.max(), np.finfo(one.dtype).tiny)), _TILE)
-        for one in np.moveaxis(maps, -1, 0)
+        fitted(heat(channel / max(channel.max(), np.finfo(maps.dtype).tiny)), _TILE)
+        for channel in np.moveaxis(maps, -1, 0)
     ]
     height, width = tiles[0].shape[:2]
     result = np.full(

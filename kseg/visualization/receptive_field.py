@@ -1,4 +1,4 @@
-"""Which pixels decide the class of one pixel: the receptive fields of GCN Fig. 3."""
+"""Receptive fields: how much each pixel of an image affects the class of one, as in GCN Fig. 3."""
 
 from collections.abc import Sequence
 
@@ -8,45 +8,47 @@ import tensorflow as tf
 from PIL import Image, ImageDraw
 
 from kseg.errors import UserError
+from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
-from kseg.visualization import cells, pictures
+from kseg.visualization.run_figures import heat, run_name
+from kseg.visualization.sheets import contact_sheet, fitted
 
-SHARE = 0.95
+ENERGY_FRACTION = 0.95
 CELL_SIZE = 360
-MAX_PIXELS = 4_000_000  # The gradient needs every map of the network at once.
-_HEAT = 0.6  # Weight of the colours over the photograph.
+MAX_PIXELS = 4_000_000  # The gradient keeps all feature maps of the network in memory.
+_HEAT = 0.6  # Weight of the colours that are laid over the image.
 _MARK = (0, 255, 255)
 
 
 class ReceptiveField:
-    """The gradient of one pixel's class over one photograph: columns image and each run.
+    """Figure of the gradient of one pixel's class with respect to an image, one column per run.
 
-    Drawn is the gradient of the winning class's logit at the chosen pixel with respect to the
-    photograph: absolute, summed over red, green and blue, divided by its maximum. Its square root
-    is coloured by `cells.heat` and laid over the photograph, since gradients fall off so fast that
-    they would be black but for a few pixels. The pixel has a cross; the square around it that holds
-    95 % of the gradient's energy is outlined. Above a column stand the run, the winning class and
-    the side of the square; `notes` has them as text.
+    The first column is the image. The others show the gradient of the logit of the predicted class
+    at the chosen pixel: absolute, summed over red, green and blue, and divided by its maximum. Its
+    square root is coloured by `run_figures.heat` and laid over the image; without the root all but
+    a few pixels would be black, since gradients fall off quickly. A cross marks the pixel, and an
+    outline the square around it that contains 95 % of the gradient's energy. The title of a column
+    gives the run, the predicted class and the side of the square, as do the lines of `notes`.
 
     Args:
         image: uint8 array (height, width, 3), RGB, of at most 4,000,000 pixels.
-        pixel: (row, column) in it, integers or their text. None or empty: the middle,
-            (height // 2, width // 2).
+        pixel: (row, column) in the image, as integers or strings. Defaults to the middle,
+            (height // 2, width // 2), also where it is empty.
 
     Raises:
-        UserError: The pixel lies outside, or the image is too large.
+        UserError: If the pixel lies outside the image, or the image is too large.
 
     Reference:
         Peng et al., "Large Kernel Matters - Improve Semantic Segmentation by Global Convolutional
         Network", 2017, Figure 3: the valid receptive field "for the score map located at the center
-        of the bird". Departure: the paper takes the measure of a work that it cites and does not
-        describe it; the gradient stands here in its place. It is zero beyond the network's
-        receptive field and small where the network does not make use of it.
+        of the bird". Departure: the paper uses the method of a work that it cites, without
+        describing it; we use the gradient instead. It is zero outside the receptive field of the
+        network and small where the network does not use it.
     """
 
     name = "receptive_field"
 
-    def __init__(self, image: np.ndarray, pixel: Sequence[int] | None = None):
+    def __init__(self, image: np.ndarray, pixel: Sequence[int | str] | None = None) -> None:
         height, width = image.shape[:2]
         if height * width > MAX_PIXELS:
             raise UserError(
@@ -58,29 +60,29 @@ class ReceptiveField:
         self._pixel = _checked(pixel, height, width) if pixel else (height // 2, width // 2)
         self._columns = [("image", self._marked(image, None))]
 
-    def add(self, run: RunFolder, model: keras.Model) -> None:
+    def add(self, run: RunFolder, model: Segmenter) -> None:
         """Adds the column of a run, and a note with the side of its square."""
         gradient, winner = gradient_map(model, self._image, self._pixel)
         side = square_side(gradient, self._pixel)
         row, column = self._pixel
         name = run.label_set.names[winner]
         self.notes.append(
-            f"receptive field: {cells.name_of(run)}, {name} at row {row}, column {column}: "
-            f"{SHARE:.0%} of the gradient's energy within a square of {side} pixels"
+            f"receptive field: {run_name(run)}, {name} at row {row}, column {column}: "
+            f"{ENERGY_FRACTION:.0%} of the gradient's energy within a square of {side} pixels"
         )
-        colours = cells.heat(np.sqrt(gradient / max(gradient.max(), np.finfo(np.float64).tiny)))
+        colours = heat(np.sqrt(gradient / max(gradient.max(), np.finfo(np.float64).tiny)))
         mixed = np.round((1 - _HEAT) * self._image + _HEAT * colours).astype(np.uint8)
-        title = f"{cells.title_of(run)}: {name}, {side} pixels"
+        title = f"{run_name(run)}: {name}, {side} pixels"
         self._columns.append((title, self._marked(mixed, side)))
 
     def picture(self) -> Image.Image:
-        """The figure of the runs that were added."""
+        """Returns the figure of the runs added so far."""
         titles, columns = zip(*self._columns, strict=True)
-        return pictures.contact_sheet([columns], titles, cell_size=CELL_SIZE)
+        return contact_sheet([columns], titles, cell_size=CELL_SIZE)
 
     def _marked(self, picture: np.ndarray, side: int | None) -> np.ndarray:
-        """A cell with a cross at the pixel and, if it has a side, the square around it."""
-        cell = Image.fromarray(pictures.fitted(picture, CELL_SIZE))
+        """Draws a cell with a cross at the pixel and, if `side` is given, the square around it."""
+        cell = Image.fromarray(fitted(picture, CELL_SIZE))
         pen = ImageDraw.Draw(cell)
         scale = max(cell.size) / max(picture.shape[:2])
         y, x = (int((place + 0.5) * scale) for place in self._pixel)
@@ -100,7 +102,7 @@ def _checked(pixel: Sequence[int | str], height: int, width: int) -> tuple[int, 
     except ValueError:
         pass
     raise UserError(
-        f"`--pixel` must be ROW,COLUMN within the image, 0..{height - 1} and 0..{width - 1}. "
+        f"`--pixel` must be ROW,COLUMN within 0..{height - 1} and 0..{width - 1}. "
         f"Received: {','.join(map(str, pixel))}"
     )
 
@@ -108,17 +110,17 @@ def _checked(pixel: Sequence[int | str], height: int, width: int) -> tuple[int, 
 def gradient_map(
     model: keras.Model, image: np.ndarray, pixel: tuple[int, int]
 ) -> tuple[np.ndarray, int]:
-    """The gradient of the winning class's logit at a pixel with respect to the image.
+    """Computes the gradient of the predicted class's logit at a pixel with respect to an image.
 
     Args:
-        model: A network of `kseg.models`, as it predicts: no dropout, normalisation by its moving
-            statistics.
+        model: A network of `kseg.models`. It is called in inference mode: without dropout, and with
+            the moving statistics of its normalisation layers.
         image: uint8 array (height, width, 3), RGB.
         pixel: (row, column).
 
     Returns:
-        float64 array (height, width), the absolute gradient summed over red, green and blue, in
-        logits for a level of 0..255; and the id of the winning class.
+        Two values: the absolute gradient summed over red, green and blue, a float64 array (height,
+        width) in logits per intensity level of 0..255; and the id of the predicted class.
     """
     row, column = pixel
     images = tf.constant(image[np.newaxis], tf.float32)
@@ -131,16 +133,18 @@ def gradient_map(
     return np.abs(gradient).sum(axis=-1), winner
 
 
-def square_side(gradient: np.ndarray, pixel: tuple[int, int], share: float = SHARE) -> int:
-    """The side of the smallest square around a pixel that holds a share of the energy.
+def square_side(
+    gradient: np.ndarray, pixel: tuple[int, int], fraction: float = ENERGY_FRACTION
+) -> int:
+    """Returns the side of the smallest square around a pixel that contains most of the energy.
 
-    Energy is the square of what `gradient_map` returns. The pixel is in the middle, so the side is
-    odd; what of the square lies beyond the image holds nothing.
+    The energy of a pixel is the square of its gradient. The square is centred on the pixel, so its
+    side is odd, and it may extend beyond the image.
 
     Args:
-        gradient: Float array (height, width), none below 0.
+        gradient: Float array (height, width) without negative values.
         pixel: (row, column).
-        share: Above 0, at most 1. Defaults to 0.95.
+        fraction: Fraction of the energy, above 0 and at most 1. Defaults to 0.95.
 
     Returns:
         Side in pixels; 0 where the gradient is 0 everywhere.
@@ -149,9 +153,9 @@ def square_side(gradient: np.ndarray, pixel: tuple[int, int], share: float = SHA
     if not energy.any():
         return 0
     rows, columns = (
-        np.abs(np.arange(side) - place) for side, place in zip(gradient.shape, pixel, strict=True)
+        np.abs(np.arange(size) - place) for size, place in zip(gradient.shape, pixel, strict=True)
     )
     distance = np.maximum(rows[:, np.newaxis], columns)
     within = np.cumsum(np.bincount(distance.ravel(), energy.ravel()))
-    # The sum's own last value, so that rounding cannot put a share of 1 out of reach.
-    return 2 * int(np.searchsorted(within, share * within[-1])) + 1
+    # Relative to the last cumulative sum, which rounding cannot put below a fraction of 1.
+    return 2 * int(np.searchsorted(within, fraction * within[-1])) + 1

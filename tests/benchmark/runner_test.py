@@ -7,11 +7,11 @@ import json
 import keras
 import numpy as np
 import pytest
-from absl import flags
 
 from kseg.benchmark import __main__ as program
 from kseg.benchmark import runner, table, timing
 from kseg.errors import UserError
+from tests.program_calls import call_main
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,39 +91,25 @@ def test_other_backends_are_refused(monkeypatch):
         runner.run(BENCHMARK)
 
 
-def parsed(**texts):
-    values = flags.FlagValues()
-    flags.DEFINE_integer("repetitions", 9, "", flag_values=values)
-    for name in ("what", "model_dir", "data_dir", "split", "results"):
-        flags.DEFINE_string(name, texts.get(name, ""), "", flag_values=values)
-    for name in ("only", "shape"):
-        flags.DEFINE_list(name, texts.get(name, ""), "", flag_values=values)
-    values(["benchmark"])
-    return values
-
-
-def test_the_program_passes_its_flags_on(monkeypatch):
+def test_the_program_passes_its_flags_on(monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(program, "run", lambda *arguments, **options: calls.append(options))
-    program.main(parsed(what="input", only="read", shape="8,33,33", split="val", results="x.csv"))
+    monkeypatch.setattr(program, "run", lambda *_, **options: calls.append(options))
+    call_main(
+        program, "--what=input", "--only=read", "--shape=8,33,33", "--split=val", "--output=x.csv"
+    )
     assert calls == [
         {
             "repetitions": 9, "results": "x.csv", "only": ("read",), "shape": (8, 33, 33),
             "split": "val",
         }
     ]  # fmt: skip
+    assert "--results" in capsys.readouterr().err, "the former name --output gives no note"
 
 
-@pytest.mark.parametrize(
-    ("texts", "flag"),
-    [
-        ({"shape": "8,x"}, "--shape"),
-        ({"model_dir": "runs/x"}, "--model_dir.*layers|layers.*--model_dir"),
-    ],
-)
-def test_the_program_refuses_flags_that_do_not_fit(texts, flag):
-    with pytest.raises(UserError, match=flag):
-        program.main(parsed(what="layers", **texts))
+@pytest.mark.parametrize("argument", ["--shape=8,x", "--model_dir=runs/x"])
+def test_the_program_refuses_flags_that_do_not_fit(argument):
+    with pytest.raises(UserError, match=argument.partition("=")[0]):
+        call_main(program, "--what=layers", argument)
 
 
 def big_step(megabytes):

@@ -9,7 +9,7 @@ from kseg import errors
 from kseg.benchmark import runner, table, zoo
 from kseg.models import BACKBONES, CONTEXTS, MODELS
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 
 
 def readme_cells(row):

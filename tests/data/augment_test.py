@@ -1,4 +1,4 @@
-"""Augmentation: labels are picked and never mixed, stay with their pixels, and seeds decide all."""
+"""Augmentation: image and label stay aligned, ids are never interpolated, seeds fix the result."""
 
 import warnings
 
@@ -31,22 +31,22 @@ def augmented(image, label, seed, **changes):
 
 
 def coarse_scene(rng, height, width):
-    """A label of large squares, and an image drawn from it: level 10 * id in every channel."""
+    """A label of large squares, and an image with the level 10 * id in every channel."""
     label = np.kron(rng.integers(0, 20, (-(-height // 8), -(-width // 8))), np.ones((8, 8)))
     label = label[:height, :width].astype("uint8")
     return np.repeat(label[..., np.newaxis] * 10, 3, axis=-1), label
 
 
 def ramp(height, width, axis):
-    """A label that holds the number of the row or column, and an image drawn from it."""
+    """A label whose values are row or column numbers, and an image with the same values."""
     label = np.broadcast_to(
         np.expand_dims(np.arange((height, width)[axis]), 1 - axis), (height, width)
     ).astype("uint8")
     return np.repeat(label[..., np.newaxis], 3, axis=-1), label
 
 
-def anything(rng):
-    """Any fields of an augmentation."""
+def random_options(rng):
+    """Random fields of an augmentation."""
     low, high = np.sort(rng.uniform(0.3, 2.5, 2))
     names = ("flip", "resize_to_crop", "vertical_flip", "quarter_turns", "spatial", "hsv")
     return {
@@ -59,11 +59,11 @@ def anything(rng):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_no_id_appears_that_was_not_there_and_padding_is_ignored_and_grey(seed):
+def test_no_new_id_appears_and_padding_has_its_label_and_colour(seed):
     rng = np.random.default_rng(seed)
     image, label = coarse_scene(rng, *rng.integers(1, 90, 2))
-    label *= np.uint8(rng.integers(1, 10))  # neighbouring ids with gaps between them
-    options = DEFAULTS | anything(rng)
+    label *= np.uint8(rng.integers(1, 10))  # Gaps between the ids would show interpolation.
+    options = DEFAULTS | random_options(rng)
     new_image, new_label = augmented(image, label, [seed, 3], **options)
     assert new_image.shape == (*options["crop_size"], 3) and new_image.dtype == np.float32
     assert new_label.shape == options["crop_size"] and new_label.dtype == np.uint8
@@ -75,45 +75,45 @@ def test_no_id_appears_that_was_not_there_and_padding_is_ignored_and_grey(seed):
 
 @pytest.mark.parametrize("seed", range(24))
 @pytest.mark.parametrize("axis", [0, 1])
-def test_image_and_label_stay_registered(seed, axis):
-    """Interpolated, the number of a row is where it was looked up; the label is its nearest row."""
+def test_image_and_label_stay_aligned(seed, axis):
+    """The image is the interpolated row or column number, and the label the nearest one."""
     rng = np.random.default_rng(seed)
     image, label = ramp(60, 80, axis)
-    options = anything(rng) | {"crop_size": (33, 49), "hsv": False}
+    options = random_options(rng) | {"crop_size": (33, 49), "hsv": False}
     new_image, new_label = augmented(image, label, [seed, 0], **options)
     inside = new_label != 255
     assert inside.any()
     assert np.abs(new_image[..., 0] - new_label)[inside].max() <= 0.5 + 1e-3
 
 
-def test_scale_one_without_flip_is_a_plain_crop():
+def test_scale_1_without_flip_is_a_plain_crop():
     image, label = coarse_scene(np.random.default_rng(0), 60, 80)
     new_image, new_label = augmented(image, label, [1, 2], **PLAIN)
-    places = [
+    positions = [
         (top, left)
         for top in range(60 - 33 + 1)
         for left in range(80 - 49 + 1)
         if np.array_equal(label[top : top + 33, left : left + 49], new_label)
     ]
-    assert places
-    top, left = places[0]
+    assert positions
+    top, left = positions[0]
     np.testing.assert_array_equal(new_image, image[top : top + 33, left : left + 49])
 
 
-def test_half_of_the_crops_are_mirrored_and_every_scale_of_the_steps_is_drawn():
+def test_half_of_the_crops_are_flipped_and_every_step_of_the_scale_is_drawn():
     _, label = ramp(100, 100, axis=1)
     image = np.zeros((100, 100, 3), "uint8")
     slopes = []
     for seed in range(80):
         _, new_label = augmented(image, label, [seed, 0], crop_size=(40, 40))
         slopes.append((float(new_label[0, 39]) - float(new_label[0, 0])) / 39)
-    mirrored = np.mean(np.array(slopes) < 0)
-    assert 0.3 < mirrored < 0.7
+    flipped = np.mean(np.array(slopes) < 0)
+    assert 0.3 < flipped < 0.7
     scales = {round(4 / abs(slope)) / 4 for slope in slopes}
     assert scales == {0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0}
 
 
-def test_without_steps_every_scale_between_the_bounds_is_drawn():
+def test_without_steps_scales_are_uniform_between_the_bounds():
     _, label = ramp(200, 200, axis=1)
     image = np.zeros((200, 200, 3), "uint8")
     scales = []
@@ -121,15 +121,15 @@ def test_without_steps_every_scale_between_the_bounds_is_drawn():
         options = {"crop_size": (9, 99), "flip": False, "scale_step": 0.0}
         _, new_label = augmented(image, label, [seed, 0], **options)
         scales.append(98 / (float(new_label[0, 98]) - float(new_label[0, 0])))
-    # A crop tells its scale to within a source pixel: 4 % at 2, which covers 50 of them.
+    # The scale of a crop is exact to one source pixel: 4 % at scale 2, where it covers 50 of them.
     assert 0.49 < min(scales) < 0.6 and 1.85 < max(scales) < 2.08
     ranks = np.sort(np.array(scales) - 0.5) / 1.5
-    assert np.abs(ranks - np.linspace(0, 1, 80)).max() < 0.18  # As uniform numbers are.
+    assert np.abs(ranks - np.linspace(0, 1, 80)).max() < 0.18  # Uniformly distributed.
     between = np.abs(np.array(scales) * 4 - np.round(np.array(scales) * 4)) / 4
     assert (between > 0.06).sum() > 20
 
 
-def test_every_place_of_a_crop_is_drawn():
+def test_every_position_of_a_crop_is_drawn():
     _, label = ramp(12, 200, axis=0)
     image = np.zeros((12, 200, 3), "uint8")
     tops = [
@@ -140,7 +140,7 @@ def test_every_place_of_a_crop_is_drawn():
     assert max(np.bincount(tops)) < 36
 
 
-def test_scale_one_pads_a_small_image_below_and_right_as_gcn_does():
+def test_scale_1_pads_a_small_image_below_and_right_as_in_gcn():
     image, label = coarse_scene(np.random.default_rng(0), 20, 30)
     new_image, new_label = augmented(image, label, [3, 4], **PLAIN)
     np.testing.assert_array_equal(new_label[:20, :30], label)
@@ -148,7 +148,7 @@ def test_scale_one_pads_a_small_image_below_and_right_as_gcn_does():
     assert (new_label[20:] == 255).all() and (new_label[:, 30:] == 255).all()
 
 
-def test_resize_to_crop_stretches_the_whole_image_as_ksac_does_for_ade20k():
+def test_resize_to_crop_resizes_the_whole_image_as_ksac_does_for_ade20k():
     image, label = coarse_scene(np.random.default_rng(0), 61, 80)
     new_image, new_label = augmented(image, label, [3, 4], resize_to_crop=True, **PLAIN)
     np.testing.assert_array_equal(new_image, tf.image.resize(image, (33, 49)))
@@ -156,19 +156,19 @@ def test_resize_to_crop_stretches_the_whole_image_as_ksac_does_for_ade20k():
     np.testing.assert_array_equal(new_label, nearest[..., 0])
 
 
-def test_flips_and_quarter_turns_lay_an_image_in_eight_ways():
+def test_flips_and_quarter_turns_give_the_eight_symmetries_of_a_square():
     image, label = coarse_scene(np.random.default_rng(0), 40, 40)
-    ways = [np.rot90(way, turns) for way in (label, label[::-1]) for turns in range(4)]
+    symmetries = [np.rot90(x, turns) for x in (label, label[::-1]) for turns in range(4)]
     options = {**PLAIN, "flip": True, "vertical_flip": True, "quarter_turns": True}
     seen = set()
     for seed in range(60):
         new_image, new_label = augmented(image, label, [seed, 0], crop_size=(40, 40), **options)
-        seen.add([np.array_equal(new_label, way) for way in ways].index(True))
+        seen.add([np.array_equal(new_label, x) for x in symmetries].index(True))
         np.testing.assert_array_equal(new_image[..., 1], 10.0 * new_label)
     assert seen == set(range(8))
 
 
-def test_a_quarter_turn_alone_is_a_rotation_of_images_of_any_form():
+def test_a_quarter_turn_alone_rotates_images_that_are_not_square():
     image, label = coarse_scene(np.random.default_rng(0), 24, 40)
     seen = set()
     for seed in range(12):
@@ -182,25 +182,25 @@ def test_a_quarter_turn_alone_is_a_rotation_of_images_of_any_form():
     assert seen == {False, True}
 
 
-def test_the_spatial_transformation_keeps_to_its_limits():
-    """Read off a ramp: where the columns went, and how wide they are."""
+def test_the_spatial_transformation_stays_within_its_limits():
+    """Ramps of row and column numbers show where the pixels were moved."""
     size = 200
     image, label = ramp(size, size, axis=1)
-    rows = ramp(size, size, axis=0)[1]
+    row_label = ramp(size, size, axis=0)[1]
     moved, zooms, shifts = 0, [], []
     for seed in range(40):
         options = {"crop_size": (size, size), "spatial": True, **PLAIN}
         _, columns = augmented(image, label, [seed, 0], **options)
-        _, other = augmented(image, rows, [seed, 0], **options)
-        np.testing.assert_array_equal(columns == 255, other == 255)
+        _, rows = augmented(image, row_label, [seed, 0], **options)
+        np.testing.assert_array_equal(columns == 255, rows == 255)
         if np.array_equal(columns, label):
             continue
         moved += 1
-        for line in (columns[size // 2], other[:, size // 2]):
-            places = np.flatnonzero(line != 255)
-            slope, start = np.polyfit(places, line[places].astype(float), 1)
+        for line in (columns[size // 2], rows[:, size // 2]):
+            inside = np.flatnonzero(line != 255)
+            slope, start = np.polyfit(inside, line[inside].astype(float), 1)
             zooms.append(1 / slope)
-            # Where the middle of the image went.
+            # The displacement of the centre of the image.
             shifts.append(((size - 1) / 2 - start) / slope - (size - 1) / 2)
     assert 10 < moved < 30
     limit = 1.1 * np.sqrt(1.1)
@@ -209,7 +209,7 @@ def test_the_spatial_transformation_keeps_to_its_limits():
     assert np.abs(shifts).max() > 0.05 * size
 
 
-def test_colours_are_shifted_where_the_image_is_and_labels_do_not_notice():
+def test_colours_are_shifted_inside_the_image_and_labels_do_not_change():
     rng = np.random.default_rng(0)
     image, label = coarse_scene(rng, 40, 50)
     image = rng.integers(0, 256, image.shape, np.uint8)
@@ -224,29 +224,29 @@ def test_colours_are_shifted_where_the_image_is_and_labels_do_not_notice():
 
 
 @pytest.mark.parametrize("options", [{}, ROADS | {"hsv": True}], ids=["base", "roads"])
-def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(options):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(options):
     image, label = coarse_scene(np.random.default_rng(0), 60, 80)
     seeds = ([4, 5], [4, 5], [4, 6])
-    first, again, other = (augmented(image, label, seed, **options) for seed in seeds)
+    first, again, different = (augmented(image, label, seed, **options) for seed in seeds)
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
-    assert not np.array_equal(first[0], other[0])
+    assert not np.array_equal(first[0], different[0])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_an_encoded_image_gives_the_bytes_of_the_decoded_one(kind):
+def test_an_encoded_image_gives_the_same_bytes_as_the_decoded_image(kind):
     rng = np.random.default_rng(0)
     image, label = coarse_scene(rng, 90, 120)
     image = np.clip(image + rng.normal(0, 20, image.shape), 0, 255).astype(np.uint8)
     contents = tf.constant(shards.encoded(image, kind))
-    whole = decode_image(contents)
+    decoded = decode_image(contents)
     for options in ({}, ROADS | {"hsv": True}):
-        how = Augmentation(**DEFAULTS | options)
+        augmentation = Augmentation(**DEFAULTS | options)
 
         @tf.function
-        def both(seed, how=how):
-            encoded = augment.augment_encoded(contents, tf.constant(label), seed, how)
-            return encoded, augment.augment(whole, tf.constant(label), seed, how)
+        def both(seed, augmentation=augmentation):
+            encoded = augment.augment_encoded(contents, tf.constant(label), seed, augmentation)
+            return encoded, augment.augment(decoded, tf.constant(label), seed, augmentation)
 
         for seed in range(12):
             (image_a, label_a), (image_b, label_b) = both(tf.constant([seed, 0]))
@@ -255,17 +255,17 @@ def test_an_encoded_image_gives_the_bytes_of_the_decoded_one(kind):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("argument", "options"),
     [
-        ({"crop_size": (33,)}, "`crop_size` must be two sizes"),
-        ({"crop_size": (33, 0)}, "`crop_size` must be two sizes"),
-        ({"min_scale": 0.0}, "`min_scale` must be above 0"),
-        ({"min_scale": 2.0, "max_scale": 1.0}, "at most `max_scale`. Received: 2.0 and 1.0"),
-        ({"scale_step": -0.25}, "`scale_step` must not be negative. Received: -0.25"),
+        ("crop_size", {"crop_size": (33,)}),
+        ("crop_size", {"crop_size": (33, 0)}),
+        ("min_scale", {"min_scale": 0.0}),
+        ("max_scale", {"min_scale": 2.0, "max_scale": 1.0}),
+        ("scale_step", {"scale_step": -0.25}),
     ],
 )
-def test_refuses_by_name(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_an_invalid_augmentation_is_rejected(argument, options):
+    with pytest.raises(ValueError, match=f"`{argument}`"):
         Augmentation(**DEFAULTS | options)
 
 
@@ -274,12 +274,12 @@ def test_refuses_by_name(options, message):
     [(513, 16, 513), (512, 16, 513), (500, 16, 497), (505, 16, 513), (504, 16, 497), (769, 8, 769),
      (3, 16, 17), (225, 32, 225), (240, 32, 225)],
 )  # fmt: skip
-def test_the_nearest_good_size(size, stride, nearest):
-    assert augment.nearest_good_size(size, stride) == nearest
+def test_the_nearest_aligned_size(size, stride, nearest):
+    assert augment.nearest_aligned_size(size, stride) == nearest
 
 
-def test_a_crop_that_does_not_align_is_warned_of_with_the_nearest_good_one():
-    with pytest.warns(UserWarning, match=r"Received: 512,500; nearest: 513,497"):
+def test_a_crop_that_is_not_aligned_causes_a_warning_with_the_nearest_aligned_size():
+    with pytest.warns(UserWarning, match=r"`crop_size`.*513,497"):
         augment.warn_about_crop_size((512, 500), 16)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

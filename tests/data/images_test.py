@@ -1,10 +1,10 @@
-"""What `--images` takes, the names of the outputs, and reading the images."""
+"""Finding images with `--images`, the names of their outputs, and reading them."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kseg.data.images import find_images, read_image
+from kseg.data.images import find_images, is_tiff, read_image
 from kseg.errors import UserError
 
 
@@ -14,7 +14,7 @@ def write_image(path):
     return path
 
 
-def test_names_of_outputs_keep_the_folders_under_the_wildcard(tmp_path):
+def test_names_of_outputs_keep_the_folders_matched_by_a_wildcard(tmp_path):
     write_image(tmp_path / "in" / "x" / "a.png")
     write_image(tmp_path / "in" / "y" / "a.png")
     images = find_images(str(tmp_path / "in" / "*" / "a.png"), tmp_path / "out")
@@ -22,26 +22,26 @@ def test_names_of_outputs_keep_the_folders_under_the_wildcard(tmp_path):
     assert list(find_images(str(tmp_path / "in" / "x" / "a.png"), tmp_path)) == ["a"]
 
 
-def test_outputs_of_an_earlier_run_are_no_input(tmp_path):
+def test_outputs_of_an_earlier_run_are_not_found(tmp_path):
     write_image(tmp_path / "a.png")
     write_image(tmp_path / "out" / "labels" / "a.png")
     images = find_images(str(tmp_path / "**" / "*.png"), tmp_path / "out")
     assert list(images) == ["a"]
 
 
-def test_two_images_that_would_write_one_file_are_refused(tmp_path):
+def test_two_images_that_would_write_the_same_outputs_are_rejected(tmp_path):
     write_image(tmp_path / "a.png")
     write_image(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match=r"same outputs \(a\.png\): .*a\.jpg and .*a\.png"):
+    with pytest.raises(UserError, match=r"`--images`.*a\.jpg.*a\.png"):
         find_images(str(tmp_path / "a.*"), tmp_path / "out")
 
 
-def test_a_glob_without_match_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"`--images` must match .*nothing\*"):
+def test_a_glob_without_a_match_is_rejected(tmp_path):
+    with pytest.raises(UserError, match=r"`--images`.*nothing\*"):
         find_images(str(tmp_path / "nothing*"), tmp_path)
 
 
-def test_images_are_decoded_from_jpeg_as_pillow_does(tmp_path):
+def test_a_jpeg_has_the_same_pixels_as_in_pillow(tmp_path):
     noise = np.random.default_rng(1).integers(0, 255, (33, 47, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.jpg", quality=70)
     with Image.open(tmp_path / "a.jpg") as picture:
@@ -49,7 +49,7 @@ def test_images_are_decoded_from_jpeg_as_pillow_does(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), expected)
 
 
-def test_a_folder_stands_for_the_images_below_it(tmp_path):
+def test_a_folder_stands_for_all_images_below_it(tmp_path):
     for name in ("b.PNG", "a.jpeg", "x/a.tif", "x/y/a.Jpg", "out/legend.png", "out/overlays/a.png"):
         write_image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
@@ -62,44 +62,70 @@ def test_a_folder_stands_for_the_images_below_it(tmp_path):
         "x/y/a": tmp_path / "x/y/a.Jpg",
     }
     (tmp_path / "z.png" / "notes.txt").touch()
-    with pytest.raises(UserError, match="one file with the name of a JPEG, PNG or TIFF. No match"):
+    with pytest.raises(UserError, match=r"`--images`.*z\.png"):
         find_images(str(tmp_path / "z.png"), None)
 
 
-def test_a_list_gives_paths_relative_to_itself_in_its_own_order(tmp_path, monkeypatch):
+def test_a_list_contains_paths_relative_to_its_folder_and_keeps_their_order(tmp_path, monkeypatch):
     outside = write_image(tmp_path / "other" / "a.png")
     listed = tmp_path / "lists" / "val.txt"
     listed.parent.mkdir()
     listed.write_text(f"../in/b.png\n\n  ../in/missing.jpg \n{outside}\n../in/b.png\n")
     monkeypatch.chdir(tmp_path)
-    for where in (str(listed), "lists/val.txt"):
-        assert list(find_images(where, None).items()) == [
-            ("in/b", tmp_path / "in" / "b.png"),  # Missing ones show when they are read.
+    for pattern in (str(listed), "lists/val.txt"):
+        assert list(find_images(pattern, None).items()) == [
+            ("in/b", tmp_path / "in" / "b.png"),  # Missing files are reported by `read_image`.
             ("in/missing", tmp_path / "in" / "missing.jpg"),
             ("other/a", outside),
         ]
     listed.write_text("../in/b.png\n../in/c.png")
-    assert list(find_images(str(listed), None)) == ["b", "c"], "below the deepest common folder"
+    # Names are relative to the deepest common folder.
+    assert list(find_images(str(listed), None)) == ["b", "c"]
 
 
-def test_a_list_that_is_empty_missing_or_no_text_is_refused(tmp_path):
+def test_a_list_that_is_empty_missing_or_not_text_is_rejected(tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xd8\xff")
-    for name, message in (
-        ("empty.txt", "must hold at least one path"),
-        ("bytes.txt", "cannot be read as text"),
-        ("none.txt", "must match at least one file"),
-    ):
-        with pytest.raises(UserError, match=f"`--images` .*{message}"):
+    for name in ("empty.txt", "bytes.txt", "none.txt"):
+        with pytest.raises(UserError, match=f"`--images`.*{name}"):
             find_images(str(tmp_path / name), None)
 
 
-def test_a_name_with_brackets_is_a_name(tmp_path):
+def test_a_file_name_with_brackets_is_not_a_glob(tmp_path):
     path = write_image(tmp_path / "a[1]" / "b[2].png")
     assert find_images(str(path), None) == {"b[2]": path}
     assert find_images(str(path.parent), None) == {"b[2]": path}
 
 
-def test_a_missing_file_is_refused_by_what_is_wrong_with_it(tmp_path):
-    with pytest.raises(UserError, match="^cannot be read: No such file"):
-        read_image(tmp_path / "none.png")
+def test_a_tiff_is_recognised_by_its_first_bytes(tmp_path):
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.png", "TIFF")
+    write_image(tmp_path / "b.tif.png")
+    assert is_tiff(tmp_path / "a.png")
+    assert not is_tiff(tmp_path / "b.tif.png")
+    assert not is_tiff(tmp_path / "none.tif")
+
+
+def test_a_file_that_cannot_be_read_is_rejected(tmp_path):
+    """The error has no path, because the programs print it after the path."""
+    (tmp_path / "text.png").write_text("no image")
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.bmp")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "damaged.jpg")
+    contents = (tmp_path / "damaged.jpg").read_bytes()
+    (tmp_path / "damaged.jpg").write_bytes(contents[:900])
+    for name, reason in (
+        ("none.png", "No such file"),
+        ("text.png", "not a picture"),
+        ("a.bmp", "BMP"),
+        ("damaged.jpg", "damaged"),
+    ):
+        with pytest.raises(UserError, match=reason) as caught:
+            read_image(tmp_path / name)
+        assert name not in str(caught.value)
+
+
+def test_an_image_with_too_many_pixels_is_rejected(tmp_path):
+    path = write_image(tmp_path / "a.png")
+    assert read_image(path, max_pixels=45).shape == (5, 9, 3)
+    with pytest.raises(UserError, match="`--max_pixels`"):
+        read_image(path, max_pixels=44)

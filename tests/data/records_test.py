@@ -1,8 +1,9 @@
-"""The record form and the manifest."""
+"""Encoding and decoding of examples, and the manifest."""
 
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -26,13 +27,13 @@ MANIFEST = Manifest(
     pixels_ignored=9,
     tool="a_tool",
     arguments={"raw_dir": "somewhere"},
-    skipped=("a.jpg: is not an image",),
+    skipped=("a.jpg: not an image",),
 )
 
 
-def _encoded(array: np.ndarray, form: str) -> bytes:
+def _encoded(array: np.ndarray, file_format: str) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, form)
+    Image.fromarray(array).save(buffer, file_format)
     return buffer.getvalue()
 
 
@@ -46,10 +47,10 @@ def label() -> np.ndarray:
     return np.random.default_rng(2).choice(np.uint8([0, 1, 20, 255]), (9, 14))
 
 
-def _example(image, label, form="png") -> bytes:
+def _example(image, label, image_format="png") -> bytes:
     return records.encode_example(
-        image=_encoded(image, form),
-        image_format=form,
+        image=_encoded(image, image_format),
+        image_format=image_format,
         label=_encoded(label, "png"),
         height=9,
         width=14,
@@ -57,7 +58,7 @@ def _example(image, label, form="png") -> bytes:
     )
 
 
-def test_decoding_gives_back_what_was_encoded(image, label):
+def test_decoding_returns_the_encoded_example(image, label):
     decoded = records.decode_example(_example(image, label))
     np.testing.assert_array_equal(decoded["image"], image)
     np.testing.assert_array_equal(decoded["label"], label)
@@ -74,11 +75,11 @@ def test_decoding_works_in_a_graph_for_both_formats_and_any_size(image, label):
         np.testing.assert_array_equal(decoded["label"], label)
 
 
-def test_the_same_example_is_always_the_same_bytes(image, label):
+def test_an_example_is_always_encoded_as_the_same_bytes(image, label):
     assert len({_example(image, label) for _ in range(20)}) == 1
 
 
-def test_a_reader_that_knows_only_the_official_keys_reads_an_example(image, label):
+def test_an_example_can_be_read_with_the_keys_of_the_official_code(image, label):
     features = tf.io.parse_single_example(
         _example(image, label, "jpeg"),
         {
@@ -102,7 +103,7 @@ def test_a_reader_that_knows_only_the_official_keys_reads_an_example(image, labe
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_jpeg_pixels_are_those_of_pillow(real_data, mode):
+def test_a_jpeg_has_the_same_pixels_as_in_pillow(real_data, mode):
     path = sorted((real_data / "voc_animals" / "JPEGImages").glob("*.jpg"))[0]
     buffer = io.BytesIO()
     Image.open(path).convert(mode).save(buffer, "jpeg")
@@ -110,14 +111,14 @@ def test_jpeg_pixels_are_those_of_pillow(real_data, mode):
     np.testing.assert_array_equal(records.decode_image(buffer.getvalue()), expected)
 
 
-def test_a_grey_png_becomes_rgb(image):
+def test_a_greyscale_png_becomes_rgb(image):
     grey = image[..., 0]
     decoded = records.decode_image(_encoded(grey, "png"))
     np.testing.assert_array_equal(decoded, np.repeat(grey[..., None], 3, -1))
 
 
-def test_another_image_format_is_refused(image, label):
-    with pytest.raises(ValueError, match="`image_format` must be .* Received: 'bmp'"):
+def test_another_image_format_is_rejected(image, label):
+    with pytest.raises(ValueError, match="`image_format`.*'bmp'"):
         _example(image, label, "bmp")
 
 
@@ -127,7 +128,7 @@ def test_shard_names_can_be_parsed():
     assert records.parse_shard_name("train.tfrecord") is None
 
 
-def test_a_manifest_is_read_as_it_was_written(tmp_path):
+def test_reading_returns_the_written_manifest(tmp_path):
     records.write_manifest(records.manifest_path(tmp_path, "val"), MANIFEST)
     read = records.read_manifest(tmp_path, "val")
     assert read == MANIFEST
@@ -136,16 +137,16 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["val.manifest.json"]
 
 
-def test_a_manifest_without_the_list_of_what_was_skipped_is_read(tmp_path):
+def test_a_manifest_without_the_list_of_skipped_inputs_is_read(tmp_path):
     path = records.manifest_path(tmp_path, "val")
     records.write_manifest(path, MANIFEST)
     content = json.loads(path.read_text())
-    assert content.pop("skipped") == ["a.jpg: is not an image"]
+    assert content.pop("skipped") == ["a.jpg: not an image"]
     path.write_text(json.dumps(content))
     assert records.read_manifest(tmp_path, "val").skipped == ()
 
 
-def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path):
+def test_a_manifest_that_cannot_be_written_does_not_change_the_old_one(tmp_path):
     path = records.manifest_path(tmp_path, "val")
     records.write_manifest(path, MANIFEST)
     with pytest.raises(TypeError):
@@ -154,20 +155,20 @@ def test_a_manifest_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["val.manifest.json"]
 
 
-def test_a_missing_folder_is_named_with_the_command_that_makes_it(tmp_path):
-    with pytest.raises(UserError, match=r"Not found: .*gone.* python -m tfrecords_tools.build_voc"):
+def test_a_missing_folder_is_reported_with_the_command_that_creates_it(tmp_path):
+    with pytest.raises(UserError, match=r"`data_dir`.*gone.*tfrecords_tools\.build_voc"):
         records.read_manifest(tmp_path / "gone", "val")
 
 
-def test_a_missing_split_is_named_beside_those_that_are_there(tmp_path):
+def test_a_missing_split_is_reported_with_the_existing_ones(tmp_path):
     records.write_manifest(records.manifest_path(tmp_path, "val"), MANIFEST)
-    with pytest.raises(UserError, match=r"'train' in .*splits there: val\. .*--splits=train"):
+    with pytest.raises(UserError, match=r"'train'.* val\..*--splits=train"):
         records.read_manifest(tmp_path, "train")
 
 
-def test_a_split_of_shards_alone_is_named_with_the_program_that_makes_its_manifest(tmp_path):
+def test_shards_without_a_manifest_are_reported_with_the_command_that_creates_it(tmp_path):
     (tmp_path / "train-00000-of-00001.tfrecord").write_bytes(b"")
-    with pytest.raises(UserError, match=r"build_manifest --data_dir=\S+ --splits=train --dataset="):
+    with pytest.raises(UserError, match=r"build_manifest.*--splits=train"):
         records.read_manifest(tmp_path, "train")
     with pytest.raises(UserError) as caught:
         records.read_manifest(tmp_path, "val")
@@ -175,31 +176,32 @@ def test_a_split_of_shards_alone_is_named_with_the_program_that_makes_its_manife
 
 
 @pytest.mark.parametrize("change", [{"num_examples": 4}, {"classes": []}, {"shards": [{}]}])
-def test_a_manifest_that_contradicts_itself_is_refused(tmp_path, change):
+def test_an_inconsistent_manifest_is_rejected(tmp_path, change):
     path = records.manifest_path(tmp_path, "val")
     records.write_manifest(path, MANIFEST)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match="val.manifest.json is no manifest of records"):
+    with pytest.raises(UserError, match=r"val\.manifest\.json"):
         records.read_manifest(tmp_path, "val")
 
 
-def test_text_that_is_no_json_is_no_manifest(tmp_path):
+def test_a_manifest_that_is_not_json_is_rejected(tmp_path):
     records.manifest_path(tmp_path, "val").write_text("{")
-    with pytest.raises(UserError, match="no manifest of records"):
+    with pytest.raises(UserError, match=r"val\.manifest\.json"):
         records.read_manifest(tmp_path, "val")
 
 
-def test_shards_must_be_there_and_as_long_as_the_manifest_says(tmp_path):
+def test_shards_must_exist_and_have_the_size_in_the_manifest(tmp_path):
     path = tmp_path / "val-00000-of-00001.tfrecord"
-    with pytest.raises(UserError, match="must have 5 bytes; it is missing.*check_records"):
+    with pytest.raises(UserError, match=f"{path.name}.* 5 bytes.*no file.*check_records"):
         records.shard_paths(tmp_path, MANIFEST)
     path.write_bytes(b"1234")
-    with pytest.raises(UserError, match="must have 5 bytes; it has 4"):
+    with pytest.raises(UserError, match=f"{path.name}.* 5 bytes.* 4 bytes"):
         records.shard_paths(tmp_path, MANIFEST)
     path.write_bytes(b"12345")
     assert records.shard_paths(tmp_path, MANIFEST) == [path]
 
 
-def test_the_module_loads_tensorflow_only_where_it_is_used():
+def test_importing_the_module_does_not_import_tensorflow():
     code = "import sys, kseg.data.records; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    environment = os.environ | {"KSEG_WITHOUT_KERAS": "1"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

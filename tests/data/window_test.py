@@ -1,18 +1,18 @@
-"""A window of a file is decoded to the very pixels of the whole, and lands where it should."""
+"""A window has exactly the pixels of the whole image and is put into its place in the crop."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kseg.data.records import decode_image
-from kseg.data.window import Window, cut, decode_cut, place
+from kseg.data.window import Window, crop_to_window, decode_window, window_to_crop
 from tests.data import shards
 
-SIZE = (67, 83)  # not whole blocks of 8 or 16
+SIZE = (67, 83)  # Not multiples of 8 or 16, the sizes of JPEG blocks.
 
 
 def photograph(size=SIZE):
-    """Smooth colours with some noise: neighbours matter to a decoder that interpolates colour."""
+    """Smooth colours with noise, so that interpolated colours depend on neighbouring pixels."""
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (size[0] // 4 + 1, size[1] // 4 + 1, 3)).astype(float)
     large = np.kron(small, np.ones((4, 4, 1)))[: size[0], : size[1]]
@@ -21,10 +21,10 @@ def photograph(size=SIZE):
 
 def window_of(top, left, rows, columns):
     return Window(
-        start=tf.convert_to_tensor([top, left]),
-        taken=tf.convert_to_tensor([rows, columns]),
-        before=tf.constant([0, 0]),
-        size=tf.convert_to_tensor([rows, columns]),
+        source_start=tf.convert_to_tensor([top, left]),
+        source_size=tf.convert_to_tensor([rows, columns]),
+        target_start=tf.constant([0, 0]),
+        target_size=tf.convert_to_tensor([rows, columns]),
     )
 
 
@@ -40,11 +40,11 @@ FILES = {
 
 @tf.function(reduce_retracing=True)
 def decoded_window(contents, top, left, rows, columns, shape):
-    return decode_cut(contents, window_of(top, left, rows, columns), shape)
+    return decode_window(contents, window_of(top, left, rows, columns), shape)
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_window_has_the_pixels_of_the_whole_wherever_its_edges_fall(kind):
+def test_a_window_has_exactly_the_pixels_of_the_whole_image(kind):
     contents = tf.constant(FILES[kind])
     whole = decode_image(contents).numpy()
     assert whole.shape == (*SIZE, 3)
@@ -61,26 +61,26 @@ def test_a_window_has_the_pixels_of_the_whole_wherever_its_edges_fall(kind):
 
 
 @pytest.mark.parametrize("kind", ["JPEG 4:2:0", "PNG"])
-def test_an_image_of_another_size_than_its_label_is_refused(kind):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="as large as its label"):
-        decode_cut(FILES[kind], window_of(0, 0, 5, 5), tf.constant([SIZE[0] + 1, SIZE[1]]))
+def test_an_image_that_is_not_as_large_as_its_label_is_rejected(kind):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image.*label"):
+        decode_window(FILES[kind], window_of(0, 0, 5, 5), tf.constant([SIZE[0] + 1, SIZE[1]]))
 
 
-def placed(image, label, window, crop_size):
-    image, label = place(
+def crop_of(image, label, window, crop_size):
+    image, label = window_to_crop(
         tf.constant(image), tf.constant(label), window,
         crop_size=crop_size, pad_value=(1.5, 2.0, 3.0), ignore_label=255,
     )  # fmt: skip
     return image.numpy(), label.numpy()
 
 
-def test_padding_surrounds_what_was_cut_on_all_sides():
+def test_padding_surrounds_the_window_on_all_sides():
     image, label = np.full((2, 3, 3), 200, np.uint8), np.full((2, 3), 4, np.uint8)
     window = Window(
-        start=tf.constant([0, 0]), taken=tf.constant([2, 3]),
-        before=tf.constant([1, 2]), size=tf.constant([2, 3]),
+        source_start=tf.constant([0, 0]), source_size=tf.constant([2, 3]),
+        target_start=tf.constant([1, 2]), target_size=tf.constant([2, 3]),
     )  # fmt: skip
-    new_image, new_label = placed(image, label, window, (4, 7))
+    new_image, new_label = crop_of(image, label, window, (4, 7))
     expected = np.full((4, 7), 255)
     expected[1:3, 2:5] = 4
     np.testing.assert_array_equal(new_label, expected)
@@ -88,30 +88,31 @@ def test_padding_surrounds_what_was_cut_on_all_sides():
     np.testing.assert_array_equal(new_image[expected == 255], [(1.5, 2.0, 3.0)] * 22)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("upside_down", [False, True])
-@pytest.mark.parametrize("backwards", [False, True])
-def test_turns_and_mirrors_are_those_of_numpy(turned, upside_down, backwards):
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("flip_rows", [False, True])
+@pytest.mark.parametrize("flip_columns", [False, True])
+def test_transposing_and_flipping_match_numpy(transposed, flip_rows, flip_columns):
     label = np.arange(20, dtype=np.uint8).reshape(4, 5)
     image = np.repeat(label[..., np.newaxis], 3, axis=-1)
-    expected = label.T if turned else label
-    expected = expected[::-1] if upside_down else expected
-    expected = expected[:, ::-1] if backwards else expected
+    expected = label.T if transposed else label
+    expected = expected[::-1] if flip_rows else expected
+    expected = expected[:, ::-1] if flip_columns else expected
     window = Window(
-        start=tf.constant([0, 0]), taken=tf.constant(label.shape),
-        before=tf.constant([0, 0]), size=tf.constant(expected.shape),
-        turned=tf.constant(turned), mirrored=(tf.constant(upside_down), tf.constant(backwards)),
+        source_start=tf.constant([0, 0]), source_size=tf.constant(label.shape),
+        target_start=tf.constant([0, 0]), target_size=tf.constant(expected.shape),
+        transposed=tf.constant(transposed),
+        flipped=(tf.constant(flip_rows), tf.constant(flip_columns)),
     )  # fmt: skip
-    new_image, new_label = placed(image, label, window, expected.shape)
+    new_image, new_label = crop_of(image, label, window, expected.shape)
     np.testing.assert_array_equal(new_label, expected)
     np.testing.assert_array_equal(new_image[..., 0], expected)
 
 
-def test_cut_takes_the_window_of_images_and_labels():
-    picture = np.arange(5 * 6 * 3).reshape(5, 6, 3)
+def test_images_and_labels_are_cropped_to_the_window():
+    pixels = np.arange(5 * 6 * 3).reshape(5, 6, 3)
     np.testing.assert_array_equal(
-        cut(tf.constant(picture), window_of(1, 2, 3, 4)), picture[1:4, 2:6]
+        crop_to_window(tf.constant(pixels), window_of(1, 2, 3, 4)), pixels[1:4, 2:6]
     )
     np.testing.assert_array_equal(
-        cut(tf.constant(picture[..., 0]), window_of(0, 5, 5, 1)), picture[:, 5:, 0]
+        crop_to_window(tf.constant(pixels[..., 0]), window_of(0, 5, 5, 1)), pixels[:, 5:, 0]
     )

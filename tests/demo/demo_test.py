@@ -1,12 +1,13 @@
 """The demo from end to end on a few scenes, and which folders it may empty."""
 
 import pytest
-from absl import flags
 
 from kseg import demo
 from kseg.demo import __main__ as program
 from kseg.demo import steps
 from kseg.errors import UserError
+from kseg.runs.experiment_flags import to_flagfile
+from tests.program_calls import call_main
 
 TINY = steps.RECIPE.replace(crop_size=(65, 65), dilation_rates=(1, 2), batch_size=2, epochs=1)
 
@@ -43,29 +44,18 @@ def test_a_folder_with_other_things_is_refused_and_unchanged(tmp_path):
     assert (tmp_path / "records" / "thesis.txt").read_text() == "mine"
 
 
-def parsed(**texts):
-    """The flags of the program, with some values changed."""
-    values = flags.FlagValues()
-    for name in ("train_scenes", "val_scenes"):
-        flags.DEFINE_integer(name, 4, "", flag_values=values)
-    for name, default in (("output_dir", "runs/demo"), ("recipe", "")):
-        flags.DEFINE_string(name, texts.get(name, default), "", flag_values=values)
-    values(["demo"])
-    return values
-
-
 def test_the_recipe_is_that_of_the_demo_or_of_a_flagfile(tmp_path, monkeypatch):
     recipes = []
     monkeypatch.setattr(program, "demo", lambda *_, recipe, **__: recipes.append(recipe))
     flagfile = tmp_path / "tiny.flags"
-    flagfile.write_text(TINY.to_flagfile())
-    program.main(parsed())
-    program.main(parsed(recipe=str(flagfile)))
+    flagfile.write_text(to_flagfile(TINY))
+    call_main(program)
+    call_main(program, f"--recipe={flagfile}")
     assert recipes == [steps.RECIPE, TINY]
 
 
 def test_a_missing_recipe_is_named_before_anything_is_drawn(tmp_path):
-    values = parsed(output_dir=str(tmp_path / "demo"), recipe=str(tmp_path / "missing.flags"))
+    recipe = tmp_path / "missing.flags"
     with pytest.raises(UserError, match="missing.flags"):
-        program.main(values)
+        call_main(program, f"--output_dir={tmp_path / 'demo'}", f"--recipe={recipe}")
     assert not (tmp_path / "demo").exists()

@@ -29,7 +29,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tests.formats.prediction_server import serving
 
 pytestmark = pytest.mark.slow
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "docs" / "serving.md"
 LABELS = LabelSet(names=("a", "b", "c"), colours=((0, 0, 0), (9, 9, 9), (99, 99, 99)))
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 from kseg.inference import crf
-from kseg.inference.config import Protocol
+from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
 
 
@@ -43,7 +43,7 @@ def test_the_evaluator_refines_each_image_before_it_counts():
     classes = LabelSet(("a", "b"), ((0, 0, 0),) * 2)
     batch = [(tf.constant(np.stack([image] * 2)), tf.constant(np.stack([labels] * 2)))]
     plain = Evaluator(model, classes)(batch)
-    refined = Evaluator(model, classes, Protocol(crf=True))(batch)
+    refined = Evaluator(model, classes, InferenceConfig(crf=True))(batch)
     assert plain.pixel_accuracy < 0.75
     assert refined.pixel_accuracy > 0.99
     assert refined.support.sum() == plain.support.sum() == 2 * labels.size
@@ -52,5 +52,5 @@ def test_the_evaluator_refines_each_image_before_it_counts():
 def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
-    with pytest.raises(UserError, match=r'`--crf` needs the extra "crf": pip install'):
-        Evaluator(None, LabelSet(("a", "b"), ((0, 0, 0),) * 2), Protocol(crf=True))
+    with pytest.raises(UserError, match='`--crf` needs the extra "crf"'):
+        Evaluator(None, LabelSet(("a", "b"), ((0, 0, 0),) * 2), InferenceConfig(crf=True))

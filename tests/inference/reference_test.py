@@ -10,9 +10,8 @@ import tensorflow as tf
 
 from kseg.data.datasets import VOC
 from kseg.data.pipeline import eval_dataset
-from kseg.inference.config import Protocol
+from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
-from kseg.layers import ImageNormalization
 from tfrecords_tools import build_voc
 
 try:
@@ -26,9 +25,11 @@ IMAGES = 40
 
 
 class Published:
-    """A LiteRT network of one size and without logits in the shape of one of ours."""
+    """A LiteRT network of a fixed size, without logits, with the interface of a `Segmenter`."""
 
-    layers = (ImageNormalization("tf"),)
+    pad_value = (127.5,) * 3
+    align_corners = True
+    num_classes = VOC.num_classes
 
     def __init__(self, path):
         self._interpreter = Interpreter(str(path), num_threads=2)
@@ -60,7 +61,7 @@ def measured(real_data, tmp_path_factory):
     records = tmp_path_factory.mktemp("records")
     build_voc.build(real_data / "VOCdevkit" / "VOC2012", records, splits=["val"])
     network = Published(real_data / NETWORK)
-    evaluator = Evaluator(network, VOC, Protocol(eval_size=(SIDE, SIDE)), boundary_width=7)
+    evaluator = Evaluator(network, VOC, InferenceConfig(eval_size=(SIDE, SIDE)), boundary_width=7)
     dataset = eval_dataset(records, "val")
     figures = evaluator(dataset)
     labels = [label[0] for _, label in dataset.as_numpy_iterator()]

@@ -1,4 +1,4 @@
-"""Tables, CSV and the picture of a confusion matrix."""
+"""Tables and CSV of a confusion matrix."""
 
 import csv
 
@@ -8,7 +8,6 @@ import pytest
 from kseg.data.datasets import LabelSet
 from kseg.inference import report
 from kseg.recipe.metrics import scores
-from kseg.visualization import confusion_picture
 
 LABELS = LabelSet(("background", "cat", "dog", "ufo"), ((0, 0, 0),) * 4)
 #        predicted 0   1   2  3
@@ -90,39 +89,3 @@ def test_the_csv_holds_the_totals_of_the_screen_in_rows_without_an_id():
     assert [line.split("  ")[0] for line in lines[5:10]] == list(totals)
     roads = LabelSet(("background", "road"), ((0, 0, 0),) * 2)
     assert ",road IoU,0.5,,,\n" in report.csv_text(roads, scores([[6, 2], [1, 3]]))
-
-
-def cells_of(picture, count, cell):
-    """The colour at the corner of each cell, found by the frame that ends the picture."""
-    pixels = np.asarray(picture)
-    first = picture.height - 10 - count * cell, picture.width - 10 - count * cell
-    places = (np.arange(count) * cell + 1)[:, np.newaxis]
-    return pixels[first[0] + places, first[1] + places.T]
-
-
-def test_the_picture_is_darker_the_more_pixels_went_there_and_grey_without_pixels():
-    picture = confusion_picture.draw(np.array(MATRIX), LABELS.names)
-    cells = cells_of(picture, 4, 34).astype(int)
-    assert (cells[3] == cells[3, 0]).all() and 200 < cells[3, 0, 0] < 255
-    np.testing.assert_array_equal(cells[1, 2], (255, 255, 255))
-    brightness = cells[:3].sum(-1)
-    shares = np.array(MATRIX[:3]) / np.sum(MATRIX[:3], axis=1, keepdims=True)
-    order = np.argsort(shares, axis=None, kind="stable")
-    assert (np.diff(brightness.ravel()[order]) <= 0).all()
-    np.testing.assert_array_equal(brightness[2, 1], brightness[2, 2])
-
-
-def test_the_picture_has_room_for_the_longest_name_and_for_many_classes():
-    short = confusion_picture.draw(np.eye(2, dtype=int), ("a", "b"))
-    long = confusion_picture.draw(np.eye(2, dtype=int), ("a", "b with a very long name indeed"))
-    assert long.width - short.width == long.height - short.height > 100
-    names = [f"class {number}" for number in range(150)]
-    many = confusion_picture.draw(np.eye(150, dtype=int), names)
-    assert many.width < 2500
-    diagonal = np.diagonal(cells_of(many, 150, 14).sum(-1))
-    assert len(set(diagonal)) == 1 and diagonal[0] < 300
-
-
-def test_a_matrix_that_does_not_fit_the_names_is_refused():
-    with pytest.raises(ValueError, match="row and a column for each of the 3 `names`"):
-        confusion_picture.draw(np.eye(2), ("a", "b", "c"))

@@ -1,4 +1,4 @@
-"""Scores under a protocol, on small networks for which the right answer is known."""
+"""Scores under an inference config, on small networks whose right answer is known."""
 
 import keras
 import numpy as np
@@ -7,23 +7,24 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kseg.inference import scorer as inference
-from kseg.inference.config import Protocol
+from kseg.inference.config import InferenceConfig
 from kseg.inference.scorer import probabilities, scorer
 from kseg.inference.windows import slide
 from kseg.layers import ImageNormalization, Resize
-from kseg.models import deeplab_v3_plus
+from kseg.models import Segmenter
 
 CLASSES = 3
 
 
 def network(kernel_size=3, *, align_corners=True, image_mean=False):
-    """Normalisation, a convolution, a resize to the image: a network of `kseg.models` in small."""
+    """A small Segmenter: normalisation, a convolution and a resize to the image."""
     images = keras.Input((None, None, 3))
     x = ImageNormalization("tf")(images)
     x = layers.Conv2D(CLASSES, kernel_size, padding="same", kernel_initializer="he_normal")(x)
     if image_mean:
         x = layers.Lambda(lambda x: x + 3 * ops.mean(x, axis=(1, 2), keepdims=True))(x)
-    return keras.Model(images, Resize(align_corners=align_corners)([x, images]))
+    logits = Resize(align_corners=align_corners)([x, images])
+    return Segmenter(images, logits, align_corners=align_corners)
 
 
 def photograph(*shape, seed=0):
@@ -31,7 +32,7 @@ def photograph(*shape, seed=0):
 
 
 def under(model, images, **options):
-    return probabilities(model, Protocol(**options))(tf.constant(images)).numpy()
+    return probabilities(model, InferenceConfig(**options))(tf.constant(images)).numpy()
 
 
 def logits_of(model, images):
@@ -45,7 +46,7 @@ def softmax(logits):
 def test_one_look_gives_the_logits_of_the_network_and_their_softmax():
     model, images = network(), photograph(2, 7, 9)
     logits = logits_of(model, images)
-    np.testing.assert_array_equal(scorer(model, Protocol())(images), logits)
+    np.testing.assert_array_equal(scorer(model, InferenceConfig())(images), logits)
     np.testing.assert_allclose(under(model, images), softmax(logits), rtol=1e-5)
 
 
@@ -66,10 +67,10 @@ def test_scales_change_nothing_where_images_are_ramps_and_the_network_looks_at_o
     half_pixel.set_weights(model.get_weights())
     options = {"scales": (0.5, 0.75, 1.25), "average": "logits"}
     np.testing.assert_allclose(
-        scorer(model, Protocol(**options))(images), logits_of(model, images), atol=1e-4
+        scorer(model, InferenceConfig(**options))(images), logits_of(model, images), atol=1e-4
     )
     # At the edge half-pixel has no neighbour to go by, so it is not what such a network takes.
-    others = scorer(half_pixel, Protocol(**options))(images)
+    others = scorer(half_pixel, InferenceConfig(**options))(images)
     assert np.abs(others - logits_of(model, images)).max() > 0.01
 
 
@@ -108,13 +109,14 @@ def test_the_answer_moves_with_the_image(options, moves):
         assert np.abs(under(model, moved) - move(under(model, images))).max() > 0.01
 
 
-def test_the_eight_ways_to_lay_an_image_differ_and_are_undone():
+def test_the_eight_transforms_of_dlinknet_differ_and_are_inverted():
     images = tf.constant(photograph(1, 4, 6))
-    layings = Protocol(tta="dlinknet").layings
-    laid = [inference.lay(images, laying).numpy() for laying in layings]
-    assert len({(each.shape, each.tobytes()) for each in laid}) == 8
-    for each, laying in zip(laid, layings, strict=True):
-        np.testing.assert_array_equal(inference.lay_back(tf.constant(each), laying), images)
+    tta_transforms = InferenceConfig(tta="dlinknet").tta_transforms
+    transformed = [inference.transform(images, t).numpy() for t in tta_transforms]
+    assert len({(view.shape, view.tobytes()) for view in transformed}) == 8
+    for view, tta_transform in zip(transformed, tta_transforms, strict=True):
+        restored = inference.transform_back(tf.constant(view), tta_transform)
+        np.testing.assert_array_equal(restored, images)
 
 
 def test_windows_begin_at_multiples_of_the_stride_and_end_at_the_edges():
@@ -144,7 +146,7 @@ def test_windows_are_averaged_where_they_overlap(average):
     both = (left[:, :, 4:] + right[:, :, :3]) / 2
     expected = np.concatenate([left[:, :, :4], both, right[:, :, 3:]], axis=2)
     np.testing.assert_allclose(
-        scorer(model, Protocol(**options))(images), expected, rtol=1e-4, atol=1e-5
+        scorer(model, InferenceConfig(**options))(images), expected, rtol=1e-4, atol=1e-5
     )
 
 
@@ -171,16 +173,9 @@ def test_padding_is_zero_to_the_network_and_is_cut_off_again():
 )
 def test_one_graph_serves_all_sizes_and_answers_as_without_a_graph(options):
     model = network()
-    look = probabilities(model, Protocol(**options))
+    look = probabilities(model, InferenceConfig(**options))
     graph = tf.function(look, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
     for shape in ((1, 9, 14), (3, 17, 12), (2, 30, 8)):
         images = photograph(*shape)
         np.testing.assert_allclose(graph(images), look(tf.constant(images)), atol=1e-5)
     assert graph.experimental_get_tracing_count() == 1
-
-
-def test_a_network_says_how_it_resizes_and_what_it_is_padded_with():
-    model = deeplab_v3_plus(CLASSES, context="none", decoder=False)
-    assert inference.aligns_corners(model)
-    assert inference.pad_value(model) == (127.5,) * 3
-    assert not inference.aligns_corners(network(align_corners=False))

@@ -9,8 +9,8 @@ from keras import layers
 from kseg.backbones import BACKBONES
 from kseg.backbones.backbone import Backbone
 from kseg.errors import UserError
-from kseg.inference.config import Protocol
-from kseg.inference.predictor import Look
+from kseg.inference.config import InferenceConfig
+from kseg.inference.predictor import Predictor
 from kseg.inference.tiles import Tiling, blended
 from kseg.models import deeplab_v3_plus, gcn_fcn
 from tests.backbones.networks import scramble
@@ -52,7 +52,7 @@ def photograph(height, width, seed=0):
 def joined(model, image, tiling):
     """The blended scores as one map; each pixel must come exactly once."""
     scores = np.full((*image.shape[:2], CLASSES), np.nan, np.float32)
-    for rows, columns, part in blended(Look(model).scores, image, tiling):
+    for rows, columns, part in blended(Predictor(model).scores, image, tiling):
         assert np.isnan(scores[rows, columns]).all() and part.size
         scores[rows, columns] = part
     assert not np.isnan(scores).any()
@@ -98,7 +98,7 @@ def test_tiles_give_the_scores_of_the_whole_image_where_the_network_sees_half_th
     tiling = Tiling(tile=(256, 264), overlap=64, stride=8)
     for size in ((440, 403), (257, 200), (513, 265)):
         image = photograph(*size)
-        whole = Look(model).scores(image)
+        whole = Predictor(model).scores(image)
         assert whole.std(axis=(0, 1)).min() > 0.1
         np.testing.assert_allclose(joined(model, image, tiling), whole, rtol=0, atol=1e-4)
     closer = joined(model, image, Tiling(tile=(256, 264), overlap=32, stride=8))
@@ -114,7 +114,7 @@ def test_tiles_of_a_half_pixel_network_give_the_scores_of_the_whole_image(backbo
     tiling = Tiling.of(model, (256,), 64)
     assert tiling.stride == 8
     image = photograph(411, 500)
-    whole = Look(model).scores(image)
+    whole = Predictor(model).scores(image)
     np.testing.assert_allclose(joined(model, image, tiling), whole, rtol=0, atol=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_a_seam_shows_without_overlap_and_none_with_it(backbone):
     """Even where the context ends with the tile: this network sees the image's mean."""
     model, image = deeplab(backbone, image_pooling=True), photograph(96, 256)
     image[:, 128:] //= 4  # The halves differ, and so do their means.
-    whole = Look(model).scores(image)
+    whole = Predictor(model).scores(image)
     hard = joined(model, image, Tiling(tile=(96, 128), overlap=0, stride=8))
     soft = joined(model, image, Tiling(tile=(96, 128), overlap=24, stride=8))
     assert np.abs(soft - whole).max() > 1e-2, "the mean is that of the tile"
@@ -139,7 +139,7 @@ def test_a_seam_shows_without_overlap_and_none_with_it(backbone):
 
 def test_a_protocol_looks_at_each_tile(backbone):
     model, image = deeplab(backbone), photograph(96, 200)
-    look = Look(model, Protocol(flip=True))
+    look = Predictor(model, InferenceConfig(flip=True))
     tiling = Tiling(tile=(96, 128), overlap=24, stride=8)
     parts = list(blended(look.scores, image, tiling))
     rows, columns, scores = parts[0]

@@ -17,7 +17,7 @@ def model_of(module, rates):
 
 @pytest.mark.one_backend
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
-@pytest.mark.parametrize("module", [KSAC, ASPP, VortexPooling])
+@pytest.mark.parametrize("variant", [KSAC, ASPP, VortexPooling])
 def test_a_weight_file_fits_other_rates_but_not_another_number_of_them(module, tmp_path):
     trained, other, fewer = (model_of(module, rates) for rates in ((1, 3, 5), (3, 5, 7), (1, 3)))
     path = tmp_path / "trained.weights.h5"
@@ -34,7 +34,7 @@ def test_a_weight_file_fits_other_rates_but_not_another_number_of_them(module, t
 
 
 @pytest.mark.one_backend
-@pytest.mark.parametrize("module", [KSAC, ASPP])
+@pytest.mark.parametrize("variant", [KSAC, ASPP])
 def test_a_weight_file_that_does_not_know_the_number_still_loads(module, tmp_path):
     trained, other = (model_of(module, rates) for rates in ((1, 3), (2, 4)))
     path = tmp_path / "trained.weights.h5"

@@ -67,7 +67,7 @@ def test_module_b_averages_each_window_then_convolves_at_its_rate():
 
 def test_module_a_is_an_aspp_of_averaged_features():
     options = {"dilation_rates": (2, 3), "image_pooling": False}
-    layer = built(VortexPooling(4, module="A", pool_size=3, **options))
+    layer = built(VortexPooling(4, variant="A", pool_size=3, **options))
     aspp = built(ASPP(4, **options))
     aspp.set_weights(layer.get_weights())
     (features,) = layer_checks.random_inputs([(2, 7, 6, 5)])
@@ -79,7 +79,7 @@ def test_module_a_is_an_aspp_of_averaged_features():
 
 
 def test_image_branch_sees_the_features_and_not_their_averages():
-    layer = built(VortexPooling(4, module="A", pool_size=3, dilation_rates=(2,)))
+    layer = built(VortexPooling(4, variant="A", pool_size=3, dilation_rates=(2,)))
     (features,) = layer_checks.random_inputs([(2, 7, 6, 5)])
     pooled = average_pool(features, 3)
     maps = [

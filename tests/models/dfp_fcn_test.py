@@ -93,7 +93,7 @@ def test_logits_have_the_size_of_the_image(models):
 
 def test_without_other_scales_it_is_the_plain_network(models):
     image = photograph(47, 50)
-    single = same_weights(dfp_fcn(5, depth=2, scales=(1,), **SMALL), models[0])
+    single = same_weights(dfp_fcn(5, depth=2, pyramid_scales=(1,), **SMALL), models[0])
     assert_same_logits(call(single, image), call(models[0], image))
 
 
@@ -125,7 +125,7 @@ def test_an_image_of_any_size_is_seen_on_the_grid_of_one_padded_to_the_stride(mo
 @pytest.mark.one_backend
 def test_the_order_of_the_scales_is_that_of_the_fused_maps(models):
     """Other scales first: the classifier's weights go along, and nothing else changes."""
-    turned = same_weights(dfp_fcn(5, depth=2, scales=(0.75, 0.5, 1.0), **SMALL), models[2])
+    turned = same_weights(dfp_fcn(5, depth=2, pyramid_scales=(0.75, 0.5, 1.0), **SMALL), models[2])
     kernel, bias = models[2].get_layer("logits").get_weights()
     kernel = np.concatenate([kernel[:, :, 160:], kernel[:, :, :160]], axis=2)
     turned.get_layer("logits").set_weights([kernel, bias])
@@ -135,7 +135,7 @@ def test_the_order_of_the_scales_is_that_of_the_fused_maps(models):
 
 @pytest.mark.one_backend
 def test_a_training_step_reaches_trunk_stages_and_encoder():
-    model = dfp_fcn(3, depth=1, scales=(1, 0.5), image_size=(32, 48), **SMALL)
+    model = dfp_fcn(3, depth=1, pyramid_scales=(1, 0.5), image_size=(32, 48), **SMALL)
     assert model.output_shape == (None, 32, 48, 3)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)

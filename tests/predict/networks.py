@@ -1,16 +1,17 @@
-"""A network whose answer is known."""
+"""A network whose predictions are known."""
 
 import keras
 import numpy as np
 
 from kseg.layers import ImageNormalization
+from kseg.models import Segmenter
 
 
 def bright_network(contrast):
-    """Answers class 1 where the red channel is above 127.5, the surer the larger `contrast`."""
+    """Predicts class 1 where red is above 127.5, with a certainty that grows with `contrast`."""
     images = keras.Input((None, None, 3))
     logits = keras.layers.Conv2D(2, 1)
-    network = keras.Model(images, logits(ImageNormalization("tf")(images)))
+    network = Segmenter(images, logits(ImageNormalization("tf")(images)))
     kernel = np.zeros((1, 1, 3, 2), np.float32)
     kernel[0, 0, 0, 1] = contrast
     logits.set_weights([kernel, np.zeros(2, np.float32)])

@@ -13,13 +13,13 @@ from kseg.data.images import find_images
 from kseg.errors import UserError
 from kseg.inference import crf
 from kseg.inference import scorer as inference
-from kseg.inference.config import Protocol
+from kseg.inference.config import InferenceConfig
 from kseg.inference.scorer import classifier
 from kseg.inference.tiles import Tiling
 from kseg.runs.checkpoints import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
-from kseg.visualization import pictures
+from kseg.visualization import sheets
 from tests.predict.networks import bright_network
 from tests.program_calls import call_main
 
@@ -112,7 +112,7 @@ def test_each_run_writes_a_legend_of_ids_colours_and_names(model, tmp_path):
     predict.predict(model, LABELS, {"a": tmp_path / "a.png"}, tmp_path / "out")
     with Image.open(tmp_path / "out" / "legend.png") as legend:
         pixels = {pixel for _, pixel in legend.getcolors(10_000)}
-        expected = pictures.legend(LABELS.names, LABELS.colours)
+        expected = sheets.legend(LABELS.names, LABELS.colours)
         assert set(LABELS.colours) <= pixels
         np.testing.assert_array_equal(np.asarray(legend), np.asarray(expected))
 
@@ -150,17 +150,17 @@ def test_a_protocol_decides_what_is_drawn_and_its_padding_what_fits(model, tmp_p
     for name, size in (("fits", (9, 9)), ("not", (9, 12))):
         Image.fromarray(noise(*size)).save(tmp_path / f"{name}.png")
     images = {name: tmp_path / f"{name}.png" for name in ("fits", "not")}
-    protocol = Protocol(scales=(0.5,), flip=True, eval_size=(10, 10))
+    config = InferenceConfig(scales=(0.5,), flip=True, eval_size=(10, 10))
     monkeypatch.setattr(inference, "pad_value", lambda model: (0.0, 0.0, 0.0))
-    failures = predict.predict(model, LABELS, images, tmp_path / "out", protocol=protocol)
+    failures = predict.predict(model, LABELS, images, tmp_path / "out", config=config)
     assert len(failures) == 1 and "`--eval_size` must be at least the size" in failures[0]
     labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "fits.png"))
-    expected = inference.classifier(model, protocol)(noise(9, 9)[np.newaxis])[0]
+    expected = inference.classifier(model, config)(noise(9, 9)[np.newaxis])[0]
     np.testing.assert_array_equal(labels, expected)
     assert (labels != noise(9, 9)[..., 0] // 128).any(), "half the size loses pixels"
     tiling = Tiling(tile=(32, 32), overlap=0, stride=32)
     with pytest.raises(UserError, match="`--eval_size` must be at least"):
-        predict.predict(model, LABELS, images, tmp_path / "out", protocol=protocol, tiling=tiling)
+        predict.predict(model, LABELS, images, tmp_path / "out", config=config, tiling=tiling)
 
 
 def test_the_crf_refines_what_the_network_says(model, tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def test_the_crf_refines_what_the_network_says(model, tmp_path, monkeypatch):
     monkeypatch.setattr(crf, "refine", darker)
     picture = write_image(tmp_path / "a.png")
     images = {"a": tmp_path / "a.png"}
-    predict.predict(model, LABELS, images, tmp_path / "out", protocol=Protocol(crf=True))
+    predict.predict(model, LABELS, images, tmp_path / "out", config=InferenceConfig(crf=True))
     labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "a.png"))
     np.testing.assert_array_equal(labels, 1 - picture[..., 0] // 200)
 

@@ -16,7 +16,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 needs_jax = pytest.mark.skipif(
-    importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install 'kseg[jax]'"
+    importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install -e '.[jax]'"
 )
 
 SCRIPT = """
@@ -31,14 +31,15 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from kseg.data.datasets import LabelSet
 from kseg.inference.evaluator import Evaluator
 from kseg.layers import BatchNorm
+from kseg.models import Segmenter
 from kseg.runs.distribution import make_devices
 from kseg.recipe.losses import pixel_weights
-from kseg.runs.machines import join
+from kseg.runs.process_group import join
 from kseg.recipe.compilation import compile_model
 
 STEPS, BATCH = 20, 8
 output, name, coordinator, number, index = sys.argv[1:]
-machines = join(coordinator, int(number), int(index))
+process_group = join(coordinator, int(number), int(index))
 
 
 def network():
@@ -48,10 +49,10 @@ def network():
         x = keras.layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
         # Smooth: at the kink of a ReLU rounding would decide, and the weights part for good.
         x = keras.layers.Activation("softplus")(BatchNorm(name=f"norm_{number}")(x))
-    return keras.Model(images, keras.layers.Conv2D(4, 1, name="logits")(x))
+    return Segmenter(images, keras.layers.Conv2D(4, 1, name="logits")(x))
 
 
-devices = make_devices(name, BATCH, processes=machines.processes)
+devices = make_devices(name, BATCH, processes=process_group.size)
 with devices.building():
     model = network()
     compile_model(
@@ -68,17 +69,17 @@ labels[second[:, None, None] & (rng.random(labels.shape) < 0.9)] = 255
 batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH)
 if keras.config.backend() == "tensorflow":
     batches = batches.map(lambda x, y: (x, y, pixel_weights(y, 255)))
-share = BATCH // machines.processes
-own = slice(share * machines.index, share * (machines.index + 1))
-batches = batches.map(lambda *parts: tuple(part[own] for part in parts))
+count = BATCH // process_group.size
+local = slice(count * process_group.index, count * (process_group.index + 1))
+batches = batches.map(lambda *parts: tuple(part[local] for part in parts))
 with devices.fitting():
     history = model.fit(batches, verbose=0, shuffle=False)
 weights = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
 loss = history.history["loss"][0]
 norm = keras.ops.convert_to_numpy(model.optimizer.gradient_norm)
 # All processes have seen the whole of each batch, and can add up.
-assert machines.add_up(np.array([2**40 + machines.index])) == [
-    2**40 * machines.processes + sum(range(machines.processes))
+assert process_group.all_reduce_sum(np.array([2**40 + process_group.index])) == [
+    2**40 * process_group.size + sum(range(process_group.size))
 ]
 if keras.config.backend() == "tensorflow":
     # Measured as `kseg.train` does, after `fit`: every image once, whatever the replicas.

@@ -8,11 +8,11 @@ from tests.tfrecords_tools import folders
 from tfrecords_tools import build_camvid, check_records
 
 
-def test_the_real_frames_of_camvid_come_out_whole(real_data, tmp_path):
+def test_all_real_frames_of_camvid_are_converted(real_data, tmp_path):
     raw = real_data / "camvid"
     manifests = build_camvid.build(raw, tmp_path)
-    assert [(one.split, one.num_examples) for one in manifests] == [("train", 367), ("val", 101)]
-    assert [one.problems for one in check_records.check(tmp_path)] == [[], []]
+    assert [(m.split, m.num_examples) for m in manifests] == [("train", 367), ("val", 101)]
+    assert [result.problems for result in check_records.check(tmp_path)] == [[], []]
     for manifest in manifests:
         assert manifest.label_set() == CAMVID
         masks = [np.asarray(Image.open(p)) for p in (raw / f"{manifest.split}annot").iterdir()]
@@ -20,7 +20,7 @@ def test_the_real_frames_of_camvid_come_out_whole(real_data, tmp_path):
         assert (*manifest.pixels_per_class, manifest.pixels_ignored) == tuple(pixels)
 
 
-def test_the_test_frames_of_camvid_are_a_split_like_the_others(tmp_path):
+def test_test_frames_of_camvid_are_a_split(tmp_path):
     for folder, make in (("test", folders.image), ("testannot", folders.mask)):
         make(tmp_path / "raw" / folder / "a.png")
     manifest = build_camvid.build(tmp_path / "raw", tmp_path / "out", splits=["test"])[0]

@@ -1,4 +1,4 @@
-"""COCO: its objects drawn into VOC's 21 classes, or into all of its own."""
+"""COCO: its objects drawn into VOC's 21 classes, or into all 81 classes."""
 
 import json
 import sys
@@ -12,11 +12,11 @@ from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_coco, check_records, coco_json
 
-# Category ids of COCO, as its JSON files have them.
+# Category ids in the JSON files of COCO.
 PERSON, CAT, UMBRELLA, DOG = 1, 17, 28, 18
 NAMES = {PERSON: "person", CAT: "cat", UMBRELLA: "umbrella", DOG: "dog"}
-# Where COCO spells one of VOC's classes otherwise.
-SPELT = {
+# COCO's other names for classes of VOC.
+VOC_NAMES = {
     "airplane": "aeroplane",
     "dining table": "diningtable",
     "motorcycle": "motorbike",
@@ -27,12 +27,12 @@ SPELT = {
 
 
 def rectangle(left, top, right, bottom):
-    """A polygon that holds the pixels of columns left to right - 1, rows top to bottom - 1."""
+    """Returns a polygon with the pixels of columns left to right - 1, rows top to bottom - 1."""
     return [[left, top, right, top, right, bottom, left, bottom]]
 
 
 def runs(mask):
-    """Lengths of runs down the columns, outside first: an RLE by its definition."""
+    """Returns the lengths of runs down the columns, outside first: the definition of an RLE."""
     found, value = [0], False
     for pixel in mask.ravel(order="F"):
         if bool(pixel) != value:
@@ -43,22 +43,22 @@ def runs(mask):
 
 
 def inside(found, shape):
-    """The mask of `runs`, by its definition."""
+    """Returns the mask of `runs`."""
     values = np.repeat(np.arange(len(found)) % 2, found)
     return values.reshape(shape, order="F").astype(bool)
 
 
 def coco(root, annotations, sizes=((40, 50),), split="tiny", **changes):
-    """Writes a folder in COCO's layout; annotations are (image, category, segmentation, ...)."""
+    """Writes a folder in COCO's layout from annotations (image, category, segmentation, more)."""
     content = {
         "images": [
             {"id": 100 + k, "file_name": f"{k}.jpg", "height": size[0], "width": size[1]}
             for k, size in enumerate(sizes)
         ],
         "annotations": [
-            {"id": k, "image_id": 100 + one[0], "category_id": one[1], "segmentation": one[2]}
-            | (one[3] if len(one) > 3 else {})
-            for k, one in enumerate(annotations)
+            {"id": k, "image_id": 100 + image, "category_id": category, "segmentation": shape}
+            | dict(*more)
+            for k, (image, category, shape, *more) in enumerate(annotations)
         ],
         "categories": [{"id": number, "name": name} for number, name in NAMES.items()],
     } | changes
@@ -75,6 +75,10 @@ def build(root, out="out", **changes):
     return build_coco.build(root, root / out, **arguments)[0]
 
 
+def assert_problems(expected, caught):
+    folders.assert_each_in_one(expected, folders.problems_of(caught.value))
+
+
 def only_label(root, **changes):
     build(root, **changes)
     return shards.labels(root / "out", "tiny")["0"]
@@ -82,10 +86,11 @@ def only_label(root, **changes):
 
 @pytest.mark.parametrize("overlap", ["first", "ignore"])
 def test_real_objects_are_drawn_where_pillow_draws_them(real_data, tmp_path, overlap):
-    """Polygons by another rasteriser, runs by their definition, classes by their names."""
+    """Compares with another rasteriser, the definition of runs, and classes by name."""
     raw = real_data / "coco_tiny"
-    how = {"splits": ["train2017"], "min_image_area": 0, "overlap": overlap}
-    manifest = build_coco.build(raw, tmp_path, **how)[0]
+    manifest = build_coco.build(
+        raw, tmp_path, splits=["train2017"], min_image_area=0, overlap=overlap
+    )[0]
     assert manifest.label_set() == VOC
     assert check_records.check(tmp_path)[0].problems == []
     found = shards.labels(tmp_path, "train2017")
@@ -94,39 +99,44 @@ def test_real_objects_are_drawn_where_pillow_draws_them(real_data, tmp_path, ove
     assert crowds == 6
     same = sum((found[name] == ids).sum() for name, ids in drawn.items())
     pixels = sum(ids.size for ids in drawn.values())
-    # The two rasterisers differ on the outlines alone.
+    # The two rasterisers differ only on the outlines.
     assert same / pixels > 0.985
     for class_id in (*range(21), *[255] * (overlap == "ignore")):
         ours, theirs = (
-            np.concatenate([one[name].ravel() == class_id for name in drawn])
-            for one in (found, drawn)
+            np.concatenate([labels[name].ravel() == class_id for name in drawn])
+            for labels in (found, drawn)
         )
         union = (ours | theirs).sum()
-        # Where several objects meet, 255 is little more than outline.
+        # Where several objects meet, 255 is mostly outline.
         assert (ours & theirs).sum() >= (0.6 if class_id == 255 else 0.85) * union, class_id
 
 
 def pillow(raw, overlap):
-    """Name -> label map, drawn from the JSON without the code under test; number of RLEs used."""
+    """Draws the JSON without the code under test.
+
+    Returns:
+        The label map of each name, and the number of RLEs.
+    """
     content = json.loads((raw / "annotations" / "instances_train2017.json").read_text())
-    names = {one["id"]: one["name"] for one in content["categories"]}
-    images = {one["id"]: one for one in content["images"]}
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    images = {image["id"]: image for image in content["images"]}
     labels = {k: np.zeros((v["height"], v["width"]), np.uint8) for k, v in images.items()}
     taken = {k: np.zeros(v.shape, bool) for k, v in labels.items()}
     crowds = 0
-    for one in content["annotations"]:
-        name = SPELT.get(names[one["category_id"]], names[one["category_id"]])
-        if isinstance(one["segmentation"], dict):
+    for annotation in content["annotations"]:
+        name, shape = names[annotation["category_id"]], annotation["segmentation"]
+        name = VOC_NAMES.get(name, name)
+        if isinstance(shape, dict):
             crowds += 1
         if name not in VOC.names:
             continue
-        ids, seen = labels[one["image_id"]], taken[one["image_id"]]
-        if isinstance(one["segmentation"], dict):
-            where = inside(one["segmentation"]["counts"], ids.shape)
+        ids, seen = labels[annotation["image_id"]], taken[annotation["image_id"]]
+        if isinstance(shape, dict):
+            where = inside(shape["counts"], ids.shape)
         else:
             picture = Image.new("1", ids.shape[::-1])
-            for polygon in one["segmentation"]:
-                # Pillow's pixels lie on the coordinates, COCO's between them.
+            for polygon in shape:
+                # Pillow's pixels are on the coordinates, COCO's between them.
                 ImageDraw.Draw(picture).polygon([value - 0.5 for value in polygon], fill=1)
             where = np.asarray(picture)
         ids[where & ~seen] = VOC.names.index(name)
@@ -136,11 +146,11 @@ def pillow(raw, overlap):
     return {images[k]["file_name"].removesuffix(".jpg"): ids for k, ids in labels.items()}, crowds
 
 
-def test_the_real_set_by_the_rules_of_the_papers(real_data, tmp_path):
-    def counts(out, **how):
+def test_rules_of_the_papers_on_real_images(real_data, tmp_path):
+    def counts(out, **rules):
         raw = real_data / "coco_tiny"
-        one = build_coco.build(raw, tmp_path / out, splits=["train2017"], **how)[0]
-        return one.num_examples, one.arguments["images_left_out"]["train2017"]
+        manifest = build_coco.build(raw, tmp_path / out, splits=["train2017"], **rules)[0]
+        return manifest.num_examples, manifest.arguments["images_left_out"]["train2017"]
 
     assert counts("ksac") == (64, 16)
     assert counts("vortex", min_object_area=1000) == (62, 18)
@@ -171,7 +181,7 @@ def test_polygons_and_both_kinds_of_rle_are_drawn_alike(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_compressed_rle_is_read_as_pycocotools_writes_it(seed):
+def test_compressed_rle_of_pycocotools_is_read(seed):
     pycocotools_mask = pytest.importorskip("pycocotools.mask")
     random = np.random.default_rng(seed)
     mask = random.random((23, 31)) < random.choice([0.02, 0.5, 0.98])
@@ -181,7 +191,7 @@ def test_a_compressed_rle_is_read_as_pycocotools_writes_it(seed):
     assert coco_json.runs_of_string(encoded["counts"].decode()[:-1] + "o") is None
 
 
-def test_where_objects_overlap_the_policy_decides(tmp_path):
+def test_overlap_of_objects_is_ignored_or_of_the_first(tmp_path):
     root = coco(
         tmp_path, [(0, DOG, rectangle(0, 0, 20, 20)), (0, PERSON, rectangle(10, 10, 30, 30))]
     )
@@ -194,13 +204,13 @@ def test_where_objects_overlap_the_policy_decides(tmp_path):
     np.testing.assert_array_equal(only_label(root, overlap="ignore"), expected)
 
 
-def test_two_objects_of_one_class_that_overlap_are_ignored_as_well(tmp_path):
+def test_overlap_of_two_objects_of_the_same_class_is_ignored(tmp_path):
     root = coco(tmp_path, [(0, CAT, rectangle(0, 0, 20, 20)), (0, CAT, rectangle(10, 0, 30, 20))])
     ids = only_label(root)
     assert [(ids == value).sum() for value in (VOC.names.index("cat"), 255)] == [400, 200]
 
 
-def test_other_categories_are_background_or_classes_of_their_own(tmp_path):
+def test_categories_that_are_not_in_voc_are_background_or_classes(tmp_path):
     root = coco(tmp_path, [(0, UMBRELLA, rectangle(0, 0, 20, 20))])
     assert only_label(root).max() == 0
     manifest = build(root, classes="all")
@@ -208,20 +218,20 @@ def test_other_categories_are_background_or_classes_of_their_own(tmp_path):
     assert manifest.pixels_per_class[COCO.names.index("umbrella")] == 400
 
 
-def test_small_objects_and_images_with_little_in_them_are_dropped_by_pixels(tmp_path):
-    # `area` in the JSON is not believed: it is that of another drawing.
-    lie = {"area": 99999.0}
+def test_small_objects_and_images_with_few_object_pixels_are_left_out(tmp_path):
+    # `area` in the JSON is not read.
+    area = {"area": 99999.0}
     root = coco(
         tmp_path,
         [
-            (0, CAT, rectangle(0, 0, 25, 40), lie),
-            (1, CAT, rectangle(0, 0, 25, 40), lie),
-            (1, DOG, rectangle(30, 0, 31, 1), lie),
-            (1, UMBRELLA, rectangle(30, 0, 50, 40), lie),
+            (0, CAT, rectangle(0, 0, 25, 40), area),
+            (1, CAT, rectangle(0, 0, 25, 40), area),
+            (1, DOG, rectangle(30, 0, 31, 1), area),
+            (1, UMBRELLA, rectangle(30, 0, 50, 40), area),
         ],
         sizes=((40, 50), (40, 50), (40, 50)),
     )
-    # 1000 pixels do not exceed 1000; 1001 do, though the umbrella does not count.
+    # 1000 pixels are not more than 1000, but 1001 are. The umbrella does not count.
     manifest = build(root, min_image_area=1000)
     assert list(shards.labels(root / "out", "tiny")) == ["1"]
     assert manifest.arguments["images_left_out"] == {"tiny": 2}
@@ -230,12 +240,12 @@ def test_small_objects_and_images_with_little_in_them_are_dropped_by_pixels(tmp_
     assert manifest.num_examples == 3
     assert manifest.pixels_per_class[VOC.names.index("cat")] == 2000
     assert manifest.pixels_per_class[VOC.names.index("dog")] == 0
-    # Without the dog there is not enough in its image.
-    with pytest.raises(UserError, match="split 'tiny' has no images"):
+    # Without the dog, there are too few pixels in its image.
+    with pytest.raises(UserError, match="'tiny'"):
         build(root, min_object_area=1000, min_image_area=1000)
 
 
-def test_a_polygon_that_leaves_the_image_is_cut(tmp_path):
+def test_polygon_is_clipped_to_the_image(tmp_path):
     ids = only_label(coco(tmp_path, [(0, CAT, rectangle(-10, -5, 10, 60))]))
     expected = np.zeros((40, 50), bool)
     expected[:, :10] = True
@@ -243,34 +253,37 @@ def test_a_polygon_that_leaves_the_image_is_cut(tmp_path):
 
 
 GOOD = rectangle(0, 0, 20, 20)
-FAULTS = {
-    "empty": ([], "the segmentation is empty"),
-    "a line": ([[0, 0, 5, 5]], "three points or more; one has 4"),
-    "odd": ([[0, 0, 5, 5, 5, 0, 1]], "one has 7"),
-    "words": ([["a", "b", "c", "d", "e", "f"]], "neither polygons nor an RLE"),
-    "nothing": (None, "neither polygons nor an RLE"),
-    "no number": ([[0, 0, float("nan"), 5, 5, 0]], "no number"),
-    "far": ([[0, 0, 1e9, 0, 0, 1e9]], "far outside the image of 50x40"),
-    "size": ({"size": [50, 40], "counts": [2000]}, "an RLE of size [50, 40] for"),
-    "short": ({"size": [40, 50], "counts": [1, 2, 3]}, "must add up to 2000 pixels"),
-    "below 0": ({"size": [40, 50], "counts": [-1, 2001]}, "must add up to 2000 pixels"),
-    "damaged": ({"size": [40, 50], "counts": "\u00e9~~"}, "must add up to 2000 pixels"),
-    "no counts": ({"size": [40, 50]}, "must add up to 2000 pixels"),
+# pycocotools does not reject all of these. With too few runs it draws random pixels, and a
+# coordinate that is not a number ends the process.
+BAD_SHAPES = {
+    "empty": ([], "segmentation"),
+    "line": ([[0, 0, 5, 5]], "polygon"),
+    "odd": ([[0, 0, 5, 5, 5, 0, 1]], "polygon"),
+    "words": ([["a", "b", "c", "d", "e", "f"]], "segmentation"),
+    "nothing": (None, "segmentation"),
+    "not a number": ([[0, 0, float("nan"), 5, 5, 0]], "polygon"),
+    "far": ([[0, 0, 1e9, 0, 0, 1e9]], "50x40"),
+    "size": ({"size": [50, 40], "counts": [2000]}, "[50, 40]"),
+    "short": ({"size": [40, 50], "counts": [1, 2, 3]}, "2000"),
+    "short string": ({"size": [40, 50], "counts": "123"}, "2000"),
+    "negative": ({"size": [40, 50], "counts": [-1, 2001]}, "2000"),
+    "damaged": ({"size": [40, 50], "counts": "\u00e9~~"}, "2000"),
+    "no counts": ({"size": [40, 50]}, "2000"),
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_faulty_object_is_named_and_drawn_by_nobody(tmp_path, name):
-    shape, reason = FAULTS[name]
+@pytest.mark.parametrize("name", BAD_SHAPES)
+def test_bad_object_is_named(tmp_path, name):
+    shape, received = BAD_SHAPES[name]
     root = coco(tmp_path, [(0, DOG, GOOD), (0, CAT, shape)])
     with pytest.raises(UserError) as caught:
         build(root)
-    line = next(line for line in str(caught.value).splitlines() if "annotation 1 of 0.jpg" in line)
-    assert "instances_tiny.json" in line and "image id 100" in line
-    assert reason in line
+    expected = ("instances_tiny.json", "annotation 1 of 0.jpg", "image id 100", received)
+    problem, *_ = folders.problems_of(caught.value)
+    assert all(text in problem for text in expected)
 
 
-def test_every_fault_is_found_in_one_run_and_nothing_is_left(tmp_path):
+def test_all_problems_are_found_in_one_run_and_nothing_is_written(tmp_path):
     root = coco(
         tmp_path,
         [
@@ -304,34 +317,31 @@ def test_every_fault_is_found_in_one_run_and_nothing_is_left(tmp_path):
     path.write_text(json.dumps(content))
     folders.image(root / "tiny" / "1.jpg", size=(50, 41))
     expected = [
-        "annotation 1 of 0.jpg (image id 100): category id 12 is not one of COCO's",
-        "1.jpg: mask of 50x40 for an image of 50x41",
-        "image id 109 of 1 annotation(s) is not among the images (annotation 3)",
-        "annotation 0 of 2.jpg (image id 102): its id occurs twice",
-        "image id 100 occurs twice",
-        "image id 200: not the name of a file in the folder of images: '../0.jpg'",
-        "image id 201: not the name of a file in the folder of images: '/tmp/0.jpg'",
-        r"image id 202: not the name of a file in the folder of images: 'a\\..\\0.jpg'",
-        "gone.jpg: image not found",
-        "image id 204 (huge.jpg): 1000000x1000000 is more than",
-        "image id 205 (flat.jpg): no height and width",
-        "3.jpg: id '3' occurs twice in split 'tiny'",
-        "image id 207: no image by its name: text.txt",
-        "image without id or file name: {'file_name': 'unnumbered.jpg'}",
-        "annotation 7 of 0.jpg (image id 100): the segmentation is neither polygons nor an RLE",
-        "annotation that names no image: {'id': 8",
-        "annotation that names no image: {'id': '9', 'image_id': '[100]'}",
+        ("annotation 1 of 0.jpg (image id 100): ", "category id 12"),
+        ("1.jpg: ", "50x40", "50x41"),
+        ("image id 109", "annotation 3"),
+        ("annotation 0 of 2.jpg (image id 102): ",),
+        ("image id 100 occurs twice",),
+        ("image id 200: ", "'../0.jpg'"),
+        ("image id 201: ", "'/tmp/0.jpg'"),
+        ("image id 202: ", r"'a\\..\\0.jpg'"),
+        ("gone.jpg: ",),
+        ("image id 204 (huge.jpg): ", "1000000x1000000"),
+        ("image id 205 (flat.jpg): ",),
+        ("3.jpg: ", "'3'", "'tiny'"),
+        ("image id 207: ", "text.txt"),
+        ("{'file_name': 'unnumbered.jpg'}",),
+        ("annotation 7 of 0.jpg (image id 100): ", "segmentation"),
+        ("{'id': 8",),
+        ("{'id': '9', 'image_id': '[100]'}",),
     ]
     with pytest.raises(UserError) as caught:
         build(root)
-    lines = str(caught.value).splitlines()[1:]
-    for reason in expected:
-        assert len([line for line in lines if reason in line]) == 1, reason
-    assert len(lines) == len(expected)
+    assert_problems(expected, caught)
     assert folders.contents(root / "out") == {}
 
 
-def test_an_image_with_a_faulty_object_can_be_skipped_whole(tmp_path):
+def test_image_with_a_bad_object_can_be_skipped(tmp_path):
     root = coco(
         tmp_path, [(0, CAT, GOOD), (1, CAT, GOOD), (1, DOG, [])], sizes=((40, 50), (40, 50))
     )
@@ -343,56 +353,50 @@ def test_an_image_with_a_faulty_object_can_be_skipped_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "named"),
     [
-        ("{", "is not JSON"),
-        ("[]", "is no instances JSON: it has no list of images"),
-        ('{"images": [], "annotations": []}', "it has no list of categories"),
+        ("{", ""),
+        ("[]", "images"),
+        ('{"images": [], "annotations": []}', "categories"),
         (
             '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "weed"}]}',
-            "category 1 is 'weed', but in COCO 'person'",
+            "1.*'weed'.*'person'",
         ),
         (
             '{"images": [], "annotations": [], "categories": [{"id": 12, "name": "weed"}]}',
-            "category 12 is 'weed', but in COCO there is no such category",
+            "12.*'weed'",
         ),
+        ('{"images": [], "annotations": [], "categories": ["weed"]}', "'weed'"),
+        (None, ""),
     ],
 )
-def test_another_json_is_refused_by_name(tmp_path, text, message):
+def test_missing_or_unsuitable_json_is_named(tmp_path, text, named):
     root = coco(tmp_path, [])
-    (root / "annotations" / "instances_tiny.json").write_text(text)
-    with pytest.raises(UserError, match=rf"instances_tiny\.json.* {message}"):
-        build(root)
-
-
-def test_a_missing_json_is_named(tmp_path):
-    root = coco(tmp_path, [])
-    (root / "annotations" / "instances_tiny.json").unlink()
-    with pytest.raises(UserError, match=r"instances_tiny\.json cannot be read .No such file"):
+    path = root / "annotations" / "instances_tiny.json"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    with pytest.raises(UserError, match=rf"instances_tiny\.json.*{named}"):
         build(root)
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"classes": "stuff"}, "`classes` must be one of voc, all. Received: 'stuff'"),
-        ({"overlap": "last"}, "`overlap` must be one of ignore, first. Received: 'last'"),
-        ({"min_image_area": -1}, "`min_image_area` must be at least 0. Received: -1"),
-        ({"min_object_area": -5}, "`min_object_area` must be at least 0. Received: -5"),
-    ],
+    ("argument", "value"),
+    [("classes", "stuff"), ("overlap", "last"), ("min_image_area", -1), ("min_object_area", -5)],
 )
-def test_arguments_that_make_no_sense_are_refused(tmp_path, how, message):
-    with pytest.raises(UserError, match=message):
-        build(coco(tmp_path, [(0, CAT, GOOD)]), **how)
+def test_bad_arguments_are_rejected_by_name(tmp_path, argument, value):
+    with pytest.raises(UserError, match=f"`{argument}`.*{value}"):
+        build(coco(tmp_path, [(0, CAT, GOOD)]), **{argument: value})
 
 
 def test_without_pycocotools_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
-    with pytest.raises(UserError, match=r"pip install 'kseg\[coco\]'"):
+    with pytest.raises(UserError, match='the extra "coco"'):
         build(coco(tmp_path, [(0, CAT, GOOD)]))
 
 
-def test_the_same_bytes_come_out_of_two_processes(tmp_path):
+def test_two_processes_write_the_same_bytes(tmp_path):
     shapes = [(k % 8, CAT, rectangle(k, k, k + 9, k + 7)) for k in range(24)]
     root = coco(tmp_path, shapes, sizes=((40, 50),) * 8)
     build(root, "one", workers=1)

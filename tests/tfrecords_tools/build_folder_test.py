@@ -36,43 +36,35 @@ def test_images_and_masks_are_matched_by_name(raw):
     assert (result.examples, result.problems) == (3, [])
 
 
-def test_every_fault_is_found_in_one_run_and_nothing_is_left(raw):
+def test_all_problems_are_found_in_one_run_and_nothing_is_written(raw):
     folders.image(raw / "images" / "d.jpg")
     folders.image(raw / "images" / "a.png")
     folders.mask(raw / "labels" / "e.png")
     folders.mask(raw / "labels" / "b.png", 2)
     (raw / "images" / "notes.txt").write_text("not an image")
     (raw / "images" / "more").mkdir()
-    (raw / "images" / ".hidden").write_text("left alone")
+    (raw / "images" / ".hidden").write_text("ignored")
     with pytest.raises(UserError) as caught:
         _build(raw)
-    lines = str(caught.value).splitlines()[1:]
-    expected = {
-        "d.jpg": "image without a mask",
-        "a.png": "occurs twice",
-        "e.png": "mask without an image",
-        "b.png": "ids outside the classes: 2",
-        "notes.txt": "must end in .jpg or .jpeg",
-        "more": "is a folder",
-    }
-    found = {
-        name: [reason in line for line in lines if f"{name}: " in line]
-        for name, reason in expected.items()
-    }
-    # "a.jpg ... first as a.png": the second of two images of one name is the one told.
-    found["a.png"] = ["occurs twice" in line for line in lines if "'a'" in line]
-    assert found == dict.fromkeys(expected, [True])
-    assert len(lines) == len(expected)
+    expected = [
+        ("d.jpg: ", "without a mask"),
+        ("a.png: ", "'a'", "a.jpg"),
+        ("e.png: ", "without an image"),
+        ("b.png: ", "2"),
+        ("notes.txt: ", ".jpg"),
+        ("more: ", "folder"),
+    ]
+    folders.assert_each_in_one(expected, folders.problems_of(caught.value))
     assert folders.contents(raw / "out") == {}
 
 
-def test_rgb_masks_are_read_where_the_classes_have_colours(raw):
+def test_rgb_masks_are_read_if_the_classes_have_colours(raw):
     (raw / "classes.txt").write_text("ground 0 0 0\npaved road 255 255 255\n")
     for name in "abc":
         pixels = np.zeros((9, 12, 3), np.uint8)
         pixels[0], pixels[1] = 255, (255, 0, 0)
         Image.fromarray(pixels).save(raw / "labels" / f"{name}.png")
-    with pytest.raises(UserError, match=r"colours that no class has: \(255, 0, 0\)"):
+    with pytest.raises(UserError, match=r"a\.png: .*255 0 0"):
         _build(raw)
     manifest = _build(raw, ignore_colour=(255, 0, 0))
     assert manifest.colours == ((0, 0, 0), (255, 255, 255))
@@ -80,62 +72,46 @@ def test_rgb_masks_are_read_where_the_classes_have_colours(raw):
     assert manifest.pixels_ignored == 3 * 12
 
 
-def test_a_palette_is_judged_by_colours_that_the_classes_file_gives_only(raw):
+def test_palette_is_checked_only_if_the_classes_file_has_colours(raw):
     for name in "abc":
         path = raw / "labels" / f"{name}.png"
         picture = Image.open(path)
-        picture.putpalette([128, 0, 0, 0, 0, 0])  # The first two colours of VOC, the other way.
+        picture.putpalette([128, 0, 0, 0, 0, 0])  # The first two colours of VOC, swapped.
         picture.save(path)
     assert _build(raw).pixels_per_class == (2 * 108, 108)
     (raw / "classes.txt").write_text("ground 0 0 0\npaved road 128 0 0\n")
-    with pytest.raises(
-        UserError, match="3 problem.*\n.*index 1 is 'paved road' but has the colour"
-    ):
+    with pytest.raises(UserError) as caught:
         _build(raw)
+    expected = [(f"{name}.png: ", "'paved road'", "'ground'") for name in "abc"]
+    folders.assert_each_in_one(expected, folders.problems_of(caught.value))
 
 
-def test_rgb_masks_without_colours_are_refused(raw):
+def test_rgb_masks_are_rejected_if_the_classes_have_no_colours(raw):
     Image.open(raw / "labels" / "a.png").convert("RGB").save(raw / "labels" / "a.png")
-    with pytest.raises(UserError, match=r"a\.png: .*saved as colours"):
-        _build(raw)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "1 to 255 classes. Received: 0"),
-        ("a\na\n", r"Repeated: \['a'\]"),
-        ("a 0 0 0\nb\n", "on every line or on none.*2 classes, 1 colours"),
-        ("a 0 0 0\nb 0 0 0\n", "two classes have one colour"),
-        ("a 0 0 0\nb 0 0 256\n", r"0..255. Received: \(0, 0, 256\)"),
-    ],
-)
-def test_a_classes_file_is_refused_by_name(raw, text, message):
-    (raw / "classes.txt").write_text(text)
-    with pytest.raises(UserError, match=rf"classes\.txt: .*{message}"):
+    with pytest.raises(UserError, match=r"a\.png: .*RGB"):
         _build(raw)
 
 
 def test_missing_folders_are_named(raw):
-    with pytest.raises(UserError, match="`labels` must be a folder. Not found: .*gone"):
+    with pytest.raises(UserError, match="`labels`.*gone"):
         build_folder.build(
             raw / "images", raw / "gone", raw / "classes.txt", raw / "out", splits=["train"]
         )
-    with pytest.raises(UserError, match="`images` and `labels` must be two folders"):
+    with pytest.raises(UserError, match="`images` and `labels`"):
         build_folder.build(
             raw / "images", raw / "images", raw / "classes.txt", raw / "out", splits=["train"]
         )
-    with pytest.raises(UserError, match="`classes` must be a text file.*gone"):
+    with pytest.raises(UserError, match="`classes`.*gone"):
         build_folder.build(
             raw / "images", raw / "labels", raw / "gone", raw / "out", splits=["train"]
         )
 
 
-def test_an_ignore_colour_must_not_be_that_of_a_class(raw):
-    with pytest.raises(UserError, match="needs colours in the classes file"):
+def test_ignore_colour_must_not_be_the_colour_of_a_class(raw):
+    with pytest.raises(UserError, match=r"`ignore_colour`.*classes\.txt"):
         _build(raw, ignore_colour=(1, 2, 3))
     (raw / "classes.txt").write_text("ground 0 0 0\nroad 255 255 255\n")
-    with pytest.raises(UserError, match="the colour of 'ground'"):
+    with pytest.raises(UserError, match="`ignore_colour`.*0,0,0.*'ground'"):
         _build(raw, ignore_colour=(0, 0, 0))
 
 
@@ -156,43 +132,27 @@ def test_masks_of_raw_ids_or_colours_are_read_by_a_table(raw):
     folders.mask(raw / "labels" / "b.png", 200)
     pixels[4, 5] = 9, 9, 9
     Image.fromarray(pixels).save(raw / "labels" / "c.png")
-    with pytest.raises(UserError, match="2 problem") as caught:
+    with pytest.raises(UserError) as caught:
         _build(raw, remap=table)
-    assert "b.png: raw ids without a rule in the table: 200" in str(caught.value)
-    assert "c.png: holds 1 colours that no class has: (9, 9, 9)" in str(caught.value)
+    expected = [("b.png: ", "200"), ("c.png: ", "9 9 9")]
+    folders.assert_each_in_one(expected, folders.problems_of(caught.value))
     with open(table, "a") as file:
         file.write("other -> ignore\n")
     assert _build(raw, remap=table).pixels_ignored == 12 + 108 + 1
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "holds no rule"),
-        ("7 = 1", "line 1: must be `raw id -> class id`.* Received: '7 = 1'"),
-        ("0 -> 0\n7 -> 2", "line 2: .*class ids 0 to 1. Received: '7 -> 2'"),
-        ("256 -> 1", "Received: '256 -> 1'"),
-        ("1 2 -> 1", "Received: '1 2 -> 1'"),
-        ("road -> 1", "Received: 'road -> 1'"),
-        ("7 -> 1\n7 -> 0", "line 2: 7 has a rule already"),
-    ],
-)
-def test_a_table_is_refused_by_its_line(raw, text, message):
-    (raw / "remap.txt").write_text(text)
-    with pytest.raises(UserError, match=rf"remap\.txt.*{message}"):
-        _build(raw, remap=raw / "remap.txt")
-
-
-def test_colours_in_masks_need_a_rule(raw):
+def test_remap_needs_rules_for_colours_and_a_file(raw):
     (raw / "remap.txt").write_text("0 -> 0\n1 -> 1\n")
     Image.open(raw / "labels" / "a.png").convert("RGB").save(raw / "labels" / "a.png")
-    with pytest.raises(UserError, match=r"a\.png: is RGB, and the remap table has no rule"):
+    with pytest.raises(UserError, match=r"a\.png: .*RGB"):
         _build(raw, remap=raw / "remap.txt")
-    with pytest.raises(UserError, match="`remap` must be a text file.*gone"):
+    with pytest.raises(UserError, match="`remap`.*gone"):
         _build(raw, remap=raw / "gone")
+    with pytest.raises(UserError, match="`ignore_colour`.*`remap`"):
+        _build(raw, remap=raw / "remap.txt", ignore_colour=(1, 2, 3))
 
 
-def test_several_splits_lie_in_folders_of_their_names(raw):
+def test_several_splits_are_in_folders_of_their_names(raw):
     for split in ("train", "val"):
         folders.image(raw / split / "images" / f"{split}.jpg")
         folders.mask(raw / split / "masks" / f"{split}.png", 1)
@@ -203,12 +163,12 @@ def test_several_splits_lie_in_folders_of_their_names(raw):
         raw / "out",
         splits=["train", "val"],
     )
-    assert [(one.split, one.num_examples) for one in manifests] == [("train", 1), ("val", 1)]
-    with pytest.raises(UserError, match="must hold '{split}' where there are several splits"):
+    assert [(m.split, m.num_examples) for m in manifests] == [("train", 1), ("val", 1)]
+    with pytest.raises(UserError, match="`images` and `labels`.*{split}"):
         _build(raw, splits=["train", "val"])
     folders.image(raw / "val" / "images" / "train.jpg")
     folders.mask(raw / "val" / "masks" / "train.png", 1)
-    with pytest.raises(UserError, match="id 'train' of split 'val' is in split 'train', too"):
+    with pytest.raises(UserError, match=r"train\.jpg: .*'val'.*'train'"):
         build_folder.build(
             raw / "{split}" / "images",
             raw / "{split}" / "masks",
@@ -218,7 +178,7 @@ def test_several_splits_lie_in_folders_of_their_names(raw):
         )
 
 
-def test_the_program_reads_its_flags_and_prints_a_table(raw, capsys):
+def test_program_reads_its_flags_and_prints_a_table(raw, capsys):
     given = {"raw_dir": raw, "images": "images", "labels": "labels", "classes": "classes.txt"}
     given |= {"output_dir": raw / "out", "split": "val", "on_error": "skip", "num_shards": 3}
     arguments = [f"--{name}={value}" for name, value in given.items()]
@@ -229,7 +189,16 @@ def test_the_program_reads_its_flags_and_prints_a_table(raw, capsys):
     assert f"written to {raw / 'out'}" in printed
     assert records.finished_splits(raw / "out") == ["val"]
     assert "note: " not in printed
-    with pytest.raises(UserError, match="`--split` or `--splits` must be given, and not both"):
+    with pytest.raises(UserError, match="`--split` and `--splits`"):
         build_folder.main(
             shards.flag_values(build_folder.define_flags, *arguments, "--splits=train")
         )
+
+
+@pytest.mark.parametrize("colour", ["1,2", "1,2,256", "a,b,c"])
+def test_ignore_colour_must_be_red_green_blue(raw, colour):
+    given = {"raw_dir": raw, "images": "images", "labels": "labels", "classes": "classes.txt"}
+    given |= {"output_dir": raw / "out", "split": "val", "ignore_colour": colour}
+    arguments = [f"--{name}={value}" for name, value in given.items()]
+    with pytest.raises(UserError, match=f"`ignore_colour`.*{colour}"):
+        build_folder.main(shards.flag_values(build_folder.define_flags, *arguments))

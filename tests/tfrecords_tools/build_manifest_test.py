@@ -1,4 +1,4 @@
-"""Shards of the official DeepLab tools become data to train on."""
+"""Shards of the official DeepLab tools become usable for training."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ def encoded(pixels, form):
 def official(folder, split, labels, count=2):
     """Writes shards with the keys, formats and names of the official `build_data.py`.
 
-    Each image is a JPEG of one colour, ten times the number of its record.
+    Each image is a JPEG of one grey value, ten times the number of its record.
     """
 
     def feature(value):
@@ -56,8 +56,8 @@ def official(folder, split, labels, count=2):
 
 
 def filled(*ids):
-    """Labels of one id each, but for a first row that is ignored."""
-    labels = [np.full(SIZE, one, np.uint8) for one in ids]
+    """Returns one label for each id, filled with it except for a first row that is ignored."""
+    labels = [np.full(SIZE, label, np.uint8) for label in ids]
     for label in labels:
         label[0] = 255
     return labels
@@ -72,18 +72,18 @@ def voc(tmp_path):
 
 def test_official_shards_can_be_read_for_training_and_evaluation(voc):
     before = folders.contents(voc)
-    with pytest.raises(UserError, match="no finished split 'train'.*build_manifest"):
+    with pytest.raises(UserError, match="'train'.*build_manifest"):
         pipeline.train_steps(voc, "train", 2)
     manifests = build_manifest.build(voc, dataset="voc")
-    assert [(one.split, one.num_examples) for one in manifests] == [("train", 5), ("train_aug", 3)]
+    assert [(m.split, m.num_examples) for m in manifests] == [("train", 5), ("train_aug", 3)]
     after = folders.contents(voc)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"train.manifest.json", "train_aug.manifest.json"}
 
     assert pipeline.train_steps(voc, "train", 2) == 2
-    how = {"batch_size": 2, "crop_size": (9, 9), "pad_value": (0, 0, 0), "seed": 0, "epoch": 0}
-    how |= {"min_scale": 1.0, "max_scale": 1.0}
-    batches = list(pipeline.train_dataset(voc, "train", **how).as_numpy_iterator())
+    options = {"batch_size": 2, "crop_size": (9, 9), "pad_value": (0, 0, 0), "seed": 0}
+    options |= {"epoch": 0, "min_scale": 1.0, "max_scale": 1.0}
+    batches = list(pipeline.train_dataset(voc, "train", **options).as_numpy_iterator())
     assert len(batches) == 2
     for images, labels in batches:
         assert images.shape == (2, 9, 9, 3) and (labels[:, 0] == 255).all()
@@ -94,7 +94,7 @@ def test_official_shards_can_be_read_for_training_and_evaluation(voc):
     assert [image.shape for image, _ in read] == [(1, *SIZE, 3)] * 5
 
 
-def test_the_manifest_says_what_the_shards_hold(voc):
+def test_manifest_describes_the_shards(voc):
     (manifest,) = build_manifest.build(voc, dataset="voc", splits=["train"])
     assert records.read_manifest(voc, "train") == manifest
     assert manifest.label_set() == VOC
@@ -114,7 +114,7 @@ def test_the_manifest_says_what_the_shards_hold(voc):
     assert check_records.check(voc, ["train"])[0].problems == []
 
 
-def test_the_classes_may_stand_in_a_file(tmp_path):
+def test_classes_may_come_from_a_file(tmp_path):
     official(tmp_path / "own", "train", filled(0, 1))
     (tmp_path / "classes.txt").write_text("ground\nroad\n")
     (manifest,) = build_manifest.build(tmp_path / "own", classes=tmp_path / "classes.txt")
@@ -122,61 +122,61 @@ def test_the_classes_may_stand_in_a_file(tmp_path):
     assert manifest.arguments["classes"] == str(tmp_path / "classes.txt")
 
 
-def test_with_any_problem_no_manifest_is_written(voc):
+def test_no_manifest_is_written_if_there_is_any_problem(voc):
     official(voc, "val", filled(20, 21))
     (voc / "train-00001-of-00002.tfrecord").unlink()
     before = folders.contents(voc)
-    with pytest.raises(UserError, match="no manifest was written, 2 problem") as caught:
+    with pytest.raises(UserError) as caught:
         build_manifest.build(voc, dataset="voc")
-    assert str(caught.value).splitlines()[1:] == [
-        "  train-00001-of-00002.tfrecord: missing",
-        "  val-00001-of-00002.tfrecord, record 0: ids outside the classes: 21; allowed are 0 to 20 "
-        "and 255 (ignored)",
+    expected = [
+        ("train-00001-of-00002.tfrecord: ",),
+        ("val-00001-of-00002.tfrecord, record 0: ", "21"),
     ]
+    folders.assert_each_in_one(expected, folders.problems_of(caught.value))
     assert folders.contents(voc) == before
     (voc / ".train_aug.partial").mkdir()
-    with pytest.raises(UserError, match="1 problem.*\n.*left by an unfinished conversion"):
+    with pytest.raises(UserError, match=r"\.train_aug\.partial"):
         build_manifest.build(voc, dataset="voc", splits=["train_aug"])
 
 
-def test_a_split_that_has_a_manifest_is_refused(voc):
+def test_split_with_a_manifest_is_rejected(voc):
     build_manifest.build(voc, dataset="voc", splits=["train"])
     before = folders.contents(voc)
-    with pytest.raises(UserError, match="no manifest yet. Received: 'train', which has .*json"):
+    with pytest.raises(UserError, match=r"`splits`.*'train'.*json"):
         build_manifest.build(voc, dataset="voc", splits=["train_aug", "train"])
     assert folders.contents(voc) == before
-    (one,) = build_manifest.build(voc, dataset="voc")  # What is left.
-    assert one.split == "train_aug"
-    with pytest.raises(UserError, match="every split in .* has a manifest: train, train_aug"):
+    (manifest,) = build_manifest.build(voc, dataset="voc")
+    assert manifest.split == "train_aug"
+    with pytest.raises(UserError, match="train, train_aug"):
         build_manifest.build(voc, dataset="voc")
 
 
-def test_ade20k_as_the_official_tools_keep_it_is_refused(tmp_path):
-    """Its ids are one more than the classes, and most would pass for others."""
+def test_ade20k_of_the_official_tools_is_rejected(tmp_path):
+    """Its ids are one higher than the classes here, and most would be taken for other classes."""
     raw = [np.full(SIZE, value, np.uint8) for value in (0, 1, 149)]
     official(tmp_path, "train", raw)
-    with pytest.raises(UserError, match="train: no pixel is 255. Are these ADE20K's own ids"):
+    with pytest.raises(UserError, match="train: .*ADE20K.*build_ade20k"):
         build_manifest.build(tmp_path, dataset="ade20k")
     official(tmp_path, "train", filled(0, 149))
     assert build_manifest.build(tmp_path, dataset="ade20k")[0].label_set() == ADE20K
 
 
-def test_arguments_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(UserError, match="`--dataset` or `--classes` must be given, and not both"):
+def test_bad_arguments_are_rejected_by_name(tmp_path):
+    with pytest.raises(UserError, match="`--dataset` and `--classes`"):
         build_manifest.build(tmp_path)
-    with pytest.raises(UserError, match="must be one of voc, coco, .* Received: 'pascal'"):
+    with pytest.raises(UserError, match="`dataset`.*'pascal'"):
         build_manifest.build(tmp_path, dataset="pascal")
-    with pytest.raises(UserError, match="no records of any split in .*; splits there: none"):
+    with pytest.raises(UserError, match=f"`splits`.*{tmp_path}"):
         build_manifest.build(tmp_path, dataset="voc")
-    with pytest.raises(UserError, match="Not found: .*gone"):
+    with pytest.raises(UserError, match="`data_dir`.*gone"):
         build_manifest.build(tmp_path / "gone", dataset="voc")
 
 
-def test_the_program_reads_its_flags_and_prints_a_table(voc, capsys):
+def test_program_reads_its_flags_and_prints_a_table(voc, capsys):
     arguments = [f"--data_dir={voc}", "--dataset=voc", "--splits=train"]
     build_manifest.main(shards.flag_values(build_manifest.define_flags, *arguments))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["train", "5", "2"]
     assert records.finished_splits(voc) == ["train"]
-    with pytest.raises(UserError, match="`--data_dir` must be given"):
+    with pytest.raises(UserError, match="`--data_dir`"):
         build_manifest.main(shards.flag_values(build_manifest.define_flags, "--dataset=voc"))

@@ -1,4 +1,4 @@
-"""Damage of every kind is found, and named by shard and record."""
+"""Damage of every kind is found and reported with its shard and record."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def _write(path, examples):
             shard.write(example)
 
 
-def _example(image=(3, 4), label=(3, 4), ids=1, filename="x", image_bytes=None, said=None):
+def _example(image=(3, 4), label=(3, 4), ids=1, filename="x", image_bytes=None, recorded=None):
     def png(array):
         buffer = io.BytesIO()
         Image.fromarray(array).save(buffer, "png")
@@ -57,31 +57,32 @@ def _example(image=(3, 4), label=(3, 4), ids=1, filename="x", image_bytes=None, 
         image=image_bytes or png(np.zeros((*image, 3), np.uint8)),
         image_format="png",
         label=png(np.full(label, ids, np.uint8)),
-        height=(said or image)[0],
-        width=(said or image)[1],
+        height=(recorded or image)[0],
+        width=(recorded or image)[1],
         filename=filename,
     )
 
 
-def test_a_good_folder_has_no_problems(out):
+def test_good_folder_has_no_problems(out):
     assert _problems(out) == []
 
 
-def test_a_flipped_bit_anywhere_is_found(out):
+def test_flipped_bit_is_found_anywhere(out):
     whole = (out / SECOND).read_bytes()
     for position in np.linspace(0, len(whole) - 1, 40).astype(int):
         damaged = bytearray(whole)
         damaged[position] ^= 4
         (out / SECOND).write_bytes(damaged)
-        with_manifest = _problems(out)
-        assert f"{SECOND}: content changed since conversion (SHA-256 differs)" in with_manifest
-        framing = [one for one in with_manifest if "damaged or truncated" in one]
+        problems = _problems(out)
+        assert any(p.startswith(f"{SECOND}: ") and "SHA-256" in p for p in problems)
+        framing = [problem for problem in problems if "damaged" in problem]
         assert len(framing) == 1
         assert framing[0].startswith(f"{SECOND}, record ")
+        assert "function_node" not in framing[0]
 
 
 @pytest.mark.slow
-def test_a_flip_of_every_byte_is_found_by_the_manifest_and_without_one(tmp_path):
+def test_change_of_any_byte_is_found_with_and_without_a_manifest(tmp_path):
     names = [f"{split}-00000-of-00001.tfrecord" for split in ("alone", "known")]
     for name in names:
         _write(tmp_path / name, [_example(image=(1, 1), label=(1, 1))])
@@ -95,18 +96,18 @@ def test_a_flip_of_every_byte_is_found_by_the_manifest_and_without_one(tmp_path)
             (tmp_path / name).write_bytes(damaged)
         alone, changed, known = _problems(tmp_path)
         for problem, name in ((alone, names[0]), (known, names[1])):
-            assert problem.startswith(f"{name}, record 0: damaged or truncated"), position
-        assert changed == f"{names[1]}: content changed since conversion (SHA-256 differs)"
+            assert problem.startswith(f"{name}, record 0: damaged"), position
+        assert changed.startswith(f"{names[1]}: ") and "SHA-256" in changed
 
 
-def test_the_record_that_holds_the_damage_is_named(out):
+def test_damaged_record_is_named(out):
     whole = (out / SECOND).read_bytes()
     first = int.from_bytes(whole[:8], "little") + 16
     for position, record in ((first - 10, 0), (first + 30, 1)):
         damaged = bytearray(whole)
         damaged[position] ^= 1
         (out / SECOND).write_bytes(damaged)
-        assert any(f"{SECOND}, record {record}: damaged" in one for one in _problems(out))
+        assert any(p.startswith(f"{SECOND}, record {record}: damaged") for p in _problems(out))
 
 
 def test_damage_is_found_without_a_manifest(out):
@@ -117,81 +118,84 @@ def test_damage_is_found_without_a_manifest(out):
     (out / SECOND).write_bytes(damaged)
     (out / "val-00000-of-00002.tfrecord").unlink()
     missing, framing = sorted(_problems(out))
-    assert missing == "val-00000-of-00002.tfrecord: missing"
+    assert missing.startswith("val-00000-of-00002.tfrecord: ")
     assert framing.startswith(f"{SECOND}, record 0: damaged")
 
 
 @pytest.mark.parametrize("manifest", [True, False])
-def test_a_truncated_shard_is_found(out, manifest):
+def test_truncated_shard_is_found(out, manifest):
     whole = (out / SECOND).read_bytes()
     if not manifest:
         (out / "val.manifest.json").unlink()
     for lost in (1, 4, 5, len(whole) // 3, len(whole) - 5):
         (out / SECOND).write_bytes(whole[:-lost])
-        assert any(one.startswith(f"{SECOND}, record ") for one in _problems(out)), lost
+        assert any(p.startswith(f"{SECOND}, record ") for p in _problems(out)), lost
 
 
-def test_a_shard_cut_between_two_records_is_found(out):
+def test_shard_cut_between_two_records_is_found(out):
     whole = (out / SECOND).read_bytes()
     first = int.from_bytes(whole[:8], "little") + 16
     (out / SECOND).write_bytes(whole[:first])
-    assert _problems(out) == [
-        f"{SECOND}: {first} bytes, the manifest says {len(whole)}",
-        f"{SECOND}: 1 records, the manifest says 2",
+    expected = [
+        (f"{SECOND}: {first} bytes", f"manifest says {len(whole)}"),
+        (f"{SECOND}: 1 records", "manifest says 2"),
     ]
+    folders.assert_each_in_one(expected, _problems(out))
 
 
 def test_missing_and_surplus_shards_are_found(out):
     (out / SECOND).rename(out / "val-00001-of-00003.tfrecord")
-    assert _problems(out) == [
-        "val-00001-of-00003.tfrecord: not in the manifest",
-        f"{SECOND}: missing",
-    ]
+    expected = [("val-00001-of-00003.tfrecord: ", "manifest"), (f"{SECOND}: ", "missing")]
+    folders.assert_each_in_one(expected, _problems(out))
 
 
-def test_what_an_unfinished_conversion_left_is_told(out):
+def test_shards_of_two_conversions_are_found_without_a_manifest(out):
+    (out / "val.manifest.json").unlink()
+    _write(out / "val-00000-of-00001.tfrecord", [_example()])
+    folders.assert_each_in_one([("val: ", "1 and 2")], _problems(out))
+
+
+def test_rest_of_an_unfinished_conversion_is_reported(out):
     for split in ("val", "train"):
         (out / f".{split}.partial").mkdir()
-    assert _problems(out) == [
-        f".{split}.partial: left by an unfinished conversion; convert again, or delete it"
-        for split in ("train", "val")
-    ]
+    expected = [(f".{split}.partial: ",) for split in ("train", "val")]
+    folders.assert_each_in_one(expected, _problems(out))
 
 
-def test_a_histogram_that_differs_is_found(out):
+def test_wrong_histogram_is_found(out):
     path = out / "val.manifest.json"
     content = json.loads(path.read_text())
     content["classes"][15]["pixels"] += 1
     content["pixels_ignored"] -= 2
     path.write_text(json.dumps(content))
-    assert _problems(out) == [
-        "val: 96 pixels of class 15 (person), the manifest says 97",
-        "val: 48 ignored pixels, the manifest says 46",
-    ]
+    expected = [("val: 96 pixels", "person", "says 97"), ("val: 48 ignored pixels", "says 46")]
+    folders.assert_each_in_one(expected, _problems(out))
 
 
-def test_a_histogram_that_differs_is_found_beside_what_does_not_touch_the_shards(out):
+def test_wrong_histogram_is_found_beside_problems_outside_the_shards(out):
     path = out / "val.manifest.json"
     content = json.loads(path.read_text())
     content["classes"][15]["pixels"] += 1
     path.write_text(json.dumps(content))
     (out / ".val.partial").mkdir()
     _write(out / "val-00000-of-00001.tfrecord", [_example()])
-    partial, surplus, histogram = _problems(out)
-    assert partial.startswith(".val.partial: left by an unfinished conversion")
-    assert surplus == "val-00000-of-00001.tfrecord: not in the manifest"
-    assert histogram == "val: 96 pixels of class 15 (person), the manifest says 97"
+    expected = [
+        (".val.partial: ",),
+        ("val-00000-of-00001.tfrecord: ", "manifest"),
+        ("val: 96 pixels", "person", "says 97"),
+    ]
+    folders.assert_each_in_one(expected, _problems(out))
     (out / SECOND).unlink()
-    assert [one for one in _problems(out) if "manifest says" in one] == []
+    assert [problem for problem in _problems(out) if "pixels" in problem] == []
 
 
-def test_a_manifest_that_cannot_be_read_is_a_problem(out):
+def test_unreadable_manifest_is_a_problem(out):
     (out / "val.manifest.json").write_text("{}")
     (problem,) = _problems(out)
-    assert "val.manifest.json is no manifest of records" in problem
+    assert "val.manifest.json" in problem
 
 
-def test_records_of_other_tools_are_judged_by_themselves(tmp_path):
+def test_records_of_other_tools_are_checked_without_a_manifest(tmp_path):
     name = "other-00000-of-00001.tfrecord"
     _write(
         tmp_path / name,
@@ -203,57 +207,62 @@ def test_records_of_other_tools_are_judged_by_themselves(tmp_path):
             tf.train.Example().SerializeToString(),
             _example(filename="good"),
             _example(image_bytes=b"\x89PNG\r\n\x1a\n"),
-            _example(said=(3, 5)),
+            _example(recorded=(3, 5)),
         ],
     )
-    starts = [
-        "record 1: label of 'x' is 3x4, its image 4x3",
-        "record 2: image of 'x' is not an image",
-        "record 3: no serialised example with 'image/encoded'",
-        "record 4: no serialised example with 'image/encoded'",
-        f"record 5: name 'good' already in {name}, record 0",
-        "record 6: image of 'x' is not an image",
-        "record 7: 'image/width' of 'x' is [5], its image has 4",
+    expected = [
+        (f"{name}, record 1: ", "'x'", "3x4", "4x3"),
+        (f"{name}, record 2: ", "image of 'x'"),
+        (f"{name}, record 3: ", "'image/encoded'"),
+        (f"{name}, record 4: ", "'image/encoded'"),
+        (f"{name}, record 5: ", "'good'", f"{name}, record 0"),
+        (f"{name}, record 6: ", "image of 'x'"),
+        (f"{name}, record 7: ", "'image/width'", "5", "4"),
     ]
-    problems = _problems(tmp_path)
-    assert len(problems) == len(starts)
-    for problem, start in zip(problems, starts, strict=True):
-        assert problem.startswith(f"{name}, {start}")
+    folders.assert_each_in_one(expected, _problems(tmp_path))
 
 
-@pytest.mark.parametrize(("mode", "told"), [("1", "1 of 1 bits"), ("P", "P of 8 bits")])
-def test_labels_that_training_would_not_read_as_ids_are_found(tmp_path, mode, told):
-    """TensorFlow reads the one bit as 0 and 255, and of a palette the luminance."""
+def test_decompression_bomb_in_a_record_is_found_by_its_header(tmp_path):
+    _write(
+        tmp_path / "x-00000-of-00001.tfrecord", [_example(image_bytes=folders.png(60000, 60000))]
+    )
+    (problem,) = _problems(tmp_path)
+    assert "record 0: image of 'x'" in problem and "decompression bomb" in problem
+
+
+@pytest.mark.parametrize(("mode", "bits"), [("1", 1), ("P", 8)])
+def test_labels_that_training_would_not_read_as_ids_are_found(tmp_path, mode, bits):
+    """TensorFlow reads one bit as 0 and 255, and the luminance of a palette."""
     label = io.BytesIO()
     Image.fromarray(np.uint8([[0, 255, 0, 0]] * 3)).convert(mode).save(label, "png")
     example = tf.train.Example.FromString(_example())
     example.features.feature[records.LABEL].bytes_list.value[0] = label.getvalue()
     _write(tmp_path / "x-00000-of-00001.tfrecord", [example.SerializeToString()])
     (problem,) = _problems(tmp_path)
-    assert problem.endswith(f"record 0: label of 'x' is {told}, not one channel of 8-bit ids")
+    assert f"record 0: label of 'x' is {mode} of {bits} bits" in problem
 
 
-def test_ids_outside_the_classes_are_found_where_a_manifest_names_them(out):
+def test_ids_that_are_not_classes_of_the_manifest_are_found(out):
     _write(out / SECOND, [_example(ids=20), _example(ids=21, filename="y")])
-    expected = f"{SECOND}, record 1: ids outside the classes: 21; allowed are 0 to 20 and 255"
-    assert any(problem.startswith(expected) for problem in _problems(out))
+    problems = [p for p in _problems(out) if p.startswith(f"{SECOND}, record ")]
+    folders.assert_each_in_one([(f"{SECOND}, record 1: ", "21")], problems)
 
 
-def test_the_program_prints_the_problems_and_leaves_with_an_error(out, capsys):
+def test_program_prints_the_problems_and_exits_with_an_error(out, capsys):
     _main(out)
     assert "val" in capsys.readouterr().out
     (out / SECOND).unlink()
-    with pytest.raises(UserError, match=rf"1 problem.*\n  {SECOND}: missing"):
+    with pytest.raises(UserError, match=rf"1 problem.*\n  {SECOND}: "):
         _main(out)
 
 
-def test_a_sheet_shows_each_image_beside_itself_with_its_labels(out, capsys):
+def test_sheet_shows_each_image_with_and_without_its_labels(out, capsys):
     path = out / "sheet.png"
     _main(out, f"--sheet={path}")
-    assert f"4 examples drawn in {path}" in capsys.readouterr().out
+    assert f"4 examples in {path}" in capsys.readouterr().out
     drawn = np.asarray(Image.open(path)).astype(int)
     assert drawn.shape[2] == 3
-    # Four rows of image and labels; of their 9 pixel rows 2 and 3 are a person, 5 is ignored.
+    # Four rows of image and labels. In their 9 pixel rows, 2 and 3 are a person, 5 is ignored.
     middles = [row * 180 // 9 + 10 for row in range(9)]
     for top in (52, 262, 472, 682):
         plain, mixed = (drawn[top : top + 180, left : left + 240][middles] for left in (8, 256))
@@ -263,35 +272,35 @@ def test_a_sheet_shows_each_image_beside_itself_with_its_labels(out, capsys):
         assert plain.std() > 50
 
 
-def test_a_sheet_of_records_without_a_manifest_shows_what_can_be_decoded(tmp_path):
+def test_sheet_without_a_manifest_shows_the_records_that_can_be_decoded(tmp_path):
     _write(tmp_path / "x-00000-of-00001.tfrecord", [_example(), _example(label=(4, 3))])
     results = check_records.check(tmp_path)
-    assert len(results[0].problems) == 1  # Two sizes.
+    assert len(results[0].problems) == 1  # Two different sizes.
     assert check_records.draw_sheet(tmp_path, results, tmp_path / "sheet.png") == 1
     assert 210 < Image.open(tmp_path / "sheet.png").height < 2 * 210
     _write(tmp_path / "x-00000-of-00001.tfrecord", [_example(label=(4, 3))])
     assert check_records.draw_sheet(tmp_path, results, tmp_path / "sheet.png") == 0
 
 
-def test_a_sheet_that_cannot_be_written_is_refused_before_anything_is_checked(out):
+def test_sheet_that_cannot_be_written_is_rejected_before_the_check(out):
     for path in (out / "sheet", out / "gone" / "sheet.png"):
-        with pytest.raises(UserError, match="`sheet` must be a file ending in .png"):
+        with pytest.raises(UserError, match=f"`sheet`.*{path}"):
             _main(out, f"--sheet={path}")
 
 
-def test_names_in_two_splits_are_told(out, capsys):
+def test_names_in_two_splits_are_reported(out, capsys):
     _write(out / "other-00000-of-00001.tfrecord", [_example(filename="b"), _example(filename="z")])
     _main(out)
     printed = capsys.readouterr().out
-    assert "note: 1 names are in both 'other' and 'val'" in printed
-    assert "note: split 'other' has no manifest" in printed
-    assert "kseg.train needs one, which tfrecords_tools.build_manifest makes" in printed
+    unfinished, shared = (line for line in printed.splitlines() if line.startswith("note: "))
+    assert "'other'" in unfinished and "build_manifest" in unfinished
+    assert "1 names" in shared and "'other'" in shared and "'val'" in shared
 
 
-def test_a_missing_folder_split_or_content_is_named(out, tmp_path_factory):
-    with pytest.raises(UserError, match="Not found: .*gone"):
+def test_missing_folder_or_split_is_named(out, tmp_path_factory):
+    with pytest.raises(UserError, match="`data_dir`.*gone"):
         check_records.check(out / "gone")
-    with pytest.raises(UserError, match="no records of 'train' in .*; splits there: val"):
+    with pytest.raises(UserError, match="`splits`.*'train'.*val"):
         check_records.check(out, ["train"])
-    with pytest.raises(UserError, match="no records of any split in .*; splits there: none"):
+    with pytest.raises(UserError, match="`splits`.*none"):
         check_records.check(tmp_path_factory.mktemp("empty"))

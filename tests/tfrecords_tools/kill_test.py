@@ -1,4 +1,4 @@
-"""A converter killed with SIGKILL leaves no process, nothing that looks finished, and goes on."""
+"""A converter killed with SIGKILL leaves no process, nothing that looks finished, and resumes."""
 
 import os
 import random
@@ -35,7 +35,7 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(raw, tmp_path_factory):
-    """The bytes of a conversion that nothing disturbed, in one process."""
+    """Returns the bytes of an undisturbed conversion in one process."""
     out = tmp_path_factory.mktemp("whole")
     build_voc.build(raw, out, splits=["train"], num_shards=SHARDS)
     return folders.contents(out)
@@ -56,12 +56,12 @@ def _start(raw, out):
 def _wait(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.002)
 
 
 def _group(process):
-    """The living processes of a program, itself included."""
+    """Returns the living processes of a program, itself included."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -74,7 +74,7 @@ def _group(process):
 
 
 def _finished(out):
-    """Inode of every shard that is finished, in the hidden folder or in its place."""
+    """Returns the inode of every finished shard, in the hidden folder or in its final place."""
     sidecars = (out / ".train.partial").glob("train-*.json")
     names = [path.with_suffix(".tfrecord").name for path in sidecars]
     places = {name: [out / ".train.partial" / name, out / name] for name in names}
@@ -84,8 +84,8 @@ def _finished(out):
     }
 
 
-def _kill_and_go_on(raw, out, whole, process):
-    """Kills a program, looks at what it leaves, runs it again; gives the shards it had finished."""
+def _kill_and_resume(raw, out, whole, process):
+    """Kills a program, checks what it leaves, runs it again; returns how many shards it had."""
     process.send_signal(signal.SIGKILL)
     process.wait()
     _wait(lambda: not _group(process))
@@ -103,15 +103,15 @@ def _kill_and_go_on(raw, out, whole, process):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.slow
-def test_a_killed_conversion_goes_on_to_the_same_bytes(raw, whole, tmp_path):
+def test_killed_conversion_resumes_to_the_same_bytes(raw, whole, tmp_path):
     process = _start(raw, tmp_path)
     _wait(lambda: len(list(tmp_path.glob(".train.partial/train-*.json"))) >= 3)
     loaded = {
         folder.name: "tensorflow" in (folder / "maps").read_text() for folder in _group(process)
     }
     assert records.finished_splits(tmp_path) == []
-    assert 3 <= _kill_and_go_on(raw, tmp_path, whole, process) < SHARDS
-    # Two workers and Python's own helper are without TensorFlow; the program writes with it.
+    assert 3 <= _kill_and_resume(raw, tmp_path, whole, process) < SHARDS
+    # Two workers and a helper of Python do not load TensorFlow; the program writes with it.
     assert loaded.pop(str(process.pid))
     assert len(loaded) >= 2
     assert not any(loaded.values())
@@ -120,7 +120,7 @@ def test_a_killed_conversion_goes_on_to_the_same_bytes(raw, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_ten_kills_at_random_moments_leave_the_same_bytes(raw, whole, tmp_path):
-    """Each a random while after a random number of shards is finished, none at all included."""
+    """Kills a random time after a random number of shards (or none) is finished."""
     moments = random.Random(4)
     midway = 0
     for number in range(10):
@@ -130,5 +130,5 @@ def test_ten_kills_at_random_moments_leave_the_same_bytes(raw, whole, tmp_path):
         sidecars = ".train.partial/train-*.json"
         _wait(lambda: len(list(out.glob(sidecars))) >= wanted or process.poll() is not None)  # noqa: B023
         time.sleep(moments.uniform(0, 0.2))
-        midway += 0 < _kill_and_go_on(raw, out, whole, process) < SHARDS
+        midway += 0 < _kill_and_resume(raw, out, whole, process) < SHARDS
     assert midway >= 3

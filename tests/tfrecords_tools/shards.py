@@ -1,6 +1,7 @@
-"""What the tests of the converters share: the records they wrote, and their flags."""
+"""What the tests of the converters share: reading their records and parsing their flags."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,15 @@ from kseg.data import records
 
 
 def labels(folder: Path, split: str) -> dict[str, np.ndarray]:
-    """Name -> label map of every record of a split, in the order of the records."""
+    """Returns the label map of each name in a split, in the order of the records."""
     manifest = records.read_manifest(folder, split)
     paths = [str(path) for path in records.shard_paths(folder, manifest)]
     examples = map(records.decode_example, tf.data.TFRecordDataset(paths))
-    return {one["filename"].numpy().decode(): one["label"].numpy() for one in examples}
+    return {example["filename"].numpy().decode(): example["label"].numpy() for example in examples}
 
 
-def flag_values(define_flags, *arguments: str) -> flags.FlagValues:
-    """The flags of a program as it would parse them, without touching those of the tests."""
+def flag_values(define_flags: Callable[[], None], *arguments: str) -> flags.FlagValues:
+    """Returns the flags of a program as it would parse them, separate from those of the tests."""
     values = flags.FlagValues()
     with pytest.MonkeyPatch.context() as patched:
         for kind in ("string", "list", "integer", "float", "bool", "enum"):

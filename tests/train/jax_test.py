@@ -33,13 +33,13 @@ import sys
 import numpy as np
 from kseg.errors import UserError
 from kseg.evaluate import evaluate
-from kseg.inference.config import Protocol
+from kseg.inference.config import InferenceConfig
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.train import train
 from kseg.train.callbacks import StepLog
 
-experiment = Experiment.from_flagfile(sys.argv[1])
+experiment = from_flagfile(sys.argv[1])
 interrupted = experiment.replace(model_dir=sys.argv[2])
 former = StepLog.after_step
 
@@ -57,9 +57,9 @@ StepLog.after_step = former
 assert train(interrupted) == 0
 
 run = RunFolder(experiment.model_dir)
-newest = [evaluate(run, run.experiment.data_dir, "val", checkpoint="newest", protocol=protocol,
+newest = [evaluate(run, run.experiment.data_dir, "val", checkpoint="newest", config=config,
                    boundary_width=2).matrix
-          for protocol in (Protocol(), Protocol(scales=(1.0, 2.0), flip=True))]
+          for protocol in (InferenceConfig(), InferenceConfig(scales=(1.0, 2.0), flip=True))]
 np.savez(sys.argv[3], *newest)
 try:
     train(experiment.replace(freeze_batch_norm_epoch=1, model_dir=sys.argv[2] + "_frozen"))

@@ -1,4 +1,4 @@
-"""The picture of the curves."""
+"""The plot of the mIoU curves."""
 
 import pytest
 from PIL import Image
@@ -7,12 +7,15 @@ from kseg.errors import UserError
 from kseg.visualization import curves
 
 
-def test_the_curves_are_drawn(tmp_path):
+def test_each_run_with_validations_has_a_line(tmp_path):
     path = tmp_path / "curves.png"
-    curves.draw({"one": [(30, 0.25), (60, 0.5)], "two": [(30, 0.3)], "none": []}, path)
+    curves.draw({"first": [(30, 0.25), (60, 0.5)], "second": [(30, 0.3)], "third": []}, path)
     with Image.open(path) as picture:
         colours = picture.convert("RGB").getcolors(1 << 24)
-    # White and black, and two lines of two colours.
+    # White, black, and the two colours of two lines.
     assert len(colours) > 4
-    with pytest.raises(UserError, match="`--figure`: none of the runs has a val mIoU"):
-        curves.draw({"none": []}, path)
+
+
+def test_runs_without_validations_are_refused(tmp_path):
+    with pytest.raises(UserError, match="--figure"):
+        curves.draw({"third": []}, tmp_path / "curves.png")

@@ -1,4 +1,4 @@
-"""Feature maps: each rate's own, the very ones that the module merges, and where they are drawn."""
+"""Feature maps of each dilation rate, and the figure that shows them."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +11,7 @@ from kseg.errors import UserError
 from kseg.layers import ASPP, KSAC, VortexPooling
 from kseg.models import deeplab_v3_plus
 from kseg.visualization import features
-from kseg.visualization.cells import heat
-from kseg.visualization.features import CELL_SIZE, Features, mosaic, rate_maps
+from kseg.visualization.features import CELL_SIZE, Features, mosaic
 from tests import layer_checks
 
 OPTIONS = {"dilation_rates": (1, 3), "image_pooling": False}
@@ -31,20 +30,20 @@ def noise(height, width):
     [
         lambda: ASPP(16, **OPTIONS),
         lambda: KSAC(16, **OPTIONS),
-        lambda: VortexPooling(16, module="A", pool_size=1, **OPTIONS),
+        lambda: VortexPooling(16, variant="A", pool_size=1, **OPTIONS),
     ],
     ids=("aspp", "ksac", "vortex"),
 )
-def test_the_map_of_a_rate_sees_the_pixels_that_lie_that_far_apart(layer):
+def test_an_impulse_appears_at_distances_of_the_dilation_rate(layer):
     layer = layer()
     impulse = np.zeros((1, 11, 11, 4), np.float32)
     impulse[0, 5, 5] = 1
     layer(impulse)
     for rate, rate_map in zip((1, 3), layer.rate_maps(impulse), strict=True):
-        seen = layer_checks.to_numpy(rate_map)[0].any(axis=-1)
+        found = layer_checks.to_numpy(rate_map)[0].any(axis=-1)
         expected = np.zeros((11, 11), bool)
         expected[5 - rate : 6 + rate : rate, 5 - rate : 6 + rate : rate] = True
-        np.testing.assert_array_equal(seen, expected)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ def test_the_map_of_a_rate_sees_the_pixels_that_lie_that_far_apart(layer):
     ],
     ids=("ksac, sum", "ksac, concat", "aspp", "vortex"),
 )
-def test_the_maps_are_those_that_the_module_merges(layer, merged):
+def test_the_module_merges_the_maps_of_its_rates(layer, merged):
     (inputs,) = layer_checks.random_inputs([(2, 7, 6, 5)])
     expected = layer(inputs)
     maps = layer.rate_maps(inputs)
@@ -70,30 +69,24 @@ def test_the_maps_are_those_that_the_module_merges(layer, merged):
     )
 
 
-def test_maps_of_a_network_by_rate_without_what_lies_beyond_the_photograph():
+def test_the_maps_of_a_network_are_cropped_to_the_image():
     model = network(dilation_rates=(1, 2))
     whole, cut = noise(49, 65), noise(40, 64)
-    assert {rate: one.shape for rate, one in rate_maps(model, whole).items()} == {
-        1: (4, 5, 8), 2: (4, 5, 8),
+    maps = model.rate_maps(whole[np.newaxis])
+    assert {rate: rate_map.shape for rate, rate_map in maps.items()} == {
+        1: (1, 4, 5, 8), 2: (1, 4, 5, 8),
     }  # fmt: skip
     # Padded to 49 x 65, where the last row and column would show the padding.
-    maps = rate_maps(model, cut)
-    assert {one.shape for one in maps.values()} == {(3, 4, 8)}
-    assert all(one.min() >= 0 and one.max() > 0 for one in maps.values())
+    maps = model.rate_maps(cut[np.newaxis])
+    assert {rate_map.shape for rate_map in maps.values()} == {(1, 3, 4, 8)}
+    assert all(rate_map.min() >= 0 and rate_map.max() > 0 for rate_map in maps.values())
 
 
 def test_modules_without_rates_have_no_maps():
-    assert rate_maps(network("gcn"), noise(33, 33)) == {}
+    assert network("gcn").rate_maps(noise(33, 33)[np.newaxis]) == {}
 
 
-def test_heat_goes_from_black_over_red_and_yellow_to_white():
-    colours = heat(np.array([-1.0, 0, 1 / 6, 1 / 3, 2 / 3, 1, 2]))
-    assert colours.tolist() == [
-        [0, 0, 0], [0, 0, 0], [128, 0, 0], [255, 0, 0], [255, 255, 0], [255] * 3, [255] * 3,
-    ]  # fmt: skip
-
-
-def test_a_mosaic_lays_channels_out_in_rows_each_to_its_own_maximum():
+def test_a_mosaic_arranges_channels_in_rows_and_scales_each_by_its_maximum():
     maps = np.zeros((2, 2, 5), np.float32)
     maps[0, 0, 0], maps[1, 1, 1], maps[0, 1, 4] = 7, 0.01, 1
     pixels = mosaic(maps)
@@ -107,22 +100,25 @@ def test_a_mosaic_lays_channels_out_in_rows_each_to_its_own_maximum():
     assert (pixels[:, 66:68] == 255).all() and (pixels[140:, :] == 255).all()
 
 
-def test_a_row_a_run_and_a_column_a_rate(monkeypatch):
-    """Channels are those strongest over all rates, the same in each, and others are left out."""
-    one = np.ones((3, 3, 26), np.float32) * np.arange(26)
-    maps = {"a": {6: one, 3: one[..., ::-1] / 10}, "b": {6: one}, "c": {}}
-    monkeypatch.setattr(features, "rate_maps", lambda model, image: maps[model])
-    seen = []
+def test_rows_are_runs_and_columns_are_rates(monkeypatch):
+    """All cells of a run show the same channels, those that are strongest over its rates."""
+    ramp = np.ones((3, 3, 26), np.float32) * np.arange(26)
+    maps = {"a": {6: ramp, 3: ramp[..., ::-1] / 10}, "b": {6: ramp}, "c": {}}
+    mosaics = []
     monkeypatch.setattr(
         features, "mosaic",
-        lambda chosen: seen.append(chosen[0, 0]) or np.full((2, 2, 3), len(seen) * 50, np.uint8),
+        lambda chosen: mosaics.append(chosen[0, 0])
+        or np.full((2, 2, 3), len(mosaics) * 50, np.uint8),
     )  # fmt: skip
     figure = Features(np.full((4, 4, 3), 7, np.uint8))
-    for name in maps:
-        figure.add(SimpleNamespace(path=Path(name)), name)
-    np.testing.assert_allclose(seen[0], np.arange(25, 0, -1))
-    np.testing.assert_allclose(seen[1], np.arange(0, 2.5, 0.1), atol=1e-6)
-    assert figure.notes == ["features: c has no dilation rates, left out"]
+    for name, of_run in maps.items():
+        batch = {rate: rate_map[np.newaxis] for rate, rate_map in of_run.items()}
+        model = SimpleNamespace(rate_maps=lambda images, batch=batch: batch)
+        figure.add(SimpleNamespace(path=Path(name)), model)
+    np.testing.assert_allclose(mosaics[0], np.arange(25, 0, -1))
+    np.testing.assert_allclose(mosaics[1], np.arange(0, 2.5, 0.1), atol=1e-6)
+    (note,) = figure.notes
+    assert "run c" in note
     pixels = np.asarray(figure.picture())
     step = CELL_SIZE + 8
     # Image, rate 3, rate 6; the second run has no rate 3.
@@ -133,8 +129,8 @@ def test_a_row_a_run_and_a_column_a_rate(monkeypatch):
     assert pixels.shape[1] == 3 * step + 8
 
 
-def test_a_figure_of_no_rates_is_refused():
+def test_runs_without_dilation_rates_alone_are_refused():
     figure = Features(noise(33, 33))
     figure.add(SimpleNamespace(path=Path("a")), network("none"))
-    with pytest.raises(UserError, match="none of the runs has a context module with rates"):
+    with pytest.raises(UserError, match="--features"):
         figure.picture()

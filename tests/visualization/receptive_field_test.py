@@ -1,4 +1,4 @@
-"""Receptive fields: bounds that follow from the architecture, squares, marks, refusals."""
+"""Receptive fields: bounds that follow from the architecture, squares, marks and errors."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,13 +18,13 @@ from kseg.visualization.receptive_field import (
 )
 
 LABELS = LabelSet(names=("low", "high"), colours=((0, 0, 0), (255, 0, 0)))
-# MobileNetV2 up to 320 channels sees 491 pixels along a side: 1 + 2 * 245.
+# MobileNetV2 up to its 320 channels has a receptive field of 491 pixels: 1 + 2 * 245.
 BACKBONE_RADIUS = 245
 MIDDLE = (16, 320)
 
 
 def atrous_model(rate):
-    """A network whose second logit is the sum over a 3x3 window with holes."""
+    """A network whose second logit is the sum over a dilated 3x3 window."""
     images = keras.Input((None, None, 3))
     convolution = keras.layers.Conv2D(2, 3, dilation_rate=rate, padding="same")
     model = keras.Model(images, convolution(images))
@@ -39,14 +39,14 @@ def noise(height, width):
 
 
 def reach(**options):
-    """How many columns from the pixel the gradient reaches, on 33 x 641 noise, at stride 16."""
+    """The largest distance in columns with a gradient, on 33 x 641 noise, at stride 16."""
     model = deeplab_v3_plus(2, decoder=False, filters=8, **options)
     gradient, _ = gradient_map(model, noise(33, 641), MIDDLE)
     columns = np.flatnonzero(gradient.any(axis=0))
     return int(np.abs(columns - MIDDLE[1]).max())
 
 
-def test_the_gradient_of_a_convolution_is_its_kernel_where_its_taps_lie():
+def test_the_gradient_of_a_convolution_is_its_kernel_at_the_taps():
     gradient, winner = gradient_map(atrous_model(4), noise(20, 30), (9, 17))
     expected = np.zeros((20, 30))
     expected[5:14:4, 13:22:4] = 3  # A weight of 1 for each of red, green and blue.
@@ -55,34 +55,34 @@ def test_the_gradient_of_a_convolution_is_its_kernel_where_its_taps_lie():
     assert square_side(gradient, (9, 17)) == 9
 
 
-def test_without_context_nothing_counts_beyond_the_field_of_the_backbone():
+def test_without_context_the_gradient_stays_in_the_field_of_the_backbone():
     found = reach(context="none", image_pooling=False)
     assert BACKBONE_RADIUS / 2 < found <= BACKBONE_RADIUS
 
 
-def test_the_mean_of_the_image_brings_in_every_pixel():
+def test_image_pooling_extends_the_field_to_the_whole_image():
     assert reach(context="none", image_pooling=True) == 320
 
 
-def test_a_larger_rate_sees_further_by_that_many_strides():
+def test_a_larger_dilation_rate_extends_the_field_by_as_many_strides():
     near = reach(context="aspp", dilation_rates=(1,), image_pooling=False)
     far = reach(context="aspp", dilation_rates=(4,), image_pooling=False)
     assert near <= BACKBONE_RADIUS + 16 < far <= BACKBONE_RADIUS + 4 * 16
 
 
-def test_the_square_is_the_smallest_that_holds_the_share():
+def test_the_square_is_the_smallest_that_contains_the_fraction():
     gradient = np.zeros((21, 31))
     gradient[10, 12] = 3.0  # Energy 9 of 10.
     gradient[10, 20] = 1.0
-    assert square_side(gradient, (10, 12), share=0.9) == 1
-    assert square_side(gradient, (10, 12), share=0.91) == 2 * 8 + 1
-    assert square_side(gradient, (0, 12), share=0.9) == 2 * 10 + 1
+    assert square_side(gradient, (10, 12), fraction=0.9) == 1
+    assert square_side(gradient, (10, 12), fraction=0.91) == 2 * 8 + 1
+    assert square_side(gradient, (0, 12), fraction=0.9) == 2 * 10 + 1
     assert square_side(np.zeros((21, 31)), (10, 12)) == 0
-    spread = np.random.default_rng(0).random((21, 31))
-    assert square_side(spread, (20, 0), share=1.0) == 2 * 30 + 1
+    noise_map = np.random.default_rng(0).random((21, 31))
+    assert square_side(noise_map, (20, 0), fraction=1.0) == 2 * 30 + 1
 
 
-def test_a_column_a_run_with_the_pixel_marked_and_the_side_said():
+def test_each_run_has_a_column_with_the_pixel_and_the_square_marked():
     figure = ReceptiveField(np.full((45, 90, 3), 100, np.uint8), ["9", "20"])
     for name, rate in (("narrow", 1), ("wide", 5)):
         run = SimpleNamespace(path=Path(name), label_set=LABELS)
@@ -94,7 +94,7 @@ def test_a_column_a_run_with_the_pixel_marked_and_the_side_said():
     ]
     pixels = np.asarray(figure.picture())
     assert pixels.shape[1] == 3 * (CELL_SIZE + 8) + 8
-    # Photograph, then narrow, then wide: 90 pixels are shown as 360.
+    # Columns are image, narrow and wide; 90 pixels are scaled to 360.
     top, scale = 30, 4
     for column, side in enumerate((None, 3, 11)):
         cell = pixels[top : top + 180, 8 + column * 368 :][:, :360].astype(int)
@@ -105,7 +105,7 @@ def test_a_column_a_run_with_the_pixel_marked_and_the_side_said():
             assert (cell[~marked] == 100).all()
             continue
         assert marked[y - side * 2, x - side * 2 : x + side * 2].all()
-        # The corner tap is white hot over the grey photograph, its neighbour cold.
+        # The corner tap is white over the grey image, and the pixels beside it are black.
         tap = y - (side // 2) * scale + 1, x - (side // 2) * scale + 1
         assert (cell[tap] == 40 + 153).all()
         assert (cell[tap[0], tap[1] + 2 * scale if side > 3 else 0] == 40).all()
@@ -113,12 +113,12 @@ def test_a_column_a_run_with_the_pixel_marked_and_the_side_said():
 
 @pytest.mark.parametrize("pixel", [["45", "0"], ["0", "90"], ["-1", "0"], ["1"], ["1", "2", "3"],
                                    ["a", "b"]])  # fmt: skip
-def test_a_pixel_that_is_not_in_the_image_is_refused(pixel):
-    with pytest.raises(UserError, match=r"ROW,COLUMN within the image, 0\.\.44 and 0\.\.89\. Rec"):
+def test_a_pixel_outside_the_image_is_refused(pixel):
+    with pytest.raises(UserError, match=r"--pixel.*0\.\.44 and 0\.\.89"):
         ReceptiveField(np.zeros((45, 90, 3), np.uint8), pixel)
 
 
-def test_an_image_too_large_for_a_gradient_is_refused():
+def test_an_image_with_too_many_pixels_is_refused():
     image = np.broadcast_to(np.uint8(0), (2001, 2000, 3))
-    with pytest.raises(UserError, match="at most 4000000 pixels. Received: 2000 x 2001"):
+    with pytest.raises(UserError, match="--receptive_field.*4000000.*2000 x 2001"):
         ReceptiveField(image)

@@ -1,0 +1,1 @@
+"""A run: its experiment, its folder, its checkpoints."""

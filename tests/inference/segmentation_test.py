@@ -1,0 +1,132 @@
+"""`Segmenter.predict_classes` and `overlay`: any size, one image or a batch, all options."""
+
+import keras
+import numpy as np
+import pytest
+
+from kseg.errors import UserError
+from kseg.inference.config import InferenceConfig
+from kseg.inference.predictor import Predictor
+from kseg.inference.tiles import Tiling, blended
+from kseg.models import Segmenter, deeplab_v3_plus
+from tests.predict.networks import bright_network
+
+
+def photograph(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(0)
+    return deeplab_v3_plus(4, context="none", filters=8, decoder=False)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 47), (64, 64)])
+def test_an_image_of_any_size_gives_the_class_of_each_pixel(size):
+    image = photograph(*size)
+    classes = bright_network(1).predict_classes(image)
+    np.testing.assert_array_equal(classes, image[..., 0] > 127.5)
+    assert classes.dtype == np.uint8
+
+
+def test_a_batch_gives_what_its_images_give(network):
+    images = photograph(3, 40, 50)
+    batch = network.predict_classes(images)
+    assert batch.shape == (3, 40, 50)
+    for image, classes in zip(images, batch, strict=True):
+        np.testing.assert_array_equal(network.predict_classes(image), classes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scales": (0.5, 1.0), "flip": True},
+        {"scales": [0.75], "average": "logits", "flip": True},
+        {"tta": "dlinknet"},
+        {"window_size": 33, "window_stride": (16, 20)},
+        {"eval_size": (65, 81)},
+    ],
+)
+def test_options_are_those_of_the_inference_config(network, options):
+    image = photograph(50, 60)
+    sizes = {name: (33, 33) for name, value in options.items() if value == 33}
+    config = InferenceConfig(
+        **{name: tuple(v) if isinstance(v, list) else v for name, v in (options | sizes).items()}
+    )
+    expected = Predictor(network, config).classes(image)
+    np.testing.assert_array_equal(network.predict_classes(image, **options), expected)
+
+
+def test_tiles_give_the_blended_scores(network):
+    image = photograph(150, 130)
+    classes = network.predict_classes(image, tile=64, overlap=16)
+    expected = np.empty((150, 130), np.uint8)
+    predictor = Predictor(network)
+    for rows, columns, scores in blended(predictor.scores, image, Tiling.of(network, (64,), 16)):
+        expected[rows, columns] = scores.argmax(-1)
+    np.testing.assert_array_equal(classes, expected)
+
+
+def test_repeated_calls_do_not_trace_the_network_again(network):
+    network.predict_classes(photograph(20, 30))
+    predictors = vars(network)["_predictors"]
+    before = len(predictors)
+    network.predict_classes(photograph(31, 20))
+    assert len(predictors) == before
+    predictor = predictors[InferenceConfig()]
+    assert predictor._classify.experimental_get_tracing_count() == 1
+
+
+def test_the_overlay_mixes_the_image_with_the_colours_of_the_classes():
+    network = bright_network(1)
+    network.set_classes(("dark", "bright"), ((0, 0, 0), (200, 100, 0)))
+    image = photograph(9, 12)
+    classes = network.predict_classes(image)
+    np.testing.assert_array_equal(network.overlay(image, alpha=0.0), image)
+    colours = np.array(network.class_colours, np.uint8)[classes]
+    np.testing.assert_array_equal(network.overlay(image, alpha=1.0), colours)
+    half = network.overlay(image).astype(int)
+    assert np.abs(half - (image.astype(int) + colours) / 2).max() <= 1
+
+
+def test_a_network_without_colours_gets_those_of_voc():
+    image = photograph(9, 12)
+    assert bright_network(1).overlay(image, alpha=1.0).max() == 128
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("images", lambda network: network.predict_classes(photograph(4, 5).astype("float32"))),
+        ("images", lambda network: network.predict_classes(photograph(4, 5)[..., :2])),
+        ("images", lambda network: network.predict_classes(photograph(4, 5)[:0])),
+        ("image", lambda network: network.overlay(photograph(2, 4, 5))),
+        ("alpha", lambda network: network.overlay(photograph(4, 5), alpha=2)),
+        ("overlap", lambda network: network.predict_classes(photograph(4, 5), overlap=16)),
+        ("--scales", lambda network: network.predict_classes(photograph(4, 5), scales=(0.0,))),
+        (
+            "output_stride",
+            lambda network: network.predict_classes(photograph(4, 5), output_stride=8),
+        ),
+        (
+            "--eval_size",
+            lambda network: network.predict_classes(photograph(9, 5), eval_size=(8, 8)),
+        ),
+    ],
+)
+def test_wrong_input_is_refused_by_name(name, call):
+    with pytest.raises(UserError, match=name):
+        call(bright_network(1))
+
+
+def test_the_error_is_a_value_error_for_users_of_the_library():
+    with pytest.raises(ValueError, match="images"):
+        bright_network(1).predict_classes("photo.jpg")
+
+
+def test_a_network_of_ones_own_can_be_a_segmenter():
+    images = keras.Input((None, None, 3))
+    logits = keras.layers.Conv2D(3, 3, padding="same")(images)
+    classes = Segmenter(images, logits).predict_classes(photograph(7, 9))
+    assert classes.shape == (7, 9) and classes.max() < 3

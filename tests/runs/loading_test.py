@@ -1,0 +1,128 @@
+"""`kseg.load`: a trained network in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import kseg
+from kseg.data.datasets import LabelSet
+from kseg.errors import UserError
+from kseg.recipe.compilation import compile_model
+from kseg.runs.checkpoints import Position
+from kseg.runs.experiment import Experiment
+from kseg.runs.folder import RunFolder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LABELS = LabelSet(("background", "road"), ((0, 0, 0), (255, 255, 255)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run with a checkpoint of random weights."""
+    folder = tmp_path_factory.mktemp("run") / "x"
+    experiment = Experiment(
+        model_dir=str(folder), context="ksac", filters=8, decoder=False, auxiliary=True,
+    )  # fmt: skip
+    run = RunFolder(folder)
+    run.start(experiment, LABELS)
+    keras.utils.set_random_seed(3)
+    model = experiment.build_model(2)
+    compile_model(
+        model, total_steps=1, steps_per_epoch=1, learning_rate=0.1, momentum=0.9, nesterov=True,
+        weight_decay=0.0, batch_norm_momentum=0.9, ignore_label=255,
+    )  # fmt: skip
+    run.checkpoints.save(model, Position(1, 1, 0), is_best=True)
+    return run, model
+
+
+def photograph():
+    return np.random.default_rng(0).integers(0, 256, (50, 61, 3), np.uint8)
+
+
+def test_it_has_the_weights_names_and_colours_of_the_run(run):
+    folder, model = run
+    segmenter = kseg.load(folder.path)
+    assert isinstance(segmenter, kseg.models.Segmenter) and len(segmenter.outputs) == 1
+    assert segmenter.class_names == LABELS.names
+    assert segmenter.class_colours == LABELS.colours
+    image = photograph()[np.newaxis].astype("float32")
+    logits = keras.ops.convert_to_numpy(segmenter(image))
+    np.testing.assert_allclose(
+        logits, keras.ops.convert_to_numpy(model(image, training=False)[0]), atol=1e-5
+    )
+    assert segmenter.predict_classes(photograph()).shape == (50, 61)
+    assert segmenter.overlay(photograph()).shape == (50, 61, 3)
+
+
+def test_options_that_fit_the_same_weights_may_change(run):
+    segmenter = kseg.load(run[0].path, output_stride=8, dilation_rates=(2, 4, 6))
+    assert segmenter.stride == 8
+    assert segmenter.get_layer("context").dilation_rates == (2, 4, 6)
+
+
+def test_wrong_calls_are_refused_by_name(run, tmp_path):
+    with pytest.raises(UserError, match="none"):
+        kseg.load(tmp_path / "none")
+    with pytest.raises(UserError, match="`--merge`|`--variant`"):
+        kseg.load(run[0].path, variant="A")
+    with pytest.raises(UserError, match="dilation rates"):
+        kseg.load(run[0].path, dilation_rates=(1, 2))
+    with pytest.raises(UserError, match="other.npz"):
+        kseg.load(run[0].path, checkpoint="other.npz")
+
+
+def test_a_saved_segmenter_loads_after_import_kseg_alone(run, tmp_path):
+    path = tmp_path / "x.keras"
+    segmenter = kseg.load(run[0].path)
+    segmenter.save(path)
+    np.save(tmp_path / "image.npy", photograph())
+    script = (
+        "import sys, keras, kseg, numpy as np\n"
+        "loaded = keras.models.load_model(sys.argv[1])\n"
+        "np.save(sys.argv[3], loaded.predict_classes(np.load(sys.argv[2])))\n"
+        "assert loaded.class_names == ('background', 'road')\n"
+    )
+    answer = tmp_path / "classes.npy"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path), str(tmp_path / "image.npy"), str(answer)],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_array_equal(np.load(answer), segmenter.predict_classes(photograph()))
+
+
+@pytest.mark.slow
+def test_on_jax_it_gives_the_same_classes(run, tmp_path):
+    pytest.importorskip("jax")
+    np.save(tmp_path / "image.npy", photograph())
+    answer = tmp_path / "classes.npy"
+    script = (
+        "import sys, kseg, numpy as np\n"
+        "segmenter = kseg.load(sys.argv[1])\n"
+        "np.save(sys.argv[3], segmenter.predict_classes(np.load(sys.argv[2])))\n"
+        "assert segmenter.overlay(np.load(sys.argv[2])).shape == (50, 61, 3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(run[0].path), str(tmp_path / "image.npy"), str(answer)],
+        cwd=REPOSITORY, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = kseg.load(run[0].path).predict_classes(photograph())
+    assert np.mean(np.load(answer) == expected) > 0.999  # The backends round differently.
+
+
+def test_import_kseg_loads_no_program_and_no_pipeline():
+    script = (
+        "import sys, keras, kseg\n"
+        "rooms = ('data', 'inference', 'runs', 'visualization', 'formats', 'train', 'predict')\n"
+        "loaded = [room for room in rooms if f'kseg.{room}' in sys.modules]\n"
+        "assert not loaded, loaded\n"
+        "assert 'kseg>KSAC' in keras.saving.get_custom_objects()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
