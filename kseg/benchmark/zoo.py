@@ -1,4 +1,4 @@
-"""What each network of the zoo costs, as rows of the table in README; nothing is timed."""
+"""What each network of the zoo costs, as in the tables of docs/models.md; nothing is timed."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -17,7 +17,8 @@ SIZES = {"deeplab_v3_plus": 513, "gcn_fcn": 512, "dfp_fcn": 512}
 _LITE = {"model": "deeplab_v3_plus", "backbone": "mobilenet_v2", "decoder": False}
 _FULL = {"model": "deeplab_v3_plus", "context": "ksac"}
 
-# Name of a network in README -> how it is built, with 21 classes and by default output stride 16.
+# Name of a network in docs/models.md -> how it is built, with 21 classes and by default output
+# stride 16.
 ZOO = {
     "`none`": {**_LITE, "context": "none"},
     "`aspp`": {**_LITE, "context": "aspp"},
@@ -48,7 +49,7 @@ ZOO = {
 class Row(table.Row):
     """A network of the zoo."""
 
-    network: str = table.column("how README calls it")
+    network: str = table.column("name in docs/models.md")
     parameters: int = table.column("trainable parameters", ",")
     multiply_adds: int = table.column("of one forward pass", lambda count: f"{count / 1e9:.1f} G")
 

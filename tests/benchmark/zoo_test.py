@@ -1,4 +1,4 @@
-"""The table of the zoo in README is what is counted."""
+"""The tables of the networks in docs/models.md are what is counted."""
 
 import re
 from pathlib import Path
@@ -9,31 +9,31 @@ from kseg import errors
 from kseg.benchmark import runner, table, zoo
 from kseg.models import BACKBONES, CONTEXTS, MODELS
 
-README = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 
 
-def readme_cells(row):
+def cells(row):
     """A row of the table without the spaces that align its cells."""
     return re.sub(" +", " ", table.markdown([row]).splitlines()[-1])
 
 
-def test_readme_lists_every_module_backbone_and_network():
+def test_the_page_lists_every_module_backbone_and_network():
     for name in (*CONTEXTS, *BACKBONES, *set(MODELS) - {"deeplab_v3_plus"}):
-        assert f"| `{name}` | " in README, name
+        assert f"| `{name}` | " in PAGE, name
         assert f"`{name}`" in zoo.ZOO, name
 
 
 @pytest.mark.parametrize("name", ["`ksac`", "`vortex`"])
-def test_a_row_of_readme_is_what_is_counted(name, monkeypatch):
+def test_a_row_of_the_page_is_what_is_counted(name, monkeypatch):
     monkeypatch.setattr(zoo, "ZOO", {name: zoo.ZOO[name]})
     (row,) = runner.run(zoo.BENCHMARK)
-    assert readme_cells(row) in README
+    assert cells(row) in PAGE
 
 
 @pytest.mark.slow
-def test_every_row_of_readme_is_what_is_counted():
+def test_every_row_of_the_page_is_what_is_counted():
     for row in runner.run(zoo.BENCHMARK):
-        assert readme_cells(row) in README, row
+        assert cells(row) in PAGE, row
 
 
 def test_an_unknown_network_is_refused():
