@@ -18,7 +18,7 @@ PROGRAMS = [
     *(
         f"tfrecords_tools.{path.stem}"
         for path in sorted((REPOSITORY / "tfrecords_tools").glob("*.py"))
-        if "def define_flags(" in path.read_text(encoding="utf-8")
+        if "def define_flags() -> None:" in path.read_text(encoding="utf-8")
     ),
 ]  # fmt: skip
 # Names of data sets: of our class lists in build_manifest, of tensorflow-datasets in build_tfds.
