@@ -98,7 +98,7 @@ def read(path: str | os.PathLike) -> Iterator[GeoImage]:
             if source.count < 3 or set(source.dtypes[:3]) != {"uint8"}:
                 raise UserError(
                     "A TIFF must have at least three bands of uint8: red, green, blue. Received: "
-                    f"{source.count} bands of {', '.join(sorted(set(source.dtypes)))}"
+                    f"{', '.join(source.dtypes)}"
                 )
             yield GeoImage(source)
 
