@@ -90,7 +90,7 @@ def measure(
         model, data_dir, run.experiment.train_split[0], size, CALIBRATION_IMAGES
     )
     images = (
-        (litert.fitted(model, image, size), label.numpy())
+        (litert.crop_or_pad(model, image, size), label.numpy())
         for image, label in tqdm(eval_dataset(data_dir, split), desc="mIoU", leave=False)
     )
     evaluate = functools.partial(_miou, images, run.label_set)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from kseg.errors import UserError
 from kseg.formats import litert, onnx, saved_model
-from kseg.formats.frozen import answer
+from kseg.formats.frozen import classify
 
 PLAIN = "SavedModel, variables and norms"
 Form = tuple[int, Callable[[np.ndarray], np.ndarray]]
@@ -94,7 +94,7 @@ def _write_plain(model: keras.Model, folder: Path) -> None:
     archive.track(model)
     archive.add_endpoint(
         name=saved_model.IMAGES_SIGNATURE,
-        fn=lambda images: answer(network, images),
+        fn=lambda images: classify(network, images),
         input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")],
     )
     archive.write_out(str(folder), verbose=False)

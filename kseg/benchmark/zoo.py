@@ -10,6 +10,8 @@ from kseg.benchmark.models import build
 from kseg.benchmark.runner import Benchmark
 from kseg.errors import UserError
 from kseg.inference import counting
+from kseg.models import BACKBONES, CONTEXTS, MODELS
+from kseg.runs.rules import to_text
 
 # The papers' crop, and the nearest size that networks on half-pixel geometry do not pad.
 SIZES = {"deeplab_v3_plus": 513, "gcn_fcn": 512, "dfp_fcn": 512}
@@ -17,32 +19,28 @@ SIZES = {"deeplab_v3_plus": 513, "gcn_fcn": 512, "dfp_fcn": 512}
 _LITE = {"model": "deeplab_v3_plus", "backbone": "mobilenet_v2", "decoder": False}
 _FULL = {"model": "deeplab_v3_plus", "context": "ksac"}
 
-# Name of a network in docs/models.md -> how it is built, with 21 classes and by default output
-# stride 16.
-ZOO = {
-    "`none`": {**_LITE, "context": "none"},
-    "`aspp`": {**_LITE, "context": "aspp"},
-    "`aspp`, `--first_kernel_size=3` (ASPP+)": {**_LITE, "context": "aspp", "first_kernel_size": 3},
-    "`aspp`, `--separable`": {**_LITE, "context": "aspp", "separable": True},
-    "`ksac`": {**_LITE, "context": "ksac"},
-    "`ksac`, `--merge=concat`": {**_LITE, "context": "ksac", "merge": "concat"},
-    "`ksac`, `--dilation_rates=1,6,12,18,24`": {
-        **_LITE, "context": "ksac", "dilation_rates": (1, 6, 12, 18, 24),
-    },
-    "`lkspp`": {**_LITE, "context": "lkspp"},
-    "`vortex`": {**_LITE, "context": "vortex"},
-    "`vortex`, `--variant=A`": {**_LITE, "context": "vortex", "variant": "A"},
-    "`gcn`": {**_LITE, "context": "gcn"},
-    "`ppm`": {**_LITE, "context": "ppm"},
-    "`mobilenet_v2`": {**_FULL, "backbone": "mobilenet_v2"},
-    "`resnet50`": {**_FULL, "backbone": "resnet50"},
-    "`resnet101`": {**_FULL, "backbone": "resnet101"},
-    "`resnet152`": {**_FULL, "backbone": "resnet152"},
-    "`resnet50_gcn`": {**_FULL, "backbone": "resnet50_gcn"},
-    "`xception_65`": {**_FULL, "backbone": "xception_65"},
-    "`gcn_fcn`": {"model": "gcn_fcn", "backbone": "resnet50"},
-    "`dfp_fcn`": {"model": "dfp_fcn", "backbone": "resnet50"},
-}  # fmt: skip
+
+def networks() -> dict[str, dict]:
+    """Returns how each network of the zoo is built, by its name in docs/models.md.
+
+    The context modules and their variants come first, then the backbones, then the other networks.
+    All have 21 classes.
+    """
+    zoo = {}
+    for name, context in CONTEXTS.items():
+        zoo[f"`{name}`"] = {**_LITE, "context": name}
+        for options, _ in getattr(context, "variants", ()):
+            flags = " ".join(_as_flag(*option) for option in options.items())
+            zoo[f"`{name}`, `{flags}`"] = {**_LITE, "context": name, **options}
+    for name in BACKBONES:
+        zoo[f"`{name}`"] = {**_FULL, "backbone": name}
+    for name in MODELS.keys() - {"deeplab_v3_plus"}:
+        zoo[f"`{name}`"] = {"model": name, "backbone": "resnet50"}
+    return zoo
+
+
+def _as_flag(name: str, value: object) -> str:
+    return f"--{name}" if value is True else f"--{name}={to_text(value)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +57,10 @@ def measure(*, repetitions: int, only: tuple[str, ...], shape: tuple[int, ...]) 
 
     `repetitions` is not used, since nothing is timed.
     """
-    chosen = {n: v for n, v in ZOO.items() if not only or any(word in n for word in only)}
+    zoo = networks()
+    chosen = {n: v for n, v in zoo.items() if not only or any(word in n for word in only)}
     if not chosen:
-        raise UserError(f"`--only` must hold words in {', '.join(ZOO)}. Received: {only}")
+        raise UserError(f"`--only` must hold words in {', '.join(zoo)}. Received: {only}")
     for name, variant in tqdm(chosen.items(), desc="count", unit="network", leave=False):
         network = build(variant)
         side = SIZES[variant["model"]]
