@@ -27,7 +27,11 @@ def pixel_weights(labels, ignore_label=255):
 
 
 class _PixelLoss(keras.losses.Loss):
-    """A loss of labels and their weights; a subclass computes it as one number in `value`."""
+    """A loss of labels and their weights; a subclass computes it as one number in `value`.
+
+    A label that is neither a class nor `ignore_label` gives NaN, or an error of TensorFlow that
+    names the label where its cross-entropy runs on a CPU.
+    """
 
     def __init__(self, *, ignore_label, name):
         super().__init__(name=name)
@@ -40,11 +44,19 @@ class _PixelLoss(keras.losses.Loss):
 
     def call(self, truth, logits):
         labels, weights = ops.cast(truth[0], "int32"), ops.cast(truth[1], "float32")
+        # Any class will do for an ignored pixel, which has weight 0.
+        labels = ops.where(ops.equal(labels, self.ignore_label), 0, labels)
+        value = self.value(labels, weights, ops.cast(logits, "float32"))
+        is_class = ops.logical_and(labels >= 0, labels < logits.shape[-1])
+        value = ops.where(ops.all(is_class), value, float("nan"))
         # Not a scalar: Keras divides those by no number of replicas, whose gradients are summed.
-        return ops.reshape(self.value(labels, weights, ops.cast(logits, "float32")), (1,))
+        return ops.reshape(value, (1,))
 
     def value(self, labels, weights, logits):
-        """The loss, of int32 labels, float32 weights and float32 logits."""
+        """Returns the loss of int32 labels, float32 weights and float32 logits.
+
+        Ignored pixels have label 0 and weight 0.
+        """
         raise NotImplementedError
 
     def get_config(self):
@@ -97,15 +109,14 @@ class CrossEntropy(_PixelLoss):
 
     def value(self, labels, weights, logits):
         classes = logits.shape[-1]
-        known = ops.minimum(labels, classes - 1)  # an ignored pixel weighs 0, whatever its loss
-        losses = ops.sparse_categorical_crossentropy(known, logits, from_logits=True)
+        losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         if self.class_weights is not None:
             if len(self.class_weights) != classes:
                 raise ValueError(
                     f"`class_weights` must be one number for each of {classes} classes. "
                     f"Received: {len(self.class_weights)}"
                 )
-            losses = losses * ops.take(ops.convert_to_tensor(self.class_weights, "float32"), known)
+            losses = losses * ops.take(ops.convert_to_tensor(self.class_weights, "float32"), labels)
         if self.ohem_fraction == 1:
             return ops.mean(losses * weights)
         losses = ops.reshape(ops.where(weights > 0, losses, 0.0), (-1,))
@@ -160,7 +171,7 @@ class Dice(_PixelLoss):
     def value(self, labels, weights, logits):
         valid = ops.expand_dims(ops.cast(weights > 0, "float32"), -1)
         classes = logits.shape[-1]
-        truth = ops.one_hot(ops.minimum(labels, classes - 1), classes, dtype="float32") * valid
+        truth = ops.one_hot(labels, classes, dtype="float32") * valid
         predicted = ops.softmax(logits, axis=-1) * valid
         both, either = (
             ops.sum(tensor, axis=(0, 1, 2))[1:] for tensor in (truth * predicted, truth + predicted)
