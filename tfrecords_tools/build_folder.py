@@ -11,14 +11,14 @@ id 0. A line is a name, or a name and its colour as red, green and blue; `#` beg
     road surface 255 255 255
 
 If the classes file has colours, a mask is read by its colours, whether it is RGB, palette, grey or
-1 bit; `--ignore_colour=r,g,b` gives the colour of pixels to ignore. Otherwise a mask holds the class
-ids (palette indices or grey values), and 255 for pixels to ignore. Masks of other ids or colours need
-a table, `--remap=remap.txt`, with lines such as `7 -> 0`, `128 64 128 -> 1`, `0 -> ignore` and
-`other -> ignore`; they are colours if the table has any. `--masks_are=ids` or `--masks_are=colours`
-overrides both, see docs/own_data.md.
+1 bit; `--ignore_colour=r,g,b` gives the colour of pixels to ignore. Otherwise a mask holds the
+class ids (palette indices or grey values), and 255 for pixels to ignore. Masks of other ids or
+colours need a table, `--remap=remap.txt`, with lines such as `7 -> 0`, `128 64 128 -> 1`,
+`0 -> ignore` and `other -> ignore`; they are colours if the table has any. `--masks_are=ids` or
+`--masks_are=colours` overrides both, see docs/own_data.md.
 
-Classes files of labelme, CVAT (labelmap.txt) and Roboflow (_classes.csv) are read, too. Masks beside
-their images are told apart by `--label_ending`:
+Classes files of labelme, CVAT (labelmap.txt) and Roboflow (_classes.csv) are read, too. Masks
+beside their images are told apart by `--label_ending`:
 
     python -m tfrecords_tools.build_folder --images=train --labels=train --label_ending=_mask.png \\
         --classes=train/_classes.csv --output_dir=records --split=train
@@ -36,7 +36,7 @@ from typing import Any
 from absl import flags
 
 from kseg import cli
-from kseg.data import masks
+from kseg.data import mask_files
 from kseg.data.masks import Colour
 from kseg.data.records import Manifest
 from kseg.errors import UserError
@@ -71,7 +71,7 @@ def build(
         masks_are: `"ids"` or `"colours"`, see `lists.mask_rule`. Defaults to None: colours if the
             table, or else the classes file, gives colours.
         label_ending: Ending of the names of masks, such as `_mask.png`. Defaults to None: any of
-            `masks.SUFFIXES`.
+            `mask_files.SUFFIXES`.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
@@ -114,7 +114,7 @@ def build(
             *folders.values(),
             inputs.IMAGE_SUFFIXES,
             problems,
-            mask_endings=(label_ending,) if label_ending else masks.SUFFIXES,
+            mask_endings=(label_ending,) if label_ending else mask_files.SUFFIXES,
             also_ignored=(Path(classes).name,),
         )
     return writer.convert(
@@ -163,8 +163,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "classes",
         "",
-        "Text file with one class per line: name, or name red green blue. Those of labelme, CVAT and "
-        "Roboflow are read, too."
+        "Text file with one class per line: name, or name red green blue. Those of labelme, CVAT "
+        "and Roboflow are read, too.",
     )
     flags.DEFINE_string("remap", "", "Text file of rules such as '7 -> 0' for what the masks hold.")
     flags.DEFINE_string("split", "", "Name of the split, such as train.")

@@ -61,9 +61,7 @@ class Source:
 
 
 KNOWN = {
-    "oxford_iiit_pet": Source(
-        "image", "segmentation_mask", PETS, masks.MaskRule(ids=PETS_RAW_IDS)
-    ),
+    "oxford_iiit_pet": Source("image", "segmentation_mask", PETS, masks.MaskRule(ids=PETS_RAW_IDS)),
     "cityscapes": Source(
         "image_left",
         "segmentation_label",
@@ -261,7 +259,9 @@ def define_flags() -> None:
 
 def main(values: flags.FlagValues) -> None:
     cli.require(values, "dataset")
-    layouts.run(build, values, "dataset", "image_key", "label_key", "classes", "masks_are", "download")
+    layouts.run(
+        build, values, "dataset", "image_key", "label_key", "classes", "masks_are", "download"
+    )
 
 
 if __name__ == "__main__":

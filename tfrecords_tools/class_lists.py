@@ -136,10 +136,14 @@ def _read_names(lines: Sequence[str], where: str) -> _Classes:
         match = _COLOUR.fullmatch(line)
         if match:
             _, red, green, blue, code = match.groups()
-            colours.append(tuple(bytes.fromhex(code)) if code else (int(red), int(green), int(blue)))
+            colours.append(
+                tuple(bytes.fromhex(code)) if code else (int(red), int(green), int(blue))
+            )
         name = " ".join((match["name"] if match else line).split())
         if _OTHER_FORMATS.search(match["name"] if match else line):
-            raise UserError(f"{where}not a class name, but a line of another format: {line!r}. {_FORMS}")
+            raise UserError(
+                f"{where}not a class name, but a line of another format: {line!r}. {_FORMS}"
+            )
         names.append(name)
     if names and names[0].lower() in _HEADERS:
         raise UserError(f"{where}the first line looks like a header: {lines[0]!r}. {_FORMS}")

@@ -68,7 +68,8 @@ def _warnings_of_split(manifest: Manifest) -> Iterator[str]:
 def _warnings_of_absent_classes(manifests: Sequence[Manifest]) -> Iterator[str]:
     """Yields a warning about classes without a pixel, which a part of a published set may have."""
     names = manifests[0].names
-    if names in {label_set.names for label_set in LABEL_SETS.values()}:
+    published = {label_set.names for label_set in LABEL_SETS.values() if label_set.num_classes > 2}
+    if names in published:
         return
     counts = [sum(pixels) for pixels in zip(*(m.pixels_per_class for m in manifests), strict=True)]
     absent = [name for name, count in zip(names, counts, strict=True) if not count]

@@ -143,7 +143,7 @@ def files_by_id(
             continue
         ending, unneeded = _longest_ending(name, endings), _longest_ending(name, ignored)
         if path.is_dir():
-            problems.append(f"{path}: is a folder; the files must be in {folder} itself")
+            problems.append(f"{shown(path)}: is a folder; the files must be in {folder} itself")
         elif len(unneeded) > len(ending):
             continue
         elif not ending:

@@ -36,7 +36,9 @@ def read_names(path: Path, problems: list[str]) -> list[str]:
         UserError: If there is no such text file.
     """
     names = []
-    for number, name in read_lines(path, "a list of images must be a text file with one id per line"):
+    for number, name in read_lines(
+        path, "a list of images must be a text file with one id per line"
+    ):
         if name.startswith(".") or not name.isprintable() or set(name) & set("/\\:"):
             problems.append(f"{path}, line {number}: not the id of an image: {name!r}")
         else:
@@ -44,9 +46,7 @@ def read_names(path: Path, problems: list[str]) -> list[str]:
     return names
 
 
-def read_remap(
-    path: str | Path, label_set: LabelSet, masks_are: str | None = None
-) -> MaskRule:
+def read_remap(path: str | Path, label_set: LabelSet, masks_are: str | None = None) -> MaskRule:
     """Reads a table from what the pixels of masks hold to class ids, one rule per line:
 
         # raw id in a mask -> class id, or ignore
@@ -127,9 +127,7 @@ def mask_rule(
         UserError: If the arguments contradict each other, or from `read_remap`.
     """
     if masks_are is not None and masks_are not in MASKS_ARE:
-        raise UserError(
-            f"`masks_are` must be {' or '.join(MASKS_ARE)}. Received: {masks_are!r}"
-        )
+        raise UserError(f"`masks_are` must be {' or '.join(MASKS_ARE)}. Received: {masks_are!r}")
     if remap is not None:
         if ignore_colour is not None:
             raise UserError(
@@ -146,8 +144,8 @@ def mask_rule(
         return MaskRule(trusts_palettes=masks_are == IDS)
     if not by_colours:
         raise UserError(
-            "`ignore_colour` needs masks of colours, that is, a colour on every line of the classes "
-            "file. Masks of ids hold 255 where pixels are to be ignored"
+            "`ignore_colour` needs masks of colours, that is, a colour on every line of the "
+            "classes file. Masks of ids hold 255 where pixels are to be ignored"
         )
     if ignore_colour in label_set.colours:
         name = label_set.names[label_set.colours.index(ignore_colour)]

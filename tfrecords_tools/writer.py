@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kseg.data.datasets import LabelSet
-from kseg.data.masks import MaskRule
+from kseg.data.masks import CLASS_IDS, MaskRule
 from kseg.data.names import shown
 from kseg.data.records import Manifest, Shard, encode_example, shard_name
 from kseg.errors import UserError
@@ -38,7 +38,7 @@ def convert(
     *,
     output_dir: str | os.PathLike,
     label_set: LabelSet,
-    read_label: inputs.ReadLabel = MaskRule(),
+    read_label: inputs.ReadLabel = CLASS_IDS,
     num_shards: int | None = None,
     workers: int | None = 1,
     on_error: str = "fail",
@@ -97,7 +97,7 @@ def convert(
     problems = list(problems)
     splits = sample_checks.without_duplicates(splits, may_share, problems)
     problems += [f"split {split!r} has no images" for split in splits if not splits[split]]
-    rule = read_label if isinstance(read_label, MaskRule) else MaskRule()
+    rule = read_label if isinstance(read_label, MaskRule) else CLASS_IDS
     problems += sample_checks.contradictions(splits, rule, on_error)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -235,7 +235,7 @@ def make_manifest(
     *,
     tool: str,
     arguments: Mapping[str, Any],
-    rule: MaskRule = MaskRule(),
+    rule: MaskRule = CLASS_IDS,
     skipped: Iterable[str] = (),
 ) -> Manifest:
     """Returns the manifest of a split.

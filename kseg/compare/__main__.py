@@ -93,9 +93,7 @@ def requested_figures(
     figures = []
     if values.images:
         images = find_images(values.images, None)
-        figures.append(
-            PredictionSheet(runs, images, values.labels, _read_image, values.masks_are)
-        )
+        figures.append(PredictionSheet(runs, images, values.labels, _read_image, values.masks_are))
     if values.features:
         figures.append(Features(_read_image(values.features)))
     if values.receptive_field:

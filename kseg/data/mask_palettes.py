@@ -14,8 +14,8 @@ from kseg.data import mask_files
 from kseg.data.checked_images import BadInput, open_image, read_bytes
 
 _REMEDY = (
-    "If the colours are the classes, write the colour of every class into the classes file (or give "
-    "--masks_are=colours if they are there); if the indices are right all the same, give "
+    "If the colours are the classes, write the colour of every class into the classes file (or, if "
+    "they are there, give --masks_are=colours); if the indices are right all the same, give "
     "--masks_are=ids"
 )
 
@@ -81,10 +81,10 @@ def _black_and_white(paths: Iterable[Path], of_one_bit: Path) -> Iterator[str]:
         values = _values(path)
         if 255 in values and set(values) <= {0, 255}:
             yield (
-                f"{path}: holds only 0 and 255, where 255 is ignored, but {of_one_bit} is a mask of "
-                "1 bit, whose white is id 1. If white is a class, write the colours of the classes "
-                "into the classes file, as in `road 255 255 255`, or give a --remap table; if 255 "
-                "is to be ignored, give --masks_are=ids"
+                f"{path}: holds only 0 and 255, where 255 is ignored, but {of_one_bit} is a "
+                "mask of 1 bit, whose white is id 1. If white is a class, write the colours of the "
+                "classes into the classes file, as in `road 255 255 255`, or give a --remap "
+                "table; if 255 is to be ignored, give --masks_are=ids"
             )
 
 

@@ -18,8 +18,7 @@ from PIL import Image
 from kseg.data import mask_files
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet
-from kseg.data.mask_files import SUFFIXES, load_mask
-
+from kseg.data.mask_files import load_mask
 
 Colour = tuple[int, int, int]
 
@@ -174,9 +173,13 @@ class MaskRule:
             )
 
 
+# The rule for masks whose ids are class ids.
+CLASS_IDS = MaskRule()
+
+
 def read_index_mask(path: Path, label_set: LabelSet) -> np.ndarray:
     """Reads a mask that holds class ids, see `MaskRule`."""
-    return MaskRule()(path, label_set)
+    return CLASS_IDS(path, label_set)
 
 
 def count_ids(ids: np.ndarray) -> np.ndarray:

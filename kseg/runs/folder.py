@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kseg import files
 from kseg.data.datasets import LabelSet
-from kseg.data.masks import IDS, MaskRule
+from kseg.data.masks import CLASS_IDS, IDS, MaskRule
 from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.runs import environment
@@ -43,7 +43,7 @@ class RunFolder:
         experiment: Experiment,
         label_set: LabelSet,
         *,
-        mask_rule: MaskRule = MaskRule(),
+        mask_rule: MaskRule = CLASS_IDS,
         overwrite: bool = False,
     ) -> bool:
         """Prepares the folder for training.

@@ -129,9 +129,7 @@ class Trainer:
         resumes = run.has_checkpoints() and not overwrite
         initial = None if resumes else read_initial_weights(experiment.init_from)
         if self._process_group.is_main:
-            run.start(
-                experiment, self._label_set, mask_rule=self._mask_rule, overwrite=overwrite
-            )
+            run.start(experiment, self._label_set, mask_rule=self._mask_rule, overwrite=overwrite)
             run.checkpoints.remove_unfinished()
         _require_agreement(experiment, run, self._process_group)
         with self._devices.building(), dtype_policy(experiment.precision):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet
-from kseg.data.masks import IDS, MaskRule
+from kseg.data.masks import CLASS_IDS, IDS, MaskRule
 from kseg.data.names import find
 from kseg.errors import UserError
 from kseg.models import Segmenter
@@ -101,7 +101,7 @@ class PredictionSheet:
 
 
 def read_mask(
-    path: Path, label_set: LabelSet, size: tuple[int, int], rule: MaskRule = MaskRule()
+    path: Path, label_set: LabelSet, size: tuple[int, int], rule: MaskRule = CLASS_IDS
 ) -> np.ndarray:
     """Reads a mask.
 
@@ -133,7 +133,7 @@ def read_mask(
 def _mask_rule(run: RunFolder, masks_are: str | None) -> MaskRule:
     if masks_are in (None, run.mask_rule.masks_are):
         return run.mask_rule
-    return MaskRule() if masks_are == IDS else MaskRule.of_colours(run.label_set)
+    return CLASS_IDS if masks_are == IDS else MaskRule.of_colours(run.label_set)
 
 
 def _common_label_set(runs: Sequence[RunFolder]) -> LabelSet:

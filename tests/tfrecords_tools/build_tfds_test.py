@@ -9,7 +9,7 @@ from PIL import Image
 
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import PETS, PETS_RAW_IDS
-from kseg.data.masks import Remap
+from kseg.data.masks import MaskRule
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_tfds, check_records
@@ -94,7 +94,7 @@ def test_same_set_gives_the_same_bytes(prepared, classes, tmp_path):
 
 
 def test_built_in_set_needs_no_classes(prepared, tmp_path, monkeypatch):
-    source = build_tfds.Source("image", "trimap", PETS, Remap(PETS_RAW_IDS).read_mask)
+    source = build_tfds.Source("image", "trimap", PETS, MaskRule(ids=PETS_RAW_IDS))
     monkeypatch.setitem(build_tfds.KNOWN, "tiny_masks", source)
     manifest = build(prepared, tmp_path / "out", splits=["test"])[0]
     assert manifest.label_set() == PETS
