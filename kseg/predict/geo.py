@@ -8,6 +8,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class GeoImage:
         source: The open rasterio dataset.
     """
 
-    def __init__(self, source):
+    def __init__(self, source: Any):
         self.source = source
         self.shape = (source.height, source.width, 3)
 
@@ -60,7 +61,7 @@ class GeoImage:
 class GeoCanvas:
     """A TIFF that is written part by part like an array: `canvas[rows, columns] = part`."""
 
-    def __init__(self, target):
+    def __init__(self, target: Any):
         self._target = target
 
     def __setitem__(self, place: tuple[slice, slice], part: np.ndarray) -> None:
