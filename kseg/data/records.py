@@ -213,7 +213,7 @@ class Manifest:
 
     def require_labels(self, data_dir: str | os.PathLike) -> None:
         """Raises `UserError` if no pixel of the split, which is in `data_dir`, is labelled."""
-        if not any(self.pixels_per_class):
+        if self.pixels_ignored and not any(self.pixels_per_class):
             raise UserError(
                 f"Split {self.split!r} in {data_dir} must have labelled pixels. All of its "
                 f"{self.pixels_ignored} pixels are {self.ignore_label} (ignored), so that nothing "

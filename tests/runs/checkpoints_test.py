@@ -177,3 +177,10 @@ def test_other_rates_take_a_checkpoint_whole_another_number_is_refused(layer_cla
     for rates in ((1,), (1, 2, 4)):
         with pytest.raises(UserError, match="another model.*another number of rates does not"):
             checkpoints.load_weights(module_of(layer_class, rates), "newest")
+
+
+def test_a_file_that_is_no_checkpoint_is_called_so(tmp_path):
+    (tmp_path / "weights.npz").write_bytes(b"not an archive")
+    with pytest.raises(UserError, match=r"weights\.npz") as caught:
+        Checkpoints(tmp_path).load_weights(None, str(tmp_path / "weights.npz"))
+    assert "pickle" not in str(caught.value)
