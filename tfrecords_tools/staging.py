@@ -41,7 +41,7 @@ PARTIAL = ".partial"
 # Suffix of the hidden folder in which `build_tfds` puts the files that it converts.
 UNPACKED = ".unpacked"
 # Increase it with every change after which the same input gives other shards.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)

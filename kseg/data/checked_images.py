@@ -36,7 +36,8 @@ def read_bytes(path: Path, kind: str) -> bytes:
     try:
         contents = path.read_bytes()
     except FileNotFoundError:
-        raise BadInput(path, f"{kind} not found") from None
+        link = " (it is a link to a file that does not exist)" * path.is_symlink()
+        raise BadInput(path, f"{kind} not found{link}") from None
     except OSError as error:
         raise BadInput(path, f"{kind} cannot be read ({error.strerror})") from None
     if not contents:
@@ -56,7 +57,8 @@ def load_image(path: Path, kind: str) -> tuple[Image.Image, bytes]:
 
     Raises:
         BadInput: If the file is missing, damaged, in an unsupported format or too large, if it
-            holds several images or more than 8 bits per channel, or if it has an EXIF orientation.
+            holds several images, has an EXIF orientation, or is not a mask and has more than 8 bits
+            per channel.
     """
     contents = read_bytes(path, kind)
     image = open_image(path, contents)
@@ -73,7 +75,8 @@ def load_image(path: Path, kind: str) -> tuple[Image.Image, bytes]:
             f"has EXIF orientation {orientation}. Rotate the pixels of image and mask and remove "
             "the tag, or only remove the tag if the mask fits the stored pixels",
         )
-    if image.mode.startswith(("I", "F")) or stored_bits(image, contents) > 8:
+    # Masks of class ids may have 16 or 32 bits, see `mask_files`.
+    if kind != "mask" and (image.mode.startswith(("I", "F")) or stored_bits(image, contents) > 8):
         raise BadInput(path, "has more than 8 bits per channel; convert it to 8 bits first")
     return image, contents
 

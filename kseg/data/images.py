@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from kseg.data import names
 from kseg.data.records import decode_image
 from kseg.errors import UserError
 
@@ -58,7 +59,8 @@ def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str,
         paths = [
             path
             for path in sorted(found)
-            if path.is_file()
+            # A link to a file that does not exist is reported when it is read.
+            if (path.is_file() or names.is_dangling(path))
             and not any(path.resolve().is_relative_to(output) for output in outputs)
         ]
     if not paths:
@@ -102,7 +104,8 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
     try:
         contents = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}") from error
+        link = " (it is a link to a file that does not exist)" * names.is_dangling(Path(path))
+        raise UserError(f"cannot be read: {error.strerror}{link}") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Checked below.
@@ -128,14 +131,11 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
 
 def _read_list(path: Path) -> list[Path]:
     """Returns the paths in a list file, which need not exist: reading them reports it."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"`--images` list {path} cannot be read as text: {error}") from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise UserError(f"`--images` list {path} must contain at least one path, one on each line")
-    return [Path(os.path.normpath(path.parent.absolute() / name)) for name in names]
+    rule = "a list of `--images` must be a text file with at least one path, one on each line"
+    found = [names.find(path.parent.absolute(), line) for _, line in names.read_lines(path, rule)]
+    if not found:
+        raise UserError(f"{rule}. Received an empty file: {path}")
+    return found
 
 
 def _folder_before_wildcard(pattern: str) -> Path:

@@ -185,6 +185,8 @@ class Manifest:
         tool: Program that wrote the shards.
         arguments: Arguments of that program.
         skipped: Invalid inputs that were left out, each as a line with file and reason.
+        masks_are: What the masks held, `"ids"` or `"colours"`; see `kseg.data.masks.MaskRule`.
+        mask_colours: Red, green, blue and class id of each colour, if they held colours.
     """
 
     split: str
@@ -197,6 +199,8 @@ class Manifest:
     tool: str
     arguments: dict
     skipped: tuple[str, ...] = ()
+    masks_are: str = "ids"
+    mask_colours: tuple[tuple[int, int, int, int], ...] = ()
 
     @property
     def num_examples(self) -> int:
@@ -206,6 +210,15 @@ class Manifest:
     def label_set(self) -> LabelSet:
         """Returns the classes as a `LabelSet`."""
         return LabelSet(self.names, self.colours, self.ignore_label)
+
+    def require_labels(self, data_dir: str | os.PathLike) -> None:
+        """Raises `UserError` if no pixel of the split, which is in `data_dir`, is labelled."""
+        if self.pixels_ignored and not any(self.pixels_per_class):
+            raise UserError(
+                f"Split {self.split!r} in {data_dir} must have labelled pixels. All of its "
+                f"{self.pixels_ignored} pixels are {self.ignore_label} (ignored), so that nothing "
+                "can be trained or measured on it. Do its masks mean something else?"
+            )
 
 
 def shard_name(split: str, index: int, count: int) -> str:
@@ -292,6 +305,9 @@ def _manifest_from_json(content: dict) -> Manifest:
         tool=content["tool"],
         arguments=content["arguments"],
         skipped=tuple(content.get("skipped", ())),
+        # Manifests of earlier versions do not have these.
+        masks_are=content.get("masks_are", "ids"),
+        mask_colours=tuple(map(tuple, content.get("mask_colours", ()))),
     )
     manifest.label_set()  # Raises an error if the classes are invalid.
     if manifest.num_examples != content["num_examples"]:

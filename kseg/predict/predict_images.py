@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.images import MAX_PIXELS, MAX_TILED_PIXELS, is_tiff, read_image
+from kseg.data.names import shown
 from kseg.errors import UserError
 from kseg.inference.config import InferenceConfig
 from kseg.inference.predictor import Predictor
@@ -102,7 +103,7 @@ def predict(
         try:
             predict_file(name, path)
         except UserError as error:
-            failures.append(f"{path}: {error}")
+            failures.append(f"{shown(path)}: {error}")
             tqdm.write(f"skipped {failures[-1]}")
     if output_dir is not None and len(failures) < len(images):
         legend = sheets.legend(label_set.names, label_set.colours)

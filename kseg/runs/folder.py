@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kseg import files
 from kseg.data.datasets import LabelSet
+from kseg.data.masks import CLASS_IDS, IDS, MaskRule
 from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.runs import environment
@@ -38,11 +39,17 @@ class RunFolder:
         self._checkpoints = self.path / "checkpoints"
 
     def start(
-        self, experiment: Experiment, label_set: LabelSet, *, overwrite: bool = False
+        self,
+        experiment: Experiment,
+        label_set: LabelSet,
+        *,
+        mask_rule: MaskRule = CLASS_IDS,
+        overwrite: bool = False,
     ) -> bool:
         """Prepares the folder for training.
 
-        The flags, the labels, the versions and the commit are written before training begins.
+        The flags, the labels, what the masks meant, the versions and the commit are written before
+        training begins.
 
         Returns:
             Whether the folder already held this experiment.
@@ -51,11 +58,13 @@ class RunFolder:
             UserError: The folder holds another experiment, other labels, or other files.
         """
         try:
-            return self._start(experiment, label_set, overwrite)
+            return self._start(experiment, label_set, mask_rule, overwrite)
         except OSError as error:
             raise UserError(f"`--model_dir` cannot be written: {error}") from error
 
-    def _start(self, experiment: Experiment, label_set: LabelSet, overwrite: bool) -> bool:
+    def _start(
+        self, experiment: Experiment, label_set: LabelSet, mask_rule: MaskRule, overwrite: bool
+    ) -> bool:
         if overwrite:
             self._clear()
         if self.experiment_file.is_file():
@@ -77,7 +86,10 @@ class RunFolder:
             "names": label_set.names,
             "colours": label_set.colours,
             "ignore_label": label_set.ignore_label,
+            "masks_are": mask_rule.masks_are,
         }
+        if mask_rule.mask_colours:
+            labels["mask_colours"] = mask_rule.mask_colours
         files.write_text(self.labels_file, json.dumps(labels, indent=1) + "\n")
         self._record_start()
         files.write_text(self.experiment_file, to_flagfile(experiment))
@@ -133,14 +145,27 @@ class RunFolder:
     @cached_property
     def label_set(self) -> LabelSet:
         """Names and colours of the classes that the run was trained on."""
+        return self._labels[0]
+
+    @cached_property
+    def mask_rule(self) -> MaskRule:
+        """What the masks meant from which the training data were converted."""
+        return self._labels[1]
+
+    @cached_property
+    def _labels(self) -> tuple[LabelSet, MaskRule]:
         try:
             labels = json.loads(self.labels_file.read_text(encoding="utf-8"))
-            return LabelSet(
+            label_set = LabelSet(
                 names=tuple(labels["names"]),
                 colours=tuple(map(tuple, labels["colours"])),
                 ignore_label=labels["ignore_label"],
             )
-        except (OSError, ValueError, KeyError) as error:
+            # Runs of earlier versions do not have the last two.
+            return label_set, MaskRule.recorded(
+                labels.get("masks_are", IDS), labels.get("mask_colours", ())
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"The labels of the run cannot be read: {error}") from error
 
     @cached_property

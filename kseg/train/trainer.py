@@ -9,8 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kseg.data import label_checks
 from kseg.data.augment import warn_about_crop_size
 from kseg.data.datasets import LabelSet
+from kseg.data.masks import MaskRule
 from kseg.data.pipeline import train_steps
 from kseg.data.records import Manifest, read_manifest
 from kseg.errors import UserError
@@ -96,6 +98,7 @@ class Trainer:
         self._process_group = process_group
         manifest = read_manifest(experiment.data_dir, experiment.train_split[0])
         self._label_set = manifest.label_set()
+        self._mask_rule = MaskRule.recorded(manifest.masks_are, manifest.mask_colours)
         self._plan = Plan.of(
             train_steps(experiment.data_dir, experiment.train_split, experiment.batch_size),
             epochs=experiment.epochs,
@@ -126,7 +129,7 @@ class Trainer:
         resumes = run.has_checkpoints() and not overwrite
         initial = None if resumes else read_initial_weights(experiment.init_from)
         if self._process_group.is_main:
-            run.start(experiment, self._label_set, overwrite=overwrite)
+            run.start(experiment, self._label_set, mask_rule=self._mask_rule, overwrite=overwrite)
             run.checkpoints.remove_unfinished()
         _require_agreement(experiment, run, self._process_group)
         with self._devices.building(), dtype_policy(experiment.precision):
@@ -234,7 +237,12 @@ class Trainer:
             self._label_set.ignore_label,
             self._process_group,
         )
-        with self._devices.fitting():
+        labels = self._label_set
+        source = f"split {', '.join(self._experiment.train_split)} of {self._experiment.data_dir}"
+        with (
+            self._devices.fitting(),
+            label_checks.reported(labels.num_classes, labels.ignore_label, source),
+        ):
             history = self._model.fit(
                 batches,
                 initial_epoch=position.epoch,
@@ -277,6 +285,7 @@ def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | Non
         return None
     try:
         manifest = read_manifest(experiment.data_dir, experiment.val_split)
+        manifest.require_labels(experiment.data_dir)
     except UserError as error:
         raise UserError(f"{error}. To train without validation, give `--val_split=`") from error
     if manifest.label_set() != label_set:

@@ -285,3 +285,45 @@ def test_program_converts_real_photographs_without_problems(real_data, tmp_path,
         ("trainaug", 79, []),
         ("val", 40, []),
     ]
+
+
+def test_ids_with_spaces_endings_in_capitals_and_decomposed_names(tmp_path):
+    names = ["weed (272)", "DSC_0001", "caf\u00e9"]
+    raw = folders.voc(tmp_path / "raw", {"train": names})
+    for folder, ending in (("JPEGImages", ".jpg"), ("SegmentationClass", ".png")):
+        path = raw / folder / f"DSC_0001{ending}"
+        path.rename(path.with_suffix(ending.upper()))
+    path = raw / "JPEGImages" / "caf\u00e9.jpg"
+    path.rename(path.with_name("cafe\u0301.jpg"))
+    (manifest,) = build_voc.build(raw, tmp_path / "out", splits=["train"])
+    assert manifest.num_examples == 3
+    assert sorted(shards.labels(tmp_path / "out", "train")) == sorted(names)
+
+
+def test_id_with_two_images_is_left_out_alone(raw, tmp_path):
+    folders.image(raw / "JPEGImages" / "v0.png")
+    with pytest.raises(UserError, match=r"v0\.jpg: .*v0\.png"):
+        build_voc.build(raw, tmp_path / "out", splits=["val"])
+    (manifest,) = build_voc.build(raw, tmp_path / "out", splits=["val"], on_error="skip")
+    assert list(shards.labels(tmp_path / "out", "val")) == ["v1"]
+    assert len(manifest.skipped) == 1
+
+
+def test_masks_are_what_the_flag_says(raw, tmp_path):
+    path = raw / "SegmentationClass" / "v0.png"
+    picture = Image.open(path)
+    palette = list(VOC.colours)
+    palette[0], palette[15] = palette[15], palette[0]
+    picture.putpalette([value for colour in palette for value in colour])
+    picture.save(path)
+    for masks_are, label in (("ids", 0), ("colours", 15)):
+        if masks_are == "colours":
+            ids = np.asarray(picture)
+            picture = Image.fromarray(np.where(ids == 255, 0, ids).astype(np.uint8))
+            picture.putpalette([value for colour in palette for value in colour])
+            picture.save(path)
+            folders.mask(raw / "SegmentationClass" / "v1.png", 3)
+        build_voc.build(raw, tmp_path / "out", splits=["val"], masks_are=masks_are)
+        assert shards.labels(tmp_path / "out", "val")["v0"][0, 0] == label
+    with pytest.raises(UserError, match=r"v0\.png"):
+        build_voc.build(raw, tmp_path / "out", splits=["val"])
