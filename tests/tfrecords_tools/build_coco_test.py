@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from kseg.data.datasets import COCO, VOC
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
-from tfrecords_tools import build_coco, check_records, coco_json
+from tfrecords_tools import build_coco, check_records, coco_values
 
 # Category ids in the JSON files of COCO.
 PERSON, CAT, UMBRELLA, DOG = 1, 17, 28, 18
@@ -188,8 +188,8 @@ def test_compressed_rle_of_pycocotools_is_read(seed):
     mask = random.random((23, 31)) < random.choice([0.02, 0.5, 0.98])
     mask = mask.repeat(seed + 1, axis=0)
     encoded = pycocotools_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    assert coco_json.runs_of_string(encoded["counts"].decode()) == runs(mask)
-    assert coco_json.runs_of_string(encoded["counts"].decode()[:-1] + "o") is None
+    assert coco_values.runs_of_string(encoded["counts"].decode()) == runs(mask)
+    assert coco_values.runs_of_string(encoded["counts"].decode()[:-1] + "o") is None
 
 
 def test_overlap_of_objects_is_ignored_or_of_the_first(tmp_path):
