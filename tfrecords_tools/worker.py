@@ -37,7 +37,10 @@ _prepare_sample: Callable[[inputs.Sample], Result] | None = None
 
 @contextlib.contextmanager
 def preparer(
-    label_set: LabelSet, read_label: inputs.ReadLabel, workers: int, rules: ImageRules = DEFAULT_RULES
+    label_set: LabelSet,
+    read_label: inputs.ReadLabel,
+    workers: int,
+    rules: ImageRules = DEFAULT_RULES,
 ) -> Iterator[Callable[[Iterable[inputs.Sample]], Iterator[Result]]]:
     """Yields a function from samples to their results, in order; see `inputs.prepare`.
 

@@ -1,26 +1,24 @@
-"""What a served network is asked: checked before anything is decoded or computed.
+"""Checks of the requests to a served model, before anything is decoded or computed.
 
-Every check runs inside the exported graph, in any process; what breaks a rule is answered with
-`InvalidArgument`, and the loaded model goes on to the next request.
+Every check runs inside the exported graph, in any process. A request that breaks a rule is answered
+with `InvalidArgument`, and the loaded model continues with the next request.
 """
 
 import tensorflow as tf
 
 from kseg.data.records import decode_image
-
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_HEADER = 24  # bytes up to the end of width and height, which always come first
+from kseg.formats import image_headers
 
 
 def checked(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """The images of a request, refused where there is no pixel or too many.
+    """Returns the images of a request after checking their size.
 
     Args:
         images: `[batch, height, width, 3]`.
-        max_pixels: Most pixels of one request, all its images together.
+        max_pixels: Largest number of pixels of one request, all its images together.
 
     Raises:
-        tf.errors.InvalidArgumentError: No pixel, or too many.
+        tf.errors.InvalidArgumentError: If there is no pixel, or there are too many.
     """
     shape = tf.shape(images, out_type=tf.int64)
     sizes = tf.broadcast_to(shape[1:3], tf.stack([shape[0], 2]))
@@ -29,21 +27,26 @@ def checked(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
 
 
 def decode_batch(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Decodes JPEG or PNG files of one size, after a look at the headers of all; in graph mode.
+    """Decodes JPEG or PNG files of one size, after checking the headers of all; in graph mode.
+
+    The rules are those of `kseg.data.checked_images` for these files. Transparent pixels and an
+    EXIF orientation are refused.
 
     Args:
         encoded: string `[batch]`, the bytes of the files; at least one.
-        max_pixels: Most pixels of one request, all its images together. A file of half a megabyte
-            may declare that it is 400 megabytes of pixels: it is refused undecoded.
+        max_pixels: Largest number of pixels of one request, all its images together. A file of
+            half a megabyte may declare 400 megabytes of pixels; it is refused before it is decoded.
 
     Returns:
         uint8 `[batch, height, width, 3]`, RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: No file, one that is no JPEG or PNG or is damaged, two
-            sizes, too many pixels.
+        tf.errors.InvalidArgumentError: If there is no file, a file breaks a rule or is damaged, the
+            files have two sizes or too many pixels.
     """
-    sizes = tf.map_fn(header_size, encoded, fn_output_signature=tf.TensorSpec((2,), tf.int64))
+    sizes = tf.map_fn(
+        image_headers.header_size, encoded, fn_output_signature=tf.TensorSpec((2,), tf.int64)
+    )
     one_size = tf.debugging.assert_equal(
         sizes,
         tf.broadcast_to(sizes[:1], tf.shape(sizes)),
@@ -53,41 +56,29 @@ def decode_batch(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     with tf.control_dependencies([one_size, *_checks(sizes, max_pixels)]):
         encoded = tf.identity(encoded)
     images = tf.TensorSpec((None, None, 3), tf.uint8)
-    return tf.map_fn(decode_image, encoded, fn_output_signature=images)
+    return tf.map_fn(_decode, encoded, fn_output_signature=images)
 
 
-def header_size(contents: tf.Tensor) -> tf.Tensor:
-    """The size that the header of a JPEG or PNG file declares; no pixel is decoded.
+def _decode(contents: tf.Tensor) -> tf.Tensor:
+    contents = image_headers.checked_header(contents)
+    is_plain = tf.io.is_jpeg(contents) | ~image_headers.can_be_transparent(contents)
+    return tf.cond(is_plain, lambda: decode_image(contents), lambda: _opaque_png(contents))
 
-    Args:
-        contents: string scalar, the bytes of the file.
 
-    Returns:
-        int64 `[2]`: height and width, which may be nonsense.
-
-    Raises:
-        tf.errors.InvalidArgumentError: Neither a JPEG nor a PNG file.
-    """
-    # Long enough to take bytes out of it, whatever came.
-    start = tf.strings.join([contents, b"\0" * _PNG_HEADER])
-    is_jpeg = tf.io.is_jpeg(start)
-    is_png = tf.strings.substr(start, 0, len(_PNG_START)) == _PNG_START
-    known = tf.debugging.assert_equal(
-        is_jpeg | is_png, True, "The images must be JPEG or PNG files."
+def _opaque_png(contents: tf.Tensor) -> tf.Tensor:
+    """Decodes a PNG file and checks that no pixel is transparent."""
+    image = tf.ensure_shape(tf.io.decode_png(contents, channels=4), (None, None, 4))
+    opaque = tf.debugging.assert_equal(
+        tf.reduce_min(image[..., 3]),
+        tf.constant(255, tf.uint8),
+        "The images must not have transparent pixels, whose colour is undefined. Flatten them.",
     )
-    with tf.control_dependencies([known]):
-        contents = tf.identity(contents)
-
-    def png_size():
-        numbers = tf.io.decode_raw(tf.strings.substr(start, 16, 8), tf.int32, little_endian=False)
-        return tf.reverse(tf.ensure_shape(numbers, (2,)), (0,))
-
-    size = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(contents)[:2], png_size)
-    return tf.cast(tf.ensure_shape(size, (2,)), tf.int64)
+    with tf.control_dependencies([opaque]):
+        return image[..., :3]
 
 
 def _checks(sizes: tf.Tensor, max_pixels: int) -> list:
-    """Assertions on the heights and widths of a request's images, int64 `[batch, 2]`."""
+    """Returns assertions on the heights and widths of the images of a request, `[batch, 2]`."""
     # In floats: the product of two nonsensical sides may exceed an integer.
     pixels = tf.reduce_sum(tf.reduce_prod(tf.cast(sizes, tf.float64), axis=1))
     return [
