@@ -51,7 +51,7 @@ def finished(experiment, tmp_path_factory):
     return RunFolder(folder)
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("split", ["train", pytest.param("val", marks=pytest.mark.slow)])
 def test_damaged_record_is_named(records, experiment, tmp_path, split):
     folder = shutil.copytree(records, tmp_path / "records")
     path = sorted(folder.glob(f"{split}-*"))[-1]
