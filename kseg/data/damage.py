@@ -6,6 +6,7 @@ find the record, which takes as long as reading it once.
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
@@ -13,12 +14,16 @@ import tensorflow as tf
 from kseg.data.records import decode_example, read_manifest, resolve_split, shard_paths
 from kseg.errors import UserError
 
+_NODE = re.compile(r"\{\{.*?\}\}")
+_ASSERTION = re.compile(r"assertion failed: \[(.*?)\]")
 _ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError)
 
 
 def decoder_reason(error: tf.errors.OpError) -> str:
     """Returns why TensorFlow could not decode a file, without the names of its nodes."""
-    return error.message.split("}}")[-1].split(" [Op")[0].strip().splitlines()[0].rstrip(".")
+    first_line = _NODE.sub("", error.message).strip().splitlines()[0]
+    assertion = _ASSERTION.match(first_line)
+    return assertion[1] if assertion else first_line.split(" [Op")[0].rstrip(". ")
 
 
 @contextlib.contextmanager

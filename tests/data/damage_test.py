@@ -18,8 +18,10 @@ def photograph():
 
 
 def unfinished():
-    """A JPEG without its end marker, which Pillow accepts and TensorFlow refuses."""
-    return photograph()[:-2] + bytes(50)
+    """A JPEG that ends in zeros, which Pillow accepts and TensorFlow refuses."""
+    contents = photograph()
+    half = len(contents) // 2
+    return contents[:half] + bytes(len(contents) - half)
 
 
 def write(folder, number, image=None, label=None):
