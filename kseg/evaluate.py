@@ -22,6 +22,7 @@ import numpy as np
 from absl import flags
 
 from kseg import cli, files
+from kseg.data import damage
 from kseg.data.datasets import LabelSet
 from kseg.data.pipeline import eval_dataset
 from kseg.data.records import read_manifest
@@ -71,7 +72,8 @@ def evaluate(
     run.check_labels(manifest.label_set(), f"{split!r} of {data_dir}")
     model = run.load_model(checkpoint, config.applied_to(run.experiment))
     evaluator = Evaluator(model, run.label_set, config, boundary_width=boundary_width)
-    return evaluator(eval_dataset(data_dir, split, batch_size), manifest.num_examples)
+    with damage.reported(data_dir, (split,)):
+        return evaluator(eval_dataset(data_dir, split, batch_size), manifest.num_examples)
 
 
 def find_checkpoint(run: RunFolder, which: str) -> tuple[str, Path, int]:

@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 
 from kseg import cli
+from kseg.data.checked_images import EXIF
 from kseg.data.masks import MASKS_ARE
 from kseg.data.names import canonical, is_dangling, is_text, shown
 from kseg.data.records import Manifest
@@ -49,6 +50,20 @@ def define_conversion_flags() -> None:
         "What to do with bad input. fail: report every problem and convert nothing. skip: leave "
         "out the bad images and list them, also in the manifest.",
     )
+    flags.DEFINE_enum(
+        "exif",
+        "refuse",
+        list(EXIF),
+        "What to do with images that have an EXIF orientation. apply: turn them as viewers show "
+        "them, if the masks are turned as well. ignore: keep them as they are stored, if the masks "
+        "fit the stored pixels.",
+    )
+    flags.DEFINE_list(
+        "matte",
+        None,
+        "Red,green,blue on which transparent pixels of images are composited. Default: images with "
+        "transparent pixels are refused.",
+    )
 
 
 def define_masks_are() -> None:
@@ -65,7 +80,25 @@ def define_masks_are() -> None:
 
 def conversion_arguments(values: flags.FlagValues) -> dict[str, Any]:
     """Returns the flags about how a conversion is done as keyword arguments of `writer.convert`."""
-    return {name: values[name].value for name in ("num_shards", "workers", "on_error")}
+    names = ("num_shards", "workers", "on_error", "exif")
+    arguments = {name: values[name].value for name in names}
+    return {**arguments, "matte": parse_colour("matte", values.matte)}
+
+
+def parse_colour(name: str, values: list[str] | None) -> tuple[int, int, int] | None:
+    """Returns the value of a list flag as (red, green, blue); None if it is empty.
+
+    Raises:
+        UserError: If it is not a colour.
+    """
+    if not values:
+        return None
+    if len(values) != 3 or not all(value.isdecimal() and int(value) < 256 for value in values):
+        raise UserError(
+            f"`{name}` must be red,green,blue with values from 0 to 255. Received: "
+            f"{','.join(values)}"
+        )
+    return tuple(map(int, values))
 
 
 def run(

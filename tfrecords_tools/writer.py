@@ -6,6 +6,7 @@ split appear in one step and lets a conversion that was killed continue.
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from kseg.data.checked_images import DEFAULT_RULES, EXIF, ImageRules
 from kseg.data.datasets import LabelSet
 from kseg.data.masks import CLASS_IDS, MaskRule
 from kseg.data.names import shown
@@ -44,6 +46,8 @@ def convert(
     on_error: str = "fail",
     problems: Iterable[str] = (),
     may_share: Collection[Collection[str]] = (),
+    exif: str = "refuse",
+    matte: tuple[int, int, int] | None = None,
     tool: str,
     arguments: Mapping[str, Any],
 ) -> list[Manifest]:
@@ -69,9 +73,13 @@ def convert(
         problems: Problems that the converter has found (in lists and folders).
         may_share: Pairs of splits that have images in common by definition, such as train and
             trainval. In all others, a name that occurs twice is a problem.
+        exif: What happens to images with an EXIF orientation, see `checked_images.ImageRules`.
+            Defaults to `"refuse"`.
+        matte: (red, green, blue) on which transparent pixels of images are composited. Defaults to
+            None: images with transparent pixels are refused.
         tool: Name of the program, for the manifest.
-        arguments: Arguments of the program, for the manifest. `num_shards` and `on_error` are
-            added, but not `workers`, which must not affect any byte.
+        arguments: Arguments of the program, for the manifest. The arguments above that can affect
+            a byte are added: `num_shards`, `on_error`, and `exif` and `matte` if they are given.
 
     Returns:
         The manifests, in the order of `splits`.
@@ -92,7 +100,12 @@ def convert(
                 f"`num_shards` must be between 1 and the number of examples ({len(samples)} in "
                 f"split {split!r}). Received: {num_shards}"
             )
+    if exif not in EXIF:
+        raise UserError(f"`exif` must be one of {', '.join(EXIF)}. Received: {exif!r}")
+    rules = ImageRules(exif, matte)
     arguments = {**arguments, "num_shards": num_shards, "on_error": on_error}
+    if rules != DEFAULT_RULES:
+        arguments |= dataclasses.asdict(rules)
     workers = worker.count(workers, sum(map(len, splits.values())))
     problems = list(problems)
     splits = sample_checks.without_duplicates(splits, may_share, problems)
@@ -105,17 +118,21 @@ def convert(
         raise UserError(f"`output_dir` {output_dir} cannot be created: {error.strerror}") from error
     import tensorflow as tf
 
+    from tfrecords_tools import decoding
+
     try:
         with contextlib.ExitStack() as stack:
             stagings = [stack.enter_context(Staging(output_dir, split)) for split in splits]
-            prepare = stack.enter_context(worker.preparer(label_set, read_label, workers))
+            prepare = stack.enter_context(decoding.preparer(label_set, read_label, workers, rules))
             parts = [
                 _write_split(
                     staging,
                     samples,
                     num_shards or _default_num_shards(len(samples)),
                     prepare,
-                    functools.partial(fingerprint, label_set=label_set, read_label=read_label),
+                    functools.partial(
+                        fingerprint, label_set=label_set, read_label=read_label, rules=rules
+                    ),
                     None if on_error == "skip" else problems,
                 )
                 for staging, samples in zip(stagings, splits.values(), strict=True)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kseg.data import label_checks
+from kseg.data import damage, label_checks
 from kseg.data.augment import warn_about_crop_size
 from kseg.data.datasets import LabelSet
 from kseg.data.masks import MaskRule
@@ -70,7 +70,9 @@ def train(
         UserError: The data, the flags or the folder of the run do not allow it, or the loss is not
             finite.
     """
-    return Trainer(experiment, overwrite=overwrite, process_group=process_group).run()
+    trainer = Trainer(experiment, overwrite=overwrite, process_group=process_group)
+    with damage.reported(experiment.data_dir, (*experiment.train_split, experiment.val_split)):
+        return trainer.run()
 
 
 class Trainer:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import keras
@@ -55,6 +56,18 @@ def finished(experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
     assert training.train(experiment.replace(model_dir=str(folder))) == 0
     return RunFolder(folder)
+
+
+@pytest.mark.parametrize("split", ["train", pytest.param("val", marks=pytest.mark.slow)])
+def test_damaged_record_is_named(records, experiment, tmp_path, split):
+    folder = shutil.copytree(records, tmp_path / "records")
+    path = sorted(folder.glob(f"{split}-*"))[-1]
+    contents = bytearray(path.read_bytes())
+    contents[-20] ^= 1
+    path.write_bytes(contents)
+    changed = experiment.replace(data_dir=str(folder), model_dir=str(tmp_path / "run"))
+    with pytest.raises(UserError, match=f"{path.name}, record .*check_records"):
+        training.train(changed)
 
 
 def events(run):
