@@ -67,7 +67,7 @@ def evaluate(
     """
     config = config or InferenceConfig()
     manifest = read_manifest(data_dir, split)
-    run.check_labels(manifest.label_set(), f"{split!r} of {data_dir}")
+    run.check_data(manifest, f"{split!r} of {data_dir}")
     model = run.load_model(checkpoint, config.applied_to(run.experiment))
     evaluator = Evaluator(model, run.label_set, config, boundary_width=boundary_width)
     return evaluator(eval_dataset(data_dir, split, batch_size), manifest.num_examples)

@@ -30,6 +30,7 @@ from absl import flags
 from kseg import cli, files
 from kseg.data.datasets import LabelSet
 from kseg.data.images import MAX_PIXELS
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.formats import litert, onnx, saved_model, warm_up
 from kseg.inference.backend import require_tensorflow
@@ -46,6 +47,7 @@ def export(
     *,
     probabilities: bool = False,
     max_pixels: int = MAX_PIXELS,
+    scene_bands: SceneBands | None = None,
 ) -> Path:
     """Writes a model as a SavedModel, whole or not at all.
 
@@ -56,6 +58,8 @@ def export(
         probabilities: Whether the signatures give `probabilities` besides `classes`.
         max_pixels: Most pixels of a request, all its images together; encoded images are judged
             by their headers.
+        scene_bands: How the images of the run were made from scenes. They are written to
+            `labels.json`, so that a client can prepare a scene. Defaults to None: they were not.
 
     Returns:
         Folder of the version written.
@@ -70,7 +74,7 @@ def export(
     try:
         saved_model.write(model, partial, probabilities=probabilities, max_pixels=max_pixels)
         warm_up.write(partial, max_pixels)
-        _write_labels(partial / "assets.extra", label_set)
+        _write_labels(partial / "assets.extra", label_set, scene_bands)
         os.rename(partial, version)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -83,6 +87,8 @@ def export_file(
     export_dir: str | os.PathLike,
     name: str,
     content: bytes,
+    *,
+    scene_bands: SceneBands | None = None,
 ) -> Path:
     """Writes a converted model and `labels.json` beside it; returns the path of the model.
 
@@ -92,6 +98,7 @@ def export_file(
         export_dir: Folder; made if missing.
         name: Of the file; one of that name is replaced.
         content: What `litert.convert` or `onnx.convert` returned.
+        scene_bands: As for `export`.
 
     Raises:
         UserError: As `export`.
@@ -99,7 +106,7 @@ def export_file(
     export_dir = _prepared(model, label_set, export_dir)
     with files.atomic_path(export_dir / name) as partial:
         partial.write_bytes(content)
-    _write_labels(export_dir, label_set)
+    _write_labels(export_dir, label_set, scene_bands)
     return export_dir / name
 
 
@@ -121,10 +128,12 @@ def _highest_version(export_dir: Path) -> int:
     return max(numbers, default=0)
 
 
-def _write_labels(folder: Path, label_set: LabelSet) -> None:
+def _write_labels(folder: Path, label_set: LabelSet, scene_bands: SceneBands | None) -> None:
     folder.mkdir(exist_ok=True)
-    text = json.dumps(dataclasses.asdict(label_set), indent=1) + "\n"
-    files.write_text(folder / LABELS_FILE, text)
+    content = dataclasses.asdict(label_set)
+    if scene_bands is not None:
+        content["scene_bands"] = scene_bands.to_json()
+    files.write_text(folder / LABELS_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def define_flags() -> None:
@@ -163,6 +172,7 @@ def main(values: flags.FlagValues) -> None:
             values.export_dir,
             probabilities=values.probabilities,
             max_pixels=values.max_pixels,
+            scene_bands=run.scene_bands,
         )
         print(f"SavedModel written: {version}")
         print(f"look at it: saved_model_cli show --dir {version} --all")
@@ -181,7 +191,9 @@ def main(values: flags.FlagValues) -> None:
             calibration=calibration,
             probabilities=values.probabilities,
         )
-    path = export_file(model, run.label_set, values.export_dir, name, content)
+    path = export_file(
+        model, run.label_set, values.export_dir, name, content, scene_bands=run.scene_bands
+    )
     print(f"model written: {path}, {len(content) / 1e6:.1f} MB")
 
 

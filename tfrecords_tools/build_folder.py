@@ -21,6 +21,10 @@ To convert several splits at once, `{split}` stands for the name of each, all in
 
     python -m tfrecords_tools.build_folder --raw_dir=own --images={split}/images \\
         --labels={split}/masks --classes=classes.txt --output_dir=records --splits=train,val
+
+`--val_fraction=0.2 --seed=0` holds a fifth of the images of one folder out for the split val.
+`--group_by='^(.+)_frame'` keeps images together whose names match alike, such as the frames of a
+video, which would otherwise stand in both splits.
 """
 
 import functools
@@ -37,6 +41,7 @@ from kseg.data.masks import Colour
 from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import inputs, layouts, lists, summary, writer
+from tfrecords_tools import splits as split_tools
 
 
 def build(
@@ -48,6 +53,9 @@ def build(
     splits: Sequence[str],
     ignore_colour: Colour | None = None,
     remap: str | Path | None = None,
+    val_fraction: float = 0.0,
+    seed: int = 0,
+    group_by: str | None = None,
     **conversion: Any,
 ) -> list[Manifest]:
     """Converts a folder of images and a folder of masks for each split, all or none.
@@ -61,6 +69,11 @@ def build(
         ignore_colour: (red, green, blue) of pixels to ignore in RGB masks. Defaults to none.
         remap: Table for what the masks hold, see `lists.read_remap`. Defaults to None. With a
             table, the colours of the classes file have no effect on reading.
+        val_fraction: Fraction of the images that is held out for the split `val`, see
+            `splits.hold_out`. Defaults to 0: none. It needs a single split in `splits`.
+        seed: Seed by which the images are drawn. Defaults to 0.
+        group_by: Regular expression; images in whose names it finds the same stay in one split.
+            Defaults to None: images are drawn one by one.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
@@ -95,6 +108,18 @@ def build(
         samples[split] = layouts.pair_folders(
             *folders.values(), inputs.IMAGE_SUFFIXES, problems, mask_endings=masks.SUFFIXES
         )
+    held_out = {}
+    if val_fraction or group_by:
+        held_out = {"val_fraction": val_fraction, "seed": seed, "group_by": group_by}
+        if len(splits) > 1:
+            raise UserError("`val_fraction` and `group_by` need one split, `split`, to hold out of")
+        samples = split_tools.hold_out(
+            {sample.name: sample for sample in samples[splits[0]]},
+            val_fraction,
+            seed,
+            train=splits[0],
+            group_by=group_by,
+        )
     return writer.convert(
         samples,
         output_dir=output_dir,
@@ -109,6 +134,7 @@ def build(
             "splits": splits,
             "ignore_colour": ignore_colour,
             "remap": remap,
+            **held_out,
         },
         **conversion,
     )
@@ -171,6 +197,7 @@ def define_flags() -> None:
     flags.DEFINE_string("split", "", "Name of the split, such as train.")
     flags.DEFINE_list("splits", [], "Names of several splits, instead of --split.")
     flags.DEFINE_list("ignore_colour", None, "Red,green,blue of pixels to ignore in RGB masks.")
+    split_tools.define_flags()
     layouts.define_conversion_flags()
 
 
@@ -187,6 +214,9 @@ def main(values: flags.FlagValues) -> None:
         splits=values.splits or [values.split],
         ignore_colour=_parse_colour(values.ignore_colour),
         remap=raw_dir / values.remap if values.remap else None,
+        val_fraction=values.val_fraction,
+        seed=values.seed,
+        group_by=values.group_by,
         **layouts.conversion_arguments(values),
     )
     print(summary.report(manifests, values.output_dir))

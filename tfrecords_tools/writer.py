@@ -20,6 +20,7 @@ from tqdm import tqdm
 from kseg.data import masks
 from kseg.data.datasets import LabelSet
 from kseg.data.records import Manifest, Shard, encode_example, shard_name
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from tfrecords_tools import inputs, worker
 from tfrecords_tools.inputs import Sample
@@ -43,6 +44,7 @@ def convert(
     on_error: str = "fail",
     problems: Iterable[str] = (),
     may_share: Collection[Collection[str]] = (),
+    scene_bands: SceneBands | None = None,
     tool: str,
     arguments: Mapping[str, Any],
 ) -> list[Manifest]:
@@ -67,6 +69,8 @@ def convert(
         problems: Problems that the converter has found (in lists and folders).
         may_share: Pairs of splits that have images in common by definition, such as train and
             trainval. In all others, a name that occurs twice is a problem.
+        scene_bands: How the images were made from the bands of scenes, for the manifest. Defaults
+            to None: they were not.
         tool: Name of the program, for the manifest.
         arguments: Arguments of the program, for the manifest. `num_shards` and `on_error` are
             added, but not `workers`, which must not affect any byte.
@@ -131,6 +135,7 @@ def convert(
                     tool=tool,
                     arguments=arguments,
                     skipped=(*problems, *_skipped(parts_of_split)),
+                    scene_bands=scene_bands,
                 )
                 for split, parts_of_split in zip(splits, parts, strict=True)
             ]
@@ -256,6 +261,7 @@ def make_manifest(
     tool: str,
     arguments: Mapping[str, Any],
     skipped: Iterable[str] = (),
+    scene_bands: SceneBands | None = None,
 ) -> Manifest:
     """Returns the manifest of a split.
 
@@ -267,6 +273,7 @@ def make_manifest(
         tool: Name of the program.
         arguments: Arguments of the program. Paths become text, tuples lists.
         skipped: Messages about what was left out. Defaults to none.
+        scene_bands: How the images were made from scenes. Defaults to None: they were not.
     """
     counts = pixels.tolist()
     return Manifest(
@@ -280,6 +287,7 @@ def make_manifest(
         tool=tool,
         arguments={name: _as_json(value) for name, value in arguments.items()},
         skipped=tuple(skipped),
+        scene_bands=scene_bands,
     )
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from kseg import files
 from kseg.data.datasets import LabelSet
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ class Manifest:
         tool: Program that wrote the shards.
         arguments: Arguments of that program.
         skipped: Invalid inputs that were left out, each as a line with file and reason.
+        scene_bands: How images were made from the bands of scenes. None: they were not.
     """
 
     split: str
@@ -197,6 +199,7 @@ class Manifest:
     tool: str
     arguments: dict
     skipped: tuple[str, ...] = ()
+    scene_bands: SceneBands | None = None
 
     @property
     def num_examples(self) -> int:
@@ -269,6 +272,8 @@ def read_manifest(data_dir: str | os.PathLike, split: str) -> Manifest:
 def write_manifest(path: str | os.PathLike, manifest: Manifest) -> None:
     """Writes a manifest atomically."""
     fields = dataclasses.asdict(manifest)
+    if manifest.scene_bands is None:
+        del fields["scene_bands"]
     columns = [fields.pop(name) for name in ("names", "colours", "pixels_per_class")]
     classes = [
         {"id": label, "name": name, "colour": colour, "pixels": pixels}
@@ -292,6 +297,9 @@ def _manifest_from_json(content: dict) -> Manifest:
         tool=content["tool"],
         arguments=content["arguments"],
         skipped=tuple(content.get("skipped", ())),
+        scene_bands=SceneBands.from_json(content["scene_bands"])
+        if "scene_bands" in content
+        else None,
     )
     manifest.label_set()  # Raises an error if the classes are invalid.
     if manifest.num_examples != content["num_examples"]:
