@@ -13,7 +13,6 @@ from kseg.data.augment import warn_about_crop_size
 from kseg.data.datasets import LabelSet
 from kseg.data.pipeline import train_steps
 from kseg.data.records import Manifest, read_manifest
-from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.inference.backend import leave_gpus_to_jax
 from kseg.models import Segmenter
@@ -24,6 +23,7 @@ from kseg.runs.assembly import (
     dtype_policy,
     require_trainable,
     rest_of_epoch,
+    scene_bands_of,
 )
 from kseg.runs.checkpoints import Position
 from kseg.runs.distribution import Devices, make_devices
@@ -106,7 +106,7 @@ class Trainer:
             experiment.strategy, experiment.batch_size, experiment.precision, process_group.size
         )
         val_manifest = _val_manifest(experiment, self._label_set)
-        self._scene_bands = _scene_bands(experiment, val_manifest)
+        self._scene_bands = scene_bands_of(experiment, val_manifest)
         _check_class_weights(experiment, self._label_set)
         if experiment.model == "deeplab_v3_plus":  # The network that resizes with align_corners.
             warn_about_crop_size(experiment.crop_size, experiment.output_stride)
@@ -287,24 +287,6 @@ def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | Non
             f"{', '.join(label_set.names)}. Received: {', '.join(manifest.names)}"
         )
     return manifest
-
-
-def _scene_bands(experiment: Experiment, val_manifest: Manifest | None) -> SceneBands | None:
-    """Returns how the images of the splits were made from scenes; None if none of them were.
-
-    Raises:
-        UserError: Two splits were made from other bands or limits.
-    """
-    manifests = [read_manifest(experiment.data_dir, split) for split in experiment.train_split]
-    known = [found for found in (*manifests, val_manifest) if found and found.scene_bands]
-    for found in known:
-        if found.scene_bands != known[0].scene_bands:
-            raise UserError(
-                "`--train_split` and `--val_split` must be made from the same bands and limits of "
-                f"scenes. Received: {known[0].scene_bands} in {known[0].split!r}, "
-                f"{found.scene_bands} in {found.split!r}"
-            )
-    return known[0].scene_bands if known else None
 
 
 def _check_class_weights(experiment: Experiment, label_set: LabelSet) -> None:
