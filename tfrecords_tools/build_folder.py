@@ -86,6 +86,11 @@ def build(
     label_set, has_colours = lists.read_classes(classes)
     read_label = _read_label(classes, label_set, has_colours, ignore_colour, remap)
     layouts.check_splits(splits)
+    if (val_fraction or group_by) and len(splits) > 1:
+        raise UserError(
+            "`val_fraction` and `group_by` need a single split, from which they hold images out. "
+            f"Received: {', '.join(splits)}"
+        )
     if len(splits) > 1 and not all("{split}" in str(folder) for folder in (images, labels)):
         raise UserError(
             "`images` and `labels` must contain '{split}' if there are several splits. Received: "
@@ -111,8 +116,6 @@ def build(
     held_out = {}
     if val_fraction or group_by:
         held_out = {"val_fraction": val_fraction, "seed": seed, "group_by": group_by}
-        if len(splits) > 1:
-            raise UserError("`val_fraction` and `group_by` need one split, `split`, to hold out of")
         samples = split_tools.hold_out(
             {sample.name: sample for sample in samples[splits[0]]},
             val_fraction,

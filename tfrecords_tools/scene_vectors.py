@@ -1,7 +1,7 @@
 """Vector files as masks of scenes: polygons are burned into label maps, window by window.
 
 fiona reads the file (GeoJSON, GeoPackage, Shapefile) and rasterio burns it. For each scene, the
-polygons that reach into it are copied, in the projection of the scene, to a temporary GeoPackage,
+polygons that reach into it are copied, in the projection of the scene, to a temporary FlatGeobuf,
 whose spatial index then finds the polygons of a window: memory holds those of one window only.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from kseg.data import scenes
 from kseg.data.datasets import LabelSet
-from kseg.errors import UserError, missing_extra
+from kseg.data.vector_files import has_rtrees, load_fiona
+from kseg.errors import UserError
 from tfrecords_tools.scene_masks import ReadWindow, name_of
 
 if TYPE_CHECKING:
@@ -55,10 +56,7 @@ class VectorFile:
         outside: int = 0,
         all_touched: bool = False,
     ):
-        try:
-            import fiona
-        except ImportError as error:
-            raise missing_extra("geo", f"the vector file {path}", error) from error
+        fiona = load_fiona(f"the vector file {path}")
         self.path = path
         self._fiona = fiona
         self._label_set = label_set
@@ -152,7 +150,7 @@ class VectorFile:
         """
         check_place(scene)
         with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / "polygons.gpkg"
+            copy = Path(folder) / "polygons.fgb"
             count = self._copy(scene, copy)
             with self._open(copy) as polygons:
                 yield lambda place: self._burn(polygons, scene.transform, place), count
@@ -167,9 +165,7 @@ class VectorFile:
 
         def polygons(source: Any) -> Iterator[dict[str, Any]]:
             nonlocal count
-            for feature in source.filter(bbox=bounds_there):
-                if feature.geometry is None:
-                    continue
+            for feature in _reaching_into(source, bounds_there):
                 geometry = feature.geometry.__geo_interface__
                 if self._crs != scene.crs:
                     geometry = warp.transform_geom(self._crs, scene.crs, geometry)
@@ -178,7 +174,7 @@ class VectorFile:
                 yield {"type": "Feature", "geometry": geometry, "properties": properties}
 
         schema = {"geometry": "Unknown", "properties": {"label": "int", "rank": "int64"}}
-        options = {"driver": "GPKG", "crs_wkt": scene.crs.to_wkt(), "schema": schema}
+        options = {"driver": "FlatGeobuf", "crs_wkt": scene.crs.to_wkt(), "schema": schema}
         with scenes.gdal_errors(
             f"{self.path}: The polygons cannot be brought into the projection of the scene"
         ):
@@ -223,6 +219,21 @@ def check_place(scene: "rasterio.DatasetReader") -> None:
             f"it. Received: projection {name_of(scene.crs)}, "
             f"{'no transform' if scene.transform.is_identity else 'a transform'}"
         )
+
+
+def _reaching_into(source: Any, bounds: tuple[float, float, float, float]) -> Iterator[Any]:
+    """Yields the features whose bounds overlap others."""
+    from rasterio import features
+
+    if source.driver != "GPKG" or has_rtrees():
+        yield from (feature for feature in source.filter(bbox=bounds) if feature.geometry)
+        return
+    left, bottom, right, top = bounds
+    for feature in source:
+        if feature.geometry:
+            west, south, east, north = features.bounds(feature.geometry)
+            if west <= right and east >= left and south <= top and north >= bottom:
+                yield feature
 
 
 def _crs_of(source: Any) -> "rasterio.CRS | None":

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from kseg import files
 from kseg.data.datasets import LabelSet
 from kseg.data.scenes import gdal_errors, open_tiff
-from kseg.errors import UserError, missing_extra
+from kseg.data.vector_files import has_rtrees, load_fiona
+from kseg.errors import UserError
 from kseg.predict import polygons
 
 if TYPE_CHECKING:
@@ -64,11 +65,7 @@ class VectorFile:
                 f"`--vector_classes` must be among {', '.join(label_set.names)}. "
                 f"Received: {', '.join(unknown)}"
             )
-        try:
-            import fiona
-        except ImportError as error:
-            raise missing_extra("geo", "`--vectors`", error) from error
-        self._fiona = fiona
+        self._fiona = load_fiona("`--vectors`")
         self._label_set = label_set
         self._min_area = min_area
         self._classes = set(classes or label_set.names)
@@ -118,6 +115,9 @@ class VectorFile:
         """
         if self._partial is None:
             self._partial = self._opened.enter_context(files.atomic_path(self._path))
+        options = {}
+        if self._driver == "GPKG" and not has_rtrees():
+            options["SPATIAL_INDEX"] = "NO"
         with open_tiff(labels) as source, gdal_errors(f"{self._path} cannot be written"):
             with self._fiona.open(
                 self._partial,
@@ -126,6 +126,7 @@ class VectorFile:
                 layer=name.replace("/", "_"),
                 crs_wkt=source.crs.to_wkt() if source.crs else "",
                 schema=_SCHEMA,
+                **options,
             ) as target:
                 records = self._records(source)
                 while batch := list(itertools.islice(records, _BATCH)):
