@@ -62,6 +62,6 @@ def test_build_folder_keeps_the_frames_of_a_video_together(tmp_path):
     assert records.read_manifest(tmp_path / "out", "val").arguments["group_by"] == "^(.)_"
     with pytest.raises(UserError, match="`val_fraction`"):
         build_folder.build(
-            tmp_path / "{split}" / "a", tmp_path / "{split}" / "b", tmp_path / "classes.txt", tmp_path / "out",
-            splits=["train", "test"], val_fraction=0.3,
+            tmp_path / "{split}" / "a", tmp_path / "{split}" / "b", tmp_path / "classes.txt",
+            tmp_path / "out", splits=["train", "test"], val_fraction=0.3,
         )  # fmt: skip
