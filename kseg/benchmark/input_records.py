@@ -1,4 +1,4 @@
-"""Records to measure input with: those of a split, or pictures drawn like VOC's photographs."""
+"""Records to measure the input with: those of a split, or pictures like VOC's photographs."""
 
 import hashlib
 import io
@@ -12,30 +12,31 @@ from kseg.data import records
 from kseg.data.datasets import VOC
 
 SPLIT = "benchmark"
-PICTURE = (375, 500)  # height and width of most photographs of PASCAL VOC
-_DRAWN = 32
+PICTURE_SIZE = (375, 500)  # height and width of most photographs of PASCAL VOC
+_PICTURES = 32
 
 
 def stored(data_dir: str, split: str, most: int) -> list[bytes]:
-    """The first records of a split.
+    """Returns the first records of a split, at most `most`.
 
     Raises:
-        UserError: The split is not there.
+        UserError: There is no such split.
     """
     manifest = records.read_manifest(data_dir, split)
     paths = [str(path) for path in records.shard_paths(data_dir, manifest)]
     return list(tf.data.TFRecordDataset(paths).take(most).as_numpy_iterator())
 
 
-def drawn(size: tuple[int, int] = PICTURE) -> list[bytes]:
-    """Records of drawn pictures whose JPEG and PNG files are about as large as VOC's."""
+def drawn() -> list[bytes]:
+    """Returns records of drawn pictures whose JPEG and PNG files are about as large as VOC's."""
     rng = np.random.default_rng(0)
+    height, width = PICTURE_SIZE
     examples = []
-    for number in range(_DRAWN):
-        light = _field(rng, size, 1.3)
-        colours = [light + 0.3 * _field(rng, size, 1.5) for _ in range(3)]
+    for number in range(_PICTURES):
+        light = _noise(rng, 1.3)
+        colours = [light + 0.3 * _noise(rng, 1.5) for _ in range(3)]
         image = np.clip(50 * np.stack(colours, axis=-1) + 115, 0, 255).astype(np.uint8)
-        shapes = _field(rng, size, 2.0)
+        shapes = _noise(rng, 2.0)
         label = np.where(shapes > 0.8, number % 20 + 1, 0).astype(np.uint8)
         label[np.abs(shapes - 0.8) < 0.04] = VOC.ignore_label
         files = io.BytesIO(), io.BytesIO()
@@ -46,25 +47,26 @@ def drawn(size: tuple[int, int] = PICTURE) -> list[bytes]:
                 image=files[0].getvalue(),
                 image_format="jpeg",
                 label=files[1].getvalue(),
-                height=size[0],
-                width=size[1],
+                height=height,
+                width=width,
                 filename=f"drawn_{number}",
             )
         )
     return examples
 
 
-def _field(rng: np.random.Generator, size: tuple[int, int], smoothness: float) -> np.ndarray:
+def _noise(rng: np.random.Generator, smoothness: float) -> np.ndarray:
     """Noise of variance 1 whose spectrum falls with the frequency, as that of photographs does."""
-    frequency = np.hypot(np.fft.fftfreq(size[0])[:, np.newaxis], np.fft.rfftfreq(size[1]))
+    height, width = PICTURE_SIZE
+    frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf
     noise = rng.normal(size=(2, *frequency.shape))
-    field = np.fft.irfft2((noise[0] + 1j * noise[1]) / frequency**smoothness, size)
+    field = np.fft.irfft2((noise[0] + 1j * noise[1]) / frequency**smoothness, PICTURE_SIZE)
     return field / field.std()
 
 
 def write(folder: Path, examples: list[bytes], images: int) -> None:
-    """Shards of `images` records, the examples again and again."""
+    """Writes shards of `images` records, repeating the examples."""
     shards = []
     numbers = np.array_split(np.arange(images), 4)
     for index, part in enumerate(numbers):

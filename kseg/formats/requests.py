@@ -1,7 +1,7 @@
-"""What a served network is asked: checked before anything is decoded or computed.
+"""Checks of the requests to a served network, made before anything is decoded or computed.
 
-Every check runs inside the exported graph, in any process; what breaks a rule is answered with
-`InvalidArgument`, and the loaded model goes on to the next request.
+The checks are part of the exported graph, so they run in any process that loads it. A request that
+breaks a rule is answered with `InvalidArgument`, and the loaded model serves the next request.
 """
 
 import tensorflow as tf
@@ -9,67 +9,67 @@ import tensorflow as tf
 from kseg.data.records import decode_image
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_HEADER = 24  # bytes up to the end of width and height, which always come first
+_PNG_HEADER_BYTES = 24  # The width and the height always come first and end here.
 
 
-def checked(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """The images of a request, refused where there is no pixel or too many.
+def check_images(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Returns the images of a request if they hold a permitted number of pixels.
 
     Args:
-        images: `[batch, height, width, 3]`.
-        max_pixels: Most pixels of one request, all its images together.
+        images: Tensor `[batch, height, width, 3]`.
+        max_pixels: Maximum number of pixels in a request, summed over its images.
 
     Raises:
-        tf.errors.InvalidArgumentError: No pixel, or too many.
+        tf.errors.InvalidArgumentError: If there is no pixel, or if there are too many.
     """
     shape = tf.shape(images, out_type=tf.int64)
     sizes = tf.broadcast_to(shape[1:3], tf.stack([shape[0], 2]))
-    with tf.control_dependencies(_checks(sizes, max_pixels)):
+    with tf.control_dependencies(_size_assertions(sizes, max_pixels)):
         return tf.identity(images)
 
 
 def decode_batch(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Decodes JPEG or PNG files of one size, after a look at the headers of all; in graph mode.
+    """Decodes JPEG or PNG files of one size after checking all headers, in graph mode.
 
     Args:
-        encoded: string `[batch]`, the bytes of the files; at least one.
-        max_pixels: Most pixels of one request, all its images together. A file of half a megabyte
-            may declare that it is 400 megabytes of pixels: it is refused undecoded.
+        encoded: string tensor `[batch]`, the contents of at least one file.
+        max_pixels: Maximum number of pixels in a request, summed over its images. A file of half a
+            megabyte can declare 400 megabytes of pixels; it is rejected without decoding it.
 
     Returns:
-        uint8 `[batch, height, width, 3]`, RGB.
+        uint8 tensor `[batch, height, width, 3]`, RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: No file, one that is no JPEG or PNG or is damaged, two
-            sizes, too many pixels.
+        tf.errors.InvalidArgumentError: If there is no file, if a file is damaged or neither JPEG
+            nor PNG, if two sizes differ, or if there are too many pixels.
     """
     sizes = tf.map_fn(header_size, encoded, fn_output_signature=tf.TensorSpec((2,), tf.int64))
-    one_size = tf.debugging.assert_equal(
+    same_size = tf.debugging.assert_equal(
         sizes,
         tf.broadcast_to(sizes[:1], tf.shape(sizes)),
-        "The images of one batch must have one size (height, width). Send images of "
-        "different sizes one by one, or resize them before.",
+        "The images of one batch must have one size (height, width). Send images of different "
+        "sizes in separate requests, or resize them first.",
     )
-    with tf.control_dependencies([one_size, *_checks(sizes, max_pixels)]):
+    with tf.control_dependencies([same_size, *_size_assertions(sizes, max_pixels)]):
         encoded = tf.identity(encoded)
     images = tf.TensorSpec((None, None, 3), tf.uint8)
     return tf.map_fn(decode_image, encoded, fn_output_signature=images)
 
 
 def header_size(contents: tf.Tensor) -> tf.Tensor:
-    """The size that the header of a JPEG or PNG file declares; no pixel is decoded.
+    """Reads the image size from the header of a JPEG or PNG file without decoding pixels.
 
     Args:
-        contents: string scalar, the bytes of the file.
+        contents: string scalar, the contents of the file.
 
     Returns:
-        int64 `[2]`: height and width, which may be nonsense.
+        int64 tensor `[2]`: the height and the width that the header declares, not yet checked.
 
     Raises:
-        tf.errors.InvalidArgumentError: Neither a JPEG nor a PNG file.
+        tf.errors.InvalidArgumentError: If the file is neither JPEG nor PNG.
     """
-    # Long enough to take bytes out of it, whatever came.
-    start = tf.strings.join([contents, b"\0" * _PNG_HEADER])
+    # Padded, so that slicing works even if the file is shorter than a header.
+    start = tf.strings.join([contents, b"\0" * _PNG_HEADER_BYTES])
     is_jpeg = tf.io.is_jpeg(start)
     is_png = tf.strings.substr(start, 0, len(_PNG_START)) == _PNG_START
     known = tf.debugging.assert_equal(
@@ -86,16 +86,18 @@ def header_size(contents: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.ensure_shape(size, (2,)), tf.int64)
 
 
-def _checks(sizes: tf.Tensor, max_pixels: int) -> list:
-    """Assertions on the heights and widths of a request's images, int64 `[batch, 2]`."""
-    # In floats: the product of two nonsensical sides may exceed an integer.
+def _size_assertions(sizes: tf.Tensor, max_pixels: int) -> list:
+    """Returns assertions on the heights and widths of a request's images, int64 `[batch, 2]`."""
+    # Computed in floating point, because the product of two absurd sides can overflow an integer.
     pixels = tf.reduce_sum(tf.reduce_prod(tf.cast(sizes, tf.float64), axis=1))
     return [
         tf.debugging.assert_positive(tf.shape(sizes)[0], "A request must hold at least one image."),
-        tf.debugging.assert_positive(sizes, "Height and width of an image must be at least 1."),
+        tf.debugging.assert_positive(
+            sizes, "The height and the width of an image must be at least 1."
+        ),
         tf.debugging.assert_less_equal(
             pixels,
             tf.constant(max_pixels, tf.float64),
-            f"The images of a request must hold at most {max_pixels} pixels together.",
+            f"The images of a request must hold at most {max_pixels} pixels in total.",
         ),
     ]

@@ -10,7 +10,6 @@ from kseg.layers.resize import Resize
 from kseg.layers.types import Shape, Tensor
 
 # The name that `kseg.models` imports.
-check_scale = arguments.positive_number
 
 
 @keras.saving.register_keras_serializable(package="kseg")

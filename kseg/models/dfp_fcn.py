@@ -5,7 +5,7 @@ from keras import layers
 
 from kseg.backbones import Backbone, PyramidBackbone, as_backbone
 from kseg.layers import ConvNormAct, Crop, ImageNormalization, PadToStride, Resize, arguments
-from kseg.layers.rescale import Rescale, check_scale
+from kseg.layers.rescale import Rescale
 from kseg.models.feature_maps import feature_map
 from kseg.models.segmenter import Segmenter
 
@@ -191,7 +191,7 @@ def _check_scales(value):
     """Returns `pyramid_scales` as a tuple, or raises."""
     if not isinstance(value, (tuple, list)) or not value:
         raise ValueError(f"`pyramid_scales` must be a tuple of numbers > 0. Received: {value!r}")
-    scales = tuple(check_scale("pyramid_scales", scale) for scale in value)
+    scales = tuple(arguments.positive_number("pyramid_scales", scale) for scale in value)
     if 1 not in scales or len(set(scales)) < len(scales):
         raise ValueError(
             "`pyramid_scales` must hold 1, the scale of the fusion, and no number twice. "

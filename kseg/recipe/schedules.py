@@ -40,25 +40,29 @@ class WarmUp(LearningRateSchedule):
         return cls(schedule, **config)
 
 
-def poly(learning_rate, *, total_steps, steps_per_epoch, power=0.9, end=0.0, every=None):
+def poly(
+    learning_rate: float, *, total_steps: int, power: float = 0.9, end: float = 0.0, **_
+) -> LearningRateSchedule:
     """DeepLab: decreases from `learning_rate` to `end` by `(1 - step / total_steps) ** power`."""
     return keras.optimizers.schedules.PolynomialDecay(learning_rate, total_steps, end, power=power)
 
 
-def linear(learning_rate, *, total_steps, steps_per_epoch, power=None, end=None, every=None):
+def linear(
+    learning_rate: float, *, total_steps: int, steps_per_epoch: int, **_
+) -> LearningRateSchedule:
     """DFP: `learning_rate * (T - e) / T` in epoch e of T, constant within an epoch."""
     epochs = -(-total_steps // steps_per_epoch)  # The last epoch may be incomplete.
     return _stairs([learning_rate * (epochs - e) / epochs for e in range(epochs)], steps_per_epoch)
 
 
-def halving(learning_rate, *, total_steps, steps_per_epoch, power=None, end=None, every=None):
-    """KSAC on ADE20K: is halved every `every` steps."""
+def halving(learning_rate: float, *, every: int, **_) -> LearningRateSchedule:
+    """KSAC on ADE20K: the learning rate is halved every `every` steps."""
     every = arguments.positive_integer("every", every)
     return keras.optimizers.schedules.ExponentialDecay(learning_rate, every, 0.5, staircase=True)
 
 
-def constant(learning_rate, *, total_steps, steps_per_epoch, power=None, end=None, every=None):
-    """Stays at `learning_rate`."""
+def constant(learning_rate: float, *, total_steps: int, **_) -> LearningRateSchedule:
+    """The learning rate does not change."""
     return _stairs([learning_rate], total_steps)
 
 

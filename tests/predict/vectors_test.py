@@ -166,9 +166,14 @@ def test_a_run_keeps_the_bands_and_refuses_data_with_others(tmp_path):
     assert RunFolder(tmp_path / "run").scene_bands is None
 
 
-def test_the_labels_of_an_export_say_how_a_scene_is_prepared(model, tmp_path):
-    path = exporting.export_file(model, LABELS, tmp_path, "x.tflite", b"", scene_bands=BANDS)
-    content = json.loads((path.parent / "labels.json").read_text())
-    assert SceneBands.from_json(content["scene_bands"]) == BANDS
-    exporting.export_file(model, LABELS, tmp_path, "x.tflite", b"")
-    assert "scene_bands" not in json.loads((path.parent / "labels.json").read_text())
+def test_the_labels_of_an_export_say_how_a_scene_is_prepared(model, tmp_path, monkeypatch):
+    def write(model, path, **options):
+        path.mkdir()
+
+    monkeypatch.setattr(exporting.saved_model, "write", write)
+    monkeypatch.setattr(exporting.warm_up, "write", lambda *arguments: None)
+    for bands in (BANDS, None):
+        path = exporting.export(model, LABELS, tmp_path, scene_bands=bands)
+        content = json.loads((path / "assets.extra" / "labels.json").read_text())
+        found = content.get("scene_bands")
+        assert (found and SceneBands.from_json(found)) == bands
