@@ -69,7 +69,7 @@ def evaluate(
     config = config or InferenceConfig()
     manifest = read_manifest(data_dir, split)
     manifest.require_labels(data_dir)
-    run.check_labels(manifest.label_set(), f"{split!r} of {data_dir}")
+    run.check_data(manifest, f"{split!r} of {data_dir}")
     model = run.load_model(checkpoint, config.applied_to(run.experiment))
     evaluator = Evaluator(model, run.label_set, config, boundary_width=boundary_width)
     with damage.reported(data_dir, (split,)):

@@ -27,6 +27,10 @@ To convert several splits at once, `{split}` stands for the name of each, all in
 
     python -m tfrecords_tools.build_folder --raw_dir=own --images={split}/images \\
         --labels={split}/masks --classes=classes.txt --output_dir=records --splits=train,val
+
+`--val_fraction=0.2 --seed=0` holds a fifth of the images of one folder out for the split val.
+`--group_by='^(.+)_frame'` keeps images together whose names match alike, such as the frames of a
+video, which would otherwise stand in both splits.
 """
 
 from collections.abc import Sequence
@@ -41,6 +45,7 @@ from kseg.data.masks import Colour
 from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import inputs, layouts, lists, summary, writer
+from tfrecords_tools import splits as split_tools
 
 
 def build(
@@ -54,6 +59,9 @@ def build(
     remap: str | Path | None = None,
     masks_are: str | None = None,
     label_ending: str | None = None,
+    val_fraction: float = 0.0,
+    seed: int = 0,
+    group_by: str | None = None,
     **conversion: Any,
 ) -> list[Manifest]:
     """Converts a folder of images and a folder of masks for each split, all or none.
@@ -72,6 +80,11 @@ def build(
             table, or else the classes file, gives colours.
         label_ending: Ending of the names of masks, such as `_mask.png`. Defaults to None: any of
             `mask_files.SUFFIXES`.
+        val_fraction: Fraction of the images that is held out for the split `val`, see
+            `splits.hold_out`. Defaults to 0: none. It needs a single split in `splits`.
+        seed: Seed by which the images are drawn. Defaults to 0.
+        group_by: Regular expression; images in whose names it finds the same stay in one split.
+            Defaults to None: images are drawn one by one.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
@@ -90,6 +103,11 @@ def build(
         ignore_colour=ignore_colour,
     )
     layouts.check_splits(splits)
+    if (val_fraction or group_by) and len(splits) > 1:
+        raise UserError(
+            "`val_fraction` and `group_by` need a single split, from which they hold images out. "
+            f"Received: {', '.join(splits)}"
+        )
     if len(splits) > 1 and not all("{split}" in str(folder) for folder in (images, labels)):
         raise UserError(
             "`images` and `labels` must contain '{split}' if there are several splits. Received: "
@@ -117,6 +135,16 @@ def build(
             mask_endings=(label_ending,) if label_ending else mask_files.SUFFIXES,
             also_ignored=(Path(classes).name,),
         )
+    held_out = {}
+    if val_fraction or group_by:
+        held_out = {"val_fraction": val_fraction, "seed": seed, "group_by": group_by}
+        samples = split_tools.hold_out(
+            {sample.name: sample for sample in samples[splits[0]]},
+            val_fraction,
+            seed,
+            train=splits[0],
+            group_by=group_by,
+        )
     return writer.convert(
         samples,
         output_dir=output_dir,
@@ -133,6 +161,7 @@ def build(
             "remap": remap,
             "masks_are": masks_are,
             "label_ending": label_ending,
+            **held_out,
         },
         **conversion,
     )
@@ -176,6 +205,7 @@ def define_flags() -> None:
         "Ending of the names of masks, such as _mask.png. Default: that of an image file.",
     )
     layouts.define_masks_are()
+    split_tools.define_flags()
     layouts.define_conversion_flags()
 
 
@@ -194,6 +224,9 @@ def main(values: flags.FlagValues) -> None:
         remap=raw_dir / values.remap if values.remap else None,
         masks_are=values.masks_are,
         label_ending=values.label_ending,
+        val_fraction=values.val_fraction,
+        seed=values.seed,
+        group_by=values.group_by,
         **layouts.conversion_arguments(values),
     )
     print(summary.report(manifests, values.output_dir))

@@ -23,6 +23,7 @@ from kseg.data.datasets import LabelSet
 from kseg.data.masks import CLASS_IDS, MaskRule
 from kseg.data.names import shown
 from kseg.data.records import Manifest, Shard, encode_example, shard_name
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from tfrecords_tools import inputs, sample_checks, worker
 from tfrecords_tools.inputs import Sample
@@ -48,6 +49,7 @@ def convert(
     may_share: Collection[Collection[str]] = (),
     exif: str = "refuse",
     matte: tuple[int, int, int] | None = None,
+    scene_bands: SceneBands | None = None,
     tool: str,
     arguments: Mapping[str, Any],
 ) -> list[Manifest]:
@@ -77,6 +79,8 @@ def convert(
             Defaults to `"refuse"`.
         matte: (red, green, blue) on which transparent pixels of images are composited. Defaults to
             None: images with transparent pixels are refused.
+        scene_bands: How the images were made from the bands of scenes, for the manifest. Defaults
+            to None: they were not.
         tool: Name of the program, for the manifest.
         arguments: Arguments of the program, for the manifest. The arguments above that can affect
             a byte are added: `num_shards`, `on_error`, and `exif` and `matte` if they are given.
@@ -153,6 +157,7 @@ def convert(
                     arguments=arguments,
                     rule=rule,
                     skipped=(*problems, *_skipped(parts_of_split)),
+                    scene_bands=scene_bands,
                 )
                 for split, parts_of_split in zip(splits, parts, strict=True)
             ]
@@ -254,6 +259,7 @@ def make_manifest(
     arguments: Mapping[str, Any],
     rule: MaskRule = CLASS_IDS,
     skipped: Iterable[str] = (),
+    scene_bands: SceneBands | None = None,
 ) -> Manifest:
     """Returns the manifest of a split.
 
@@ -266,6 +272,7 @@ def make_manifest(
         arguments: Arguments of the program. Paths become text, tuples lists.
         rule: What the masks meant. Defaults to class ids.
         skipped: Messages about what was left out. Defaults to none.
+        scene_bands: How the images were made from scenes. Defaults to None: they were not.
     """
     counts = pixels.tolist()
     return Manifest(
@@ -281,6 +288,7 @@ def make_manifest(
         skipped=tuple(skipped),
         masks_are=rule.masks_are,
         mask_colours=rule.mask_colours,
+        scene_bands=scene_bands,
     )
 
 

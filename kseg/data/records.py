@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from kseg import files
 from kseg.data.datasets import LabelSet
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ class Manifest:
         skipped: Invalid inputs that were left out, each as a line with file and reason.
         masks_are: What the masks held, `"ids"` or `"colours"`; see `kseg.data.masks.MaskRule`.
         mask_colours: Red, green, blue and class id of each colour, if they held colours.
+        scene_bands: How images were made from the bands of scenes. None: they were not.
     """
 
     split: str
@@ -201,6 +203,7 @@ class Manifest:
     skipped: tuple[str, ...] = ()
     masks_are: str = "ids"
     mask_colours: tuple[tuple[int, int, int, int], ...] = ()
+    scene_bands: SceneBands | None = None
 
     @property
     def num_examples(self) -> int:
@@ -282,6 +285,8 @@ def read_manifest(data_dir: str | os.PathLike, split: str) -> Manifest:
 def write_manifest(path: str | os.PathLike, manifest: Manifest) -> None:
     """Writes a manifest atomically."""
     fields = dataclasses.asdict(manifest)
+    if manifest.scene_bands is None:
+        del fields["scene_bands"]
     columns = [fields.pop(name) for name in ("names", "colours", "pixels_per_class")]
     classes = [
         {"id": label, "name": name, "colour": colour, "pixels": pixels}
@@ -308,6 +313,9 @@ def _manifest_from_json(content: dict) -> Manifest:
         # Manifests of earlier versions do not have these.
         masks_are=content.get("masks_are", "ids"),
         mask_colours=tuple(map(tuple, content.get("mask_colours", ()))),
+        scene_bands=SceneBands.from_json(content["scene_bands"])
+        if "scene_bands" in content
+        else None,
     )
     manifest.label_set()  # Raises an error if the classes are invalid.
     if manifest.num_examples != content["num_examples"]:

@@ -25,6 +25,7 @@ from kseg.runs.assembly import (
     dtype_policy,
     require_trainable,
     rest_of_epoch,
+    scene_bands_of,
 )
 from kseg.runs.checkpoints import Position
 from kseg.runs.distribution import Devices, make_devices
@@ -110,6 +111,7 @@ class Trainer:
             experiment.strategy, experiment.batch_size, experiment.precision, process_group.size
         )
         val_manifest = _val_manifest(experiment, self._label_set)
+        self._scene_bands = scene_bands_of(experiment, val_manifest)
         _check_class_weights(experiment, self._label_set)
         if experiment.model == "deeplab_v3_plus":  # The network that resizes with align_corners.
             warn_about_crop_size(experiment.crop_size, experiment.output_stride)
@@ -131,7 +133,13 @@ class Trainer:
         resumes = run.has_checkpoints() and not overwrite
         initial = None if resumes else read_initial_weights(experiment.init_from)
         if self._process_group.is_main:
-            run.start(experiment, self._label_set, mask_rule=self._mask_rule, overwrite=overwrite)
+            run.start(
+                experiment,
+                self._label_set,
+                mask_rule=self._mask_rule,
+                overwrite=overwrite,
+                bands=self._scene_bands,
+            )
             run.checkpoints.remove_unfinished()
         _require_agreement(experiment, run, self._process_group)
         with self._devices.building(), dtype_policy(experiment.precision):
