@@ -24,8 +24,8 @@ from absl import flags
 from kseg import cli, files
 from kseg.data import damage
 from kseg.data.datasets import LabelSet
+from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
-from kseg.data.records import read_manifest
 from kseg.errors import UserError
 from kseg.inference import config as configs
 from kseg.inference.backend import leave_gpus_to_jax

@@ -17,8 +17,8 @@ from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import ADE20K, ADE20K_RAW_IDS
+from kseg.data.manifests import Manifest
 from kseg.data.masks import MaskRule
-from kseg.data.records import Manifest
 from tfrecords_tools import layouts, writer
 
 FOLDERS = {"train": "training", "val": "validation"}

@@ -16,8 +16,8 @@ from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import CAMVID, CAMVID_RAW_IDS
+from kseg.data.manifests import Manifest
 from kseg.data.masks import MaskRule
-from kseg.data.records import Manifest
 from tfrecords_tools import inputs, layouts, writer
 
 SPLITS = ("train", "val", "test")

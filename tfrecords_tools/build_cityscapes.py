@@ -20,8 +20,8 @@ from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS
+from kseg.data.manifests import Manifest
 from kseg.data.masks import MaskRule
-from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import layouts, writer
 from tfrecords_tools.inputs import IMAGE_SUFFIXES, Sample

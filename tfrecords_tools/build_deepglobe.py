@@ -23,7 +23,7 @@ from kseg import cli
 from kseg.data import mask_files, masks
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import ROADS, LabelSet
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import layouts, lists, writer
 from tfrecords_tools.inputs import Sample

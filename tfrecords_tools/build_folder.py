@@ -41,8 +41,8 @@ from absl import flags
 
 from kseg import cli
 from kseg.data import mask_files
+from kseg.data.manifests import Manifest
 from kseg.data.masks import Colour
-from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import inputs, layouts, lists, summary, writer
 from tfrecords_tools import splits as split_tools

@@ -33,7 +33,7 @@ from kseg import cli
 from kseg.data import checked_images, masks
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import VOC, LabelSet
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 from kseg.errors import UserError, missing_extra
 from tfrecords_tools import layouts, lists, voc_layout, writer
 from tfrecords_tools.inputs import Sample

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from kseg import cli
 from kseg.data import masks
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS, PETS, PETS_RAW_IDS, LabelSet
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 from kseg.errors import UserError, missing_extra
 from tfrecords_tools import inputs, layouts, lists, staging, writer
 from tfrecords_tools.inputs import Sample

@@ -19,8 +19,8 @@ from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import VOC, LabelSet
+from kseg.data.manifests import Manifest
 from kseg.data.masks import COLOURS
-from kseg.data.records import Manifest
 from tfrecords_tools import layouts, lists, voc_layout, writer
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from kseg.data.datasets import LABEL_SETS
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 
 # Fractions of the labelled pixels, of all pixels, and of the labelled pixels.
 _NEARLY_ALL, _MANY_IGNORED, _WORTH_COMPARING = 0.98, 0.5, 0.005

@@ -8,9 +8,9 @@ from absl import flags
 
 from kseg import cli
 from kseg.data.checked_images import EXIF
+from kseg.data.manifests import Manifest
 from kseg.data.masks import MASKS_ARE
 from kseg.data.names import canonical, is_dangling, is_text, shown
-from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import summary, worker, writer
 from tfrecords_tools.inputs import Sample

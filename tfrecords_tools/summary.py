@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 from tfrecords_tools import histogram_warnings
 
 

@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from kseg.data.checked_images import DEFAULT_RULES, EXIF, ImageRules
 from kseg.data.datasets import LabelSet
+from kseg.data.manifests import Manifest, Shard, shard_name
 from kseg.data.masks import CLASS_IDS, MaskRule
 from kseg.data.names import shown
-from kseg.data.records import Manifest, Shard, encode_example, shard_name
+from kseg.data.records import encode_example
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from tfrecords_tools import inputs, sample_checks, worker

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kseg.data.records import read_manifest, resolve_split, shard_paths
+from kseg.data.manifests import read_manifest, resolve_split, shard_paths
 from kseg.errors import UserError
 
 CYCLE_LENGTH = 4  # Shards that are read alternately. More only helps on network drives.

@@ -16,15 +16,9 @@ import tensorflow as tf
 
 from kseg.data import label_checks
 from kseg.data.augment import Augmentation, augment_encoded
+from kseg.data.manifests import read_manifest, resolve_split, shard_paths
 from kseg.data.mixture import Folders, Mixture, Splits, epoch_records, open_mixture
-from kseg.data.records import (
-    decode_example,
-    decode_label,
-    parse_example,
-    read_manifest,
-    resolve_split,
-    shard_paths,
-)
+from kseg.data.records import decode_example, decode_label, parse_example
 from kseg.errors import UserError
 
 PREFETCH_BATCHES = 2

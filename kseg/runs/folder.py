@@ -8,8 +8,8 @@ from pathlib import Path
 from kseg import files
 from kseg.data import scene_bands
 from kseg.data.datasets import LabelSet
+from kseg.data.manifests import Manifest
 from kseg.data.masks import CLASS_IDS, IDS, MaskRule
-from kseg.data.records import Manifest
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.models import Segmenter

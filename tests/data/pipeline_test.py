@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kseg.data import label_checks, pipeline
-from kseg.data import records as records_module
+from kseg.data import label_checks, manifests, pipeline
 from kseg.errors import UserError
 from tests.conftest import REPOSITORY
 from tests.data import shards
@@ -223,9 +222,9 @@ def test_a_label_that_is_no_class_is_an_error_with_its_record(tmp_path):
 
 def test_a_split_without_a_labelled_pixel_is_refused_before_it_is_read(tmp_path):
     shards.write(tmp_path, "train", [shards.numbered(0)])
-    manifest = records_module.read_manifest(tmp_path, "train")
+    manifest = manifests.read_manifest(tmp_path, "train")
     manifest = dataclasses.replace(manifest, pixels_ignored=108)
-    records_module.write_manifest(records_module.manifest_path(tmp_path, "train"), manifest)
+    manifests.write_manifest(manifests.manifest_path(tmp_path, "train"), manifest)
     with pytest.raises(UserError, match="'train'.*labelled"):
         pipeline.train_steps(tmp_path, ("train",), 1)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests
 from kseg.data.datasets import LabelSet, voc_palette
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
@@ -84,7 +84,7 @@ def test_palette_masks_are_read_by_their_colours_if_the_classes_have_colours(raw
     manifest = _build(raw)
     assert (manifest.pixels_per_class, manifest.masks_are) == ((108, 2 * 108), "colours")
     assert manifest.mask_colours == ((0, 0, 0, 0), (128, 0, 0, 1))
-    assert records.read_manifest(raw / "out", "train") == manifest
+    assert manifests.read_manifest(raw / "out", "train") == manifest
     manifest = _build(raw, masks_are="ids")
     assert (manifest.pixels_per_class, manifest.masks_are) == ((2 * 108, 108), "ids")
 
@@ -244,7 +244,7 @@ def test_program_reads_its_flags_and_prints_a_table(raw, capsys):
     assert printed.splitlines()[1].split()[:3] == ["val", "3", "3"]
     assert "paved road" in printed
     assert f"written to {raw / 'out'}" in printed
-    assert records.finished_splits(raw / "out") == ["val"]
+    assert manifests.finished_splits(raw / "out") == ["val"]
     assert "warning: " not in printed
     with pytest.raises(UserError, match="`--split` and `--splits`"):
         build_folder.main(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import VOC
 from kseg.errors import UserError
@@ -178,5 +178,5 @@ def test_program_reads_its_flags(raw, sbd, tmp_path, capsys):
         "--splits=trainaug,train,val",
     )
     build_sbd.main(values)
-    assert records.finished_splits(tmp_path / "out") == ["train", "trainaug", "val"]
+    assert manifests.finished_splits(tmp_path / "out") == ["train", "trainaug", "val"]
     assert f"written to {tmp_path / 'out'}" in capsys.readouterr().out

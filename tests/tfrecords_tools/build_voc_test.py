@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests, records
 from kseg.data.datasets import VOC
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
@@ -25,8 +25,8 @@ def raw(tmp_path):
 
 
 def _decoded(folder, split):
-    manifest = records.read_manifest(folder, split)
-    paths = [str(path) for path in records.shard_paths(folder, manifest)]
+    manifest = manifests.read_manifest(folder, split)
+    paths = [str(path) for path in manifests.shard_paths(folder, manifest)]
     return [records.decode_example(serialized) for serialized in tf.data.TFRecordDataset(paths)]
 
 
@@ -37,7 +37,7 @@ def test_both_splits_are_converted_in_the_order_of_their_lists(raw, tmp_path):
         ("val", 2, 2),
     ]
     for manifest in manifests:
-        assert records.read_manifest(tmp_path / "out", manifest.split) == manifest
+        assert manifests.read_manifest(tmp_path / "out", manifest.split) == manifest
         assert manifest.label_set() == VOC
         decoded = _decoded(tmp_path / "out", manifest.split)
         names = [example["filename"].numpy().decode() for example in decoded]
@@ -63,7 +63,7 @@ def test_same_input_gives_the_same_bytes(raw, tmp_path):
 
 def test_number_of_shards_can_be_set(raw, tmp_path):
     build_voc.build(raw, tmp_path / "out", splits=["train"], num_shards=3)
-    manifest = records.read_manifest(tmp_path / "out", "train")
+    manifest = manifests.read_manifest(tmp_path / "out", "train")
     assert [shard.examples for shard in manifest.shards] == [2, 2, 3]
     with pytest.raises(UserError, match="`num_shards`.*'val'.* 3"):
         build_voc.build(raw, tmp_path / "out", splits=["val"], num_shards=3)
@@ -166,7 +166,7 @@ def test_run_stopped_while_it_moves_shards_never_looks_finished(
         with pytest.raises(SystemExit):
             build_voc.build(raw, out, splits=["train"], num_shards=4)
     with pytest.raises(UserError, match="'train'"):
-        records.read_manifest(out, "train")
+        manifests.read_manifest(out, "train")
     assert ".train.partial: " in "".join(check_records.check(out)[0].problems)
     monkeypatch.setattr(writer, "encode_example", None)  # No example may be encoded again.
     build_voc.build(raw, out, splits=["train"], num_shards=4)
@@ -224,7 +224,7 @@ def test_bad_samples_can_be_skipped_and_are_listed_in_the_manifest(raw, tmp_path
     names = [example["filename"].numpy() for example in _decoded(tmp_path / "out", "train")]
     assert names == [b"t6"]
     for manifest in manifests:
-        assert records.read_manifest(tmp_path / "out", manifest.split) == manifest
+        assert manifests.read_manifest(tmp_path / "out", manifest.split) == manifest
     assert [result.problems for result in check_records.check(tmp_path / "out")] == [[], []]
     printed = summary.report(manifests, tmp_path / "out")
     assert all(printed.count(problem) == 1 for problem in skipped)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from kseg.data.datasets import VOC, voc_palette
-from kseg.data.records import Manifest, Shard
+from kseg.data.manifests import Manifest, Shard
 from tfrecords_tools import histogram_warnings, summary
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests
 from kseg.data.datasets import VOC, LabelSet, voc_palette
 from kseg.data.masks import MaskRule
 from kseg.errors import UserError
@@ -157,7 +157,7 @@ def test_manifest_of_a_resumed_run_has_its_arguments(samples, tmp_path, encoded)
     (manifest,) = _convert(samples, tmp_path, workers=2, arguments={"raw_dir": Path("raw")})
     assert encoded == [*"abcd", *"defg"]
     assert manifest.arguments == {"raw_dir": "raw", "num_shards": 4, "on_error": "fail"}
-    assert records.read_manifest(tmp_path, "train") == manifest
+    assert manifests.read_manifest(tmp_path, "train") == manifest
     (manifest,) = _convert(samples, tmp_path, num_shards=None, on_error="skip")
     assert manifest.arguments == {"num_shards": None, "on_error": "skip"}
 
@@ -234,7 +234,7 @@ def test_orientation_and_matte_are_flags_of_a_conversion(samples, tmp_path):
     (manifest,) = _convert(samples, tmp_path / "out", num_shards=1, **arguments)
     assert manifest.arguments["exif"] == "apply"
     assert manifest.arguments["matte"] == [1, 2, 3]
-    (path,) = records.shard_paths(tmp_path / "out", manifest)
+    (path,) = manifests.shard_paths(tmp_path / "out", manifest)
     images = [stored.decode(serialized)[1] for _, serialized in stored.read(path)]
     np.testing.assert_array_equal(images[0], turned)
     assert (images[1] == (1, 2, 3)).all()
