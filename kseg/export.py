@@ -42,6 +42,7 @@ from absl import flags
 from kseg import cli, files
 from kseg.data.datasets import LabelSet
 from kseg.data.images import MAX_PIXELS
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.formats import litert, onnx, saved_model, verification, warm_up
 from kseg.inference.backend import require_tensorflow
@@ -59,6 +60,7 @@ def export(
     *,
     probabilities: bool = False,
     max_pixels: int = MAX_PIXELS,
+    scene_bands: SceneBands | None = None,
 ) -> Path:
     """Writes a network as the next version of a SavedModel. A failed export leaves nothing behind.
 
@@ -69,6 +71,8 @@ def export(
         probabilities: Whether the signatures return `probabilities` in addition to `classes`.
         max_pixels: Maximum number of pixels in a request, summed over its images. Encoded images
             are checked by their headers.
+        scene_bands: How the images of the run were made from scenes, for `labels.json`, so that a
+            client can prepare scenes. Defaults to None: they were not.
 
     Returns:
         The folder of the new version.
@@ -84,7 +88,7 @@ def export(
     try:
         saved_model.write(model, partial, probabilities=probabilities, max_pixels=max_pixels)
         warm_up.write(partial, max_pixels)
-        _write_labels(partial / "assets.extra", label_set)
+        _write_labels(partial / "assets.extra", label_set, scene_bands)
         os.rename(partial, version)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -101,6 +105,7 @@ def export_file(
     precision: str = "float32",
     calibration: Sequence[np.ndarray] = (),
     probabilities: bool = False,
+    scene_bands: SceneBands | None = None,
 ) -> tuple[Path, float | None]:
     """Writes a network as a LiteRT or ONNX model, with `labels.json` next to it.
 
@@ -116,6 +121,7 @@ def export_file(
         precision: For LiteRT: see `kseg.formats.litert.convert`.
         calibration: For LiteRT in int8: see `kseg.formats.litert.convert`.
         probabilities: Whether the model returns `probabilities` in addition to `classes`.
+        scene_bands: As for `export`.
 
     Returns:
         The path of the model, and the fraction of the pixels of the test image that get the class
@@ -148,7 +154,7 @@ def export_file(
             )
         except ImportError:
             agreement = None
-    _write_labels(export_dir, label_set)
+    _write_labels(export_dir, label_set, scene_bands)
     return export_dir / name, agreement
 
 
@@ -171,9 +177,11 @@ def _highest_version(export_dir: Path) -> int:
     return max(numbers, default=0)
 
 
-def _write_labels(folder: Path, label_set: LabelSet) -> None:
-    text = json.dumps(dataclasses.asdict(label_set), indent=1) + "\n"
-    files.write_text(folder / LABELS_FILE, text)
+def _write_labels(folder: Path, label_set: LabelSet, scene_bands: SceneBands | None) -> None:
+    content = dataclasses.asdict(label_set)
+    if scene_bands is not None:
+        content["scene_bands"] = scene_bands.to_json()
+    files.write_text(folder / LABELS_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def define_flags() -> None:
@@ -236,6 +244,7 @@ def main(values: flags.FlagValues) -> None:
             values.export_dir,
             probabilities=values.probabilities,
             max_pixels=values.max_pixels,
+            scene_bands=run.scene_bands,
         )
         print(f"SavedModel written: {version}")
         print(f"To inspect it: saved_model_cli show --dir {version} --all")
@@ -249,6 +258,7 @@ def main(values: flags.FlagValues) -> None:
         precision=values.export_precision,
         calibration=_calibration_images(values, run, model, size),
         probabilities=values.probabilities,
+        scene_bands=run.scene_bands,
     )
     if agreement is None:
         print("The file was not compared with the SavedModel: onnxruntime is not installed.")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -119,6 +120,16 @@ def test_other_rates_and_output_strides_use_the_trained_weights(run, records):
     for changed in (InferenceConfig(eval_dilation_rates=(2, 1)), InferenceConfig(output_stride=8)):
         matrix = evaluate(run, records, "val", config=changed).matrix
         assert matrix.sum() == plain.sum() and (matrix != plain).any()
+
+
+def test_damaged_record_is_named(run, records, tmp_path):
+    folder = shutil.copytree(records, tmp_path / "records")
+    path = sorted(folder.glob("val-*"))[-1]
+    contents = bytearray(path.read_bytes())
+    contents[-20] ^= 1
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match=f"{path.name}, record .*check_records"):
+        evaluate(run, folder, "val")
 
 
 def call_main(*arguments):

@@ -11,8 +11,8 @@ from PIL import Image
 from kseg import predict
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.images import find_images
+from kseg.data.scenes import open_scene
 from kseg.inference.tiles import Tiling
-from kseg.predict import geo
 from tests.predict.networks import bright_network
 
 rasterio = pytest.importorskip("rasterio", reason='needs the extra "geo"')
@@ -193,7 +193,7 @@ def test_a_tiff_cannot_be_submitted(model, tmp_path):
 
 def test_a_window_of_an_image_equals_that_of_an_array(tmp_path):
     pixels = np.moveaxis(write_tiff(tmp_path / "a.tif"), 0, -1)
-    with geo.read(tmp_path / "a.tif") as image:
+    with open_scene(tmp_path / "a.tif") as image:
         assert image.shape == pixels.shape
         for place in ((slice(0, 100), slice(0, 130)), (slice(90, 100), slice(33, 34))):
             np.testing.assert_array_equal(image[place], pixels[place])

@@ -175,3 +175,10 @@ def test_a_checkpoint_fits_other_rates_but_not_another_number_of_rates(layer_cla
     for rates in ((1,), (1, 2, 4)):
         with pytest.raises(UserError, match=rf"{layer_class.__name__} has weights for each"):
             checkpoints.load_weights(model_with(layer_class, rates), "newest")
+
+
+def test_a_file_that_is_no_checkpoint_is_called_so(tmp_path):
+    (tmp_path / "weights.npz").write_bytes(b"not an archive")
+    with pytest.raises(UserError, match=r"weights\.npz") as caught:
+        Checkpoints(tmp_path).load_weights(None, str(tmp_path / "weights.npz"))
+    assert "pickle" not in str(caught.value)

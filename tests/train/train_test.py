@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import keras
@@ -21,9 +22,11 @@ from kseg.recipe.metrics import scores
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.train.callbacks import StepLog
+from tests.data import shards
 from tests.models.networks import registered_backbone
 from tests.tfrecords_tools import folders
-from tfrecords_tools import build_voc
+from tfrecords_tools import build_voc, writer
+from tfrecords_tools.inputs import Sample
 
 STEPS = 3
 
@@ -53,6 +56,18 @@ def finished(experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
     assert training.train(experiment.replace(model_dir=str(folder))) == 0
     return RunFolder(folder)
+
+
+@pytest.mark.parametrize("split", ["train", pytest.param("val", marks=pytest.mark.slow)])
+def test_damaged_record_is_named(records, experiment, tmp_path, split):
+    folder = shutil.copytree(records, tmp_path / "records")
+    path = sorted(folder.glob(f"{split}-*"))[-1]
+    contents = bytearray(path.read_bytes())
+    contents[-20] ^= 1
+    path.write_bytes(contents)
+    changed = experiment.replace(data_dir=str(folder), model_dir=str(tmp_path / "run"))
+    with pytest.raises(UserError, match=f"{path.name}, record .*check_records"):
+        training.train(changed)
 
 
 def events(run):
@@ -241,6 +256,54 @@ def test_the_evaluator_counts_every_pixel_of_every_batch_once():
         result = evaluator(dataset)
         np.testing.assert_array_equal(result.iou, scores(matrix).iou)
         assert result.pixel_accuracy == np.trace(matrix) / matrix.sum()
+
+
+def test_the_evaluator_names_a_label_that_is_no_class():
+    def model(images, training):
+        return tf.one_hot(tf.cast(images[..., 0], tf.int32), 3)
+
+    truth = np.zeros((2, 4, 5), "uint8")
+    truth[1, 2, 3] = 9
+    batches = [
+        (tf.zeros((2, 4, 5, 3), tf.uint8), tf.constant(labels)) for labels in (truth * 0, truth)
+    ]
+    evaluator = Evaluator(model, LabelSet(("a", "b", "c"), ((0, 0, 0),) * 3))
+    with pytest.raises(UserError, match="image 3 .*value 9 at row 2, column 3"):
+        evaluator(batches)
+
+
+def test_records_with_a_label_that_is_no_class_stop_training_and_evaluation(
+    experiment, finished, tmp_path
+):
+    pairs = [shards.numbered(number, (33, 33)) for number in range(4)]
+    pairs[2][1][4, 5] = 77
+    for split in ("train", "val"):
+        shards.write(tmp_path / "records", split, pairs)
+    changed = experiment.replace(
+        data_dir=str(tmp_path / "records"), model_dir=str(tmp_path / "run"), min_scale=1.0,
+        max_scale=1.0,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"train .*records.*record 2 \(train_2\).*77"):
+        training.train(changed)
+    with pytest.raises(UserError, match=r"record 2 \(val_2\).*77"):
+        evaluation.evaluate(finished, str(tmp_path / "records"), "val")
+
+
+def test_a_split_without_a_labelled_pixel_is_named_before_the_run_begins(
+    experiment, finished, records, tmp_path
+):
+    for path in records.glob("train*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    folders.image(tmp_path / "raw" / "images" / "a.jpg")
+    folders.mask(tmp_path / "raw" / "masks" / "a.png", 255)
+    pair = Sample("a", tmp_path / "raw" / "images" / "a.jpg", tmp_path / "raw" / "masks" / "a.png")
+    writer.convert({"val": [pair]}, output_dir=tmp_path, label_set=VOC, tool="", arguments={})
+    changed = experiment.replace(data_dir=str(tmp_path), model_dir=str(tmp_path / "run"))
+    with pytest.raises(UserError, match="'val' .*labelled.*--val_split="):
+        training.train(changed)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="'val' .*labelled"):
+        evaluation.evaluate(finished, str(tmp_path), "val")
 
 
 def test_table_and_report_show_classes_without_pixels_as_not_available():
