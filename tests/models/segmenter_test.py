@@ -31,21 +31,18 @@ def test_it_is_a_functional_model():
 
 
 @pytest.mark.parametrize(
-    ("make", "align_corners", "stride", "context"),
+    ("build", "options", "align_corners", "stride", "context"),
     [
-        (
-            lambda **backbone: deeplab_v3_plus(2, filters=8, output_stride=8, **backbone),
-            True,
-            8,
-            "context",
-        ),
-        (lambda **backbone: gcn_fcn(2, kernel_size=3, **backbone), False, 32, ""),
-        (lambda **backbone: dfp_fcn(2, depth=0, **backbone), False, 32, ""),
+        (deeplab_v3_plus, {"filters": 8, "output_stride": 8}, True, 8, "context"),
+        (gcn_fcn, {"kernel_size": 3}, False, 32, ""),
+        (dfp_fcn, {"depth": 0}, False, 32, ""),
     ],
     ids=["deeplab_v3_plus", "gcn_fcn", "dfp_fcn"],
 )
-def test_the_networks_are_segmenters_that_know_their_facts(make, align_corners, stride, context):
-    segmenter = make(backbone=tiny_backbone(2, 4, 8, 16, 32))
+def test_the_networks_are_segmenters_that_know_their_facts(
+    build, options, align_corners, stride, context
+):
+    segmenter = build(2, backbone=tiny_backbone(2, 4, 8, 16, 32), **options)
     assert type(segmenter) is Segmenter
     assert segmenter.align_corners is align_corners
     assert (segmenter.stride, segmenter.context) == (stride, context)
