@@ -7,6 +7,7 @@ from keras import ops
 
 from kseg.models import Segmenter, deeplab_v3_plus, dfp_fcn, gcn_fcn
 from tests import layer_checks
+from tests.models.networks import tiny_backbone
 
 NAMES = ("background", "road")
 COLOURS = ((0, 0, 0), (255, 255, 255))
@@ -30,16 +31,18 @@ def test_it_is_a_functional_model():
 
 
 @pytest.mark.parametrize(
-    ("make", "align_corners", "stride", "context"),
+    ("build", "options", "align_corners", "stride", "context"),
     [
-        (lambda: deeplab_v3_plus(2, filters=8, output_stride=8), True, 8, "context"),
-        (lambda: gcn_fcn(2, backbone="mobilenet_v2", kernel_size=3), False, 32, ""),
-        (lambda: dfp_fcn(2, backbone="mobilenet_v2", depth=0), False, 32, ""),
+        (deeplab_v3_plus, {"filters": 8, "output_stride": 8}, True, 8, "context"),
+        (gcn_fcn, {"kernel_size": 3}, False, 32, ""),
+        (dfp_fcn, {"depth": 0}, False, 32, ""),
     ],
     ids=["deeplab_v3_plus", "gcn_fcn", "dfp_fcn"],
 )
-def test_the_networks_are_segmenters_that_know_their_facts(make, align_corners, stride, context):
-    segmenter = make()
+def test_the_networks_are_segmenters_that_know_their_facts(
+    build, options, align_corners, stride, context
+):
+    segmenter = build(2, backbone=tiny_backbone(2, 4, 8, 16, 32), **options)
     assert type(segmenter) is Segmenter
     assert segmenter.align_corners is align_corners
     assert (segmenter.stride, segmenter.context) == (stride, context)
@@ -70,7 +73,9 @@ def test_a_saved_network_keeps_its_facts_and_gives_the_same_logits(tmp_path):
 
 
 def test_without_auxiliary_the_first_output_remains_with_shared_layers_and_facts():
-    segmenter = deeplab_v3_plus(2, context="none", filters=8, decoder=False, auxiliary=True)
+    segmenter = deeplab_v3_plus(
+        2, backbone=tiny_backbone(16), context="none", filters=8, decoder=False, auxiliary=True
+    )
     segmenter.set_classes(NAMES, COLOURS)
     network = segmenter.without_auxiliary()
     assert (len(segmenter.outputs), len(network.outputs)) == (2, 1)
@@ -80,7 +85,9 @@ def test_without_auxiliary_the_first_output_remains_with_shared_layers_and_facts
 
 
 def test_rate_maps_are_those_of_the_context_module_without_the_padding():
-    segmenter = deeplab_v3_plus(2, filters=8, dilation_rates=(1, 2), decoder=False)
+    segmenter = deeplab_v3_plus(
+        2, backbone=tiny_backbone(16), filters=8, dilation_rates=(1, 2), decoder=False
+    )
     images = np.random.default_rng(0).integers(0, 256, (1, 65, 49, 3)).astype("uint8")
     maps = segmenter.rate_maps(images)
     assert {rate: values.shape for rate, values in maps.items()} == {
