@@ -23,7 +23,7 @@ from kseg.data import manifests
 from kseg.data.datasets import LABEL_SETS, LabelSet
 from kseg.data.manifests import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import lists, summary, writer
+from tfrecords_tools import conversion_manifest, lists, summary
 
 
 def build(
@@ -78,7 +78,7 @@ def build(
             + "\n  ".join(problems)
         )
     written = [
-        writer.make_manifest(
+        conversion_manifest.make_manifest(
             result.split,
             label_set,
             result.shards,

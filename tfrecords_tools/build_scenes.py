@@ -36,6 +36,7 @@ from absl import flags
 from kseg import cli
 from kseg.data.datasets import LabelSet
 from kseg.data.manifests import Manifest
+from kseg.data.masks import CLASS_IDS, MaskRule
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from tfrecords_tools import (
@@ -187,6 +188,7 @@ def build(
             samples,
             output_dir=output_dir,
             label_set=label_set,
+            mask_rule=MaskRule.of_colours(label_set) if label_rules.by_colour else CLASS_IDS,
             problems=problems,
             on_error=on_error,
             scene_bands=scene_bands,

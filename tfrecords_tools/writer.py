@@ -20,13 +20,12 @@ from tqdm import tqdm
 
 from kseg.data.checked_images import DEFAULT_RULES, EXIF, ImageRules
 from kseg.data.datasets import LabelSet
-from kseg.data.manifests import Manifest, Shard, shard_name
+from kseg.data.manifests import Manifest, shard_name
 from kseg.data.masks import CLASS_IDS, MaskRule
-from kseg.data.names import shown
 from kseg.data.records import encode_example
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
-from tfrecords_tools import inputs, sample_checks, worker
+from tfrecords_tools import conversion_manifest, inputs, sample_checks, worker
 from tfrecords_tools.inputs import Sample
 from tfrecords_tools.staging import Part, Staging, fingerprint
 
@@ -43,6 +42,7 @@ def convert(
     output_dir: str | os.PathLike,
     label_set: LabelSet,
     read_label: inputs.ReadLabel = CLASS_IDS,
+    mask_rule: MaskRule | None = None,
     num_shards: int | None = None,
     workers: int | None = 1,
     on_error: str = "fail",
@@ -66,6 +66,8 @@ def convert(
         read_label: Reads one label into ids, see `inputs`. Defaults to masks of ids. With several
             workers it must be a `MaskRule`, a function of a module, or a `functools.partial` of
             one.
+        mask_rule: What the masks meant, for the manifest, if the labels were made from masks by the
+            caller. Defaults to None: what `read_label` says, or ids.
         num_shards: Files per split. Defaults to about 1000 examples per file and at least 4 files,
             but never more files than examples.
         workers: Processes that read the samples. Defaults to 1, this process. None stands for one
@@ -149,14 +151,14 @@ def convert(
                     staging.remove()
                 raise
             manifests = [
-                make_manifest(
+                conversion_manifest.make_manifest(
                     split,
                     label_set,
                     [part.shard for part in parts_of_split],
                     np.sum([part.pixels for part in parts_of_split], axis=0),
                     tool=tool,
                     arguments=arguments,
-                    rule=rule,
+                    rule=mask_rule or rule,
                     skipped=(*problems, *_skipped(parts_of_split)),
                     scene_bands=scene_bands,
                 )
@@ -248,55 +250,6 @@ def _write_shard(
             examples += 1
             pixels += prepared.pixels
     return staging.finish(name, signature, examples, pixels, skipped)
-
-
-def make_manifest(
-    split: str,
-    label_set: LabelSet,
-    shards: Iterable[Shard],
-    pixels: np.ndarray,
-    *,
-    tool: str,
-    arguments: Mapping[str, Any],
-    rule: MaskRule = CLASS_IDS,
-    skipped: Iterable[str] = (),
-    scene_bands: SceneBands | None = None,
-) -> Manifest:
-    """Returns the manifest of a split.
-
-    Args:
-        split: Name of the split.
-        label_set: Its classes.
-        shards: Its shards.
-        pixels: Number of its label pixels of each of the 256 ids.
-        tool: Name of the program.
-        arguments: Arguments of the program. Paths become text, tuples lists.
-        rule: What the masks meant. Defaults to class ids.
-        skipped: Messages about what was left out. Defaults to none.
-        scene_bands: How the images were made from scenes. Defaults to None: they were not.
-    """
-    counts = pixels.tolist()
-    return Manifest(
-        split=split,
-        names=label_set.names,
-        colours=label_set.colours,
-        ignore_label=label_set.ignore_label,
-        shards=tuple(shards),
-        pixels_per_class=tuple(counts[: label_set.num_classes]),
-        pixels_ignored=counts[label_set.ignore_label],
-        tool=tool,
-        arguments={name: _as_json(value) for name, value in arguments.items()},
-        skipped=tuple(skipped),
-        masks_are=rule.masks_are,
-        mask_colours=rule.mask_colours,
-        scene_bands=scene_bands,
-    )
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, os.PathLike):
-        return shown(value)
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _skipped(parts: Iterable[Part]) -> list[str]:

@@ -86,7 +86,7 @@ def test_a_mask_of_colours_is_read_by_the_colours_of_the_classes(raw):
     ids = np.random.default_rng(1).integers(0, 3, (HEIGHT, WIDTH))
     colours = np.array([(0, 0, 0), (255, 255, 255), (0, 0, 255)], np.uint8)
     scene_files.write(raw / "masks" / "a.tif", np.moveaxis(colours[ids], -1, 0))
-    build(raw, "masks")
+    assert [manifest.masks_are for manifest in build(raw, "masks")] == ["colours"]
     np.testing.assert_array_equal(put_together(raw)[0], ids)
     grey = np.where(ids == 1, 255, 0).astype(np.uint8)
     scene_files.write(raw / "masks" / "a.tif", grey[np.newaxis])
