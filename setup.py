@@ -28,7 +28,7 @@ EXTRAS = {
     "crf": ["pydensecrf2==1.1"],
     "sbd": ["scipy"],
     "coco": ["pycocotools"],
-    "geo": ["rasterio>=1.4"],
+    "geo": ["rasterio>=1.4", "fiona>=1.10"],
     "figures": ["matplotlib>=3.10"],
     "test": [
         "pytest",
@@ -38,6 +38,7 @@ EXTRAS = {
         "matplotlib>=3.10",
         "pycocotools",
         "rasterio>=1.4",
+        "fiona>=1.10",
         "scipy",
         "scikit-learn",
     ],

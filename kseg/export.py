@@ -1,38 +1,52 @@
-"""Exports a trained run: python -m kseg.export --model_dir=runs/X --export_dir=DIR.
+"""Exports the network of a run as a SavedModel, a LiteRT model or an ONNX model.
 
-By default it writes the SavedModel `DIR/<version>/`, the version one above the highest there, as
-TensorFlow Serving expects. It answers in any process that has TensorFlow, without kseg.
-Both signatures give `classes`, uint8 (batch, height, width): class ids at the size of the image,
-in uint8 as label maps are everywhere here (a label set has at most 255 classes); by
-`--probabilities` also `probabilities`, float32 (batch, height, width, classes).
+    python -m kseg.export --model_dir=runs/X --export_dir=DIR
+
+By default this writes a SavedModel to `DIR/<version>/`, where the version is one above the highest
+in the folder, as TensorFlow Serving expects. It runs in any process that has TensorFlow; kseg is
+not needed. It has two signatures:
 
     serving_default  images   uint8 (batch, height, width, 3), RGB, any size
-    encoded          encoded  string (batch), the bytes of JPEG or PNG files of one size
+    encoded          encoded  string (batch), the contents of JPEG or PNG files of one size
 
-Decoding and normalisation are inside, with the decoder of training and prediction. Weights are
-constants, batch normalisations folded into the convolutions. The names and colours of the classes
-stand in `assets.extra/labels.json`, where loaders let it be, and requests to warm up with in
-`assets.extra/tf_serving_warmup_requests`.
+Both return `classes`, uint8 (batch, height, width): the class ids at the size of the image. With
+`--probabilities` they also return `probabilities`, float32 (batch, height, width, num_classes).
 
-`--format=litert` and `--format=onnx` write one file for images of `--image_size` instead, and
-`labels.json` beside it.
+Decoding and normalisation are part of the graph, and the decoder is that of training and
+prediction. Weights are constants, and batch normalisations are folded into the convolutions.
+`assets.extra/labels.json` holds the names and colours of the classes, and
+`assets.extra/tf_serving_warmup_requests` the requests that TensorFlow Serving runs before it makes
+the version available.
+
+`--format=litert` (for phones and small boards) and `--format=onnx` (extra `onnx`) write one file
+instead, for single images of `--image_size`, with `labels.json` next to it. The file is loaded and
+compared with the SavedModel on a test image before it is put in place. The caller pads smaller
+images at the bottom and on the right with the colour that the network normalises to zero: grey 127,
+for ResNets RGB 124, 117, 104.
+
+    python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=onnx --image_size=360,480
+    python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=litert \\
+        --export_precision=int8
 """
 
 import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-import keras
+import numpy as np
 from absl import flags
 
 from kseg import cli, files
 from kseg.data.datasets import LabelSet
 from kseg.data.images import MAX_PIXELS
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
-from kseg.formats import litert, onnx, saved_model, warm_up
+from kseg.formats import litert, onnx, saved_model, verification, warm_up
 from kseg.inference.backend import require_tensorflow
+from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 
 LABELS_FILE = "labels.json"
@@ -40,37 +54,41 @@ FORMATS = ("saved_model", "litert", "onnx")
 
 
 def export(
-    model: keras.Model,
+    model: Segmenter,
     label_set: LabelSet,
     export_dir: str | os.PathLike,
     *,
     probabilities: bool = False,
     max_pixels: int = MAX_PIXELS,
+    scene_bands: SceneBands | None = None,
 ) -> Path:
-    """Writes a model as a SavedModel, whole or not at all.
+    """Writes a network as the next version of a SavedModel. A failed export leaves nothing behind.
 
     Args:
-        model: A network of `kseg.models`: RGB 0..255 in, logits of the input's size out.
-        label_set: Names and colours of its classes.
-        export_dir: Folder of all versions; made if missing.
-        probabilities: Whether the signatures give `probabilities` besides `classes`.
-        max_pixels: Most pixels of a request, all its images together; encoded images are judged
-            by their headers.
+        model: A network of `kseg.models`: RGB images in 0..255 in, logits of the same size out.
+        label_set: The names and colours of its classes.
+        export_dir: Folder of all versions, which is created if it is missing.
+        probabilities: Whether the signatures return `probabilities` in addition to `classes`.
+        max_pixels: Maximum number of pixels in a request, summed over its images. Encoded images
+            are checked by their headers.
+        scene_bands: How the images of the run were made from scenes, for `labels.json`, so that a
+            client can prepare scenes. Defaults to None: they were not.
 
     Returns:
-        Folder of the version written.
+        The folder of the new version.
 
     Raises:
-        UserError: `export_dir` is a file, or `label_set` is not as large as the model's output.
+        UserError: If `export_dir` is a file, or if `label_set` has another number of classes than
+            the model.
     """
-    export_dir = _prepared(model, label_set, export_dir)
+    export_dir = _prepare(model, label_set, export_dir)
     version = export_dir / str(_highest_version(export_dir) + 1)
-    # No number, so that a server that watches the folder does not load it half written.
+    # Its name is not a number, so that a server that watches the folder does not load it too early.
     partial = export_dir / f".partial-{os.getpid()}"
     try:
         saved_model.write(model, partial, probabilities=probabilities, max_pixels=max_pixels)
         warm_up.write(partial, max_pixels)
-        _write_labels(partial / "assets.extra", label_set)
+        _write_labels(partial / "assets.extra", label_set, scene_bands)
         os.rename(partial, version)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -78,35 +96,73 @@ def export(
 
 
 def export_file(
-    model: keras.Model,
+    model: Segmenter,
     label_set: LabelSet,
     export_dir: str | os.PathLike,
-    name: str,
-    content: bytes,
-) -> Path:
-    """Writes a converted model and `labels.json` beside it; returns the path of the model.
+    *,
+    file_format: str,
+    size: tuple[int, int],
+    precision: str = "float32",
+    calibration: Sequence[np.ndarray] = (),
+    probabilities: bool = False,
+    scene_bands: SceneBands | None = None,
+) -> tuple[Path, float | None]:
+    """Writes a network as a LiteRT or ONNX model, with `labels.json` next to it.
+
+    The file is put in place only once it has been loaded and compared with the function of the
+    SavedModel on a test image: the first image of `calibration`, otherwise smooth random colours.
 
     Args:
-        model: The network that was converted.
-        label_set: Names and colours of its classes.
-        export_dir: Folder; made if missing.
-        name: Of the file; one of that name is replaced.
-        content: What `litert.convert` or `onnx.convert` returned.
+        model: A network of `kseg.models`: RGB images in 0..255 in, logits of the same size out.
+        label_set: The names and colours of its classes.
+        export_dir: Folder, which is created if it is missing. A file of the same name is replaced.
+        file_format: "litert" or "onnx".
+        size: The (height, width) of the images.
+        precision: For LiteRT: see `kseg.formats.litert.convert`.
+        calibration: For LiteRT in int8: see `kseg.formats.litert.convert`.
+        probabilities: Whether the model returns `probabilities` in addition to `classes`.
+        scene_bands: As for `export`.
+
+    Returns:
+        The path of the model, and the fraction of the pixels of the test image that get the class
+        of the SavedModel; None if the runtime of the format is not installed.
 
     Raises:
-        UserError: As `export`.
+        UserError: As `export`; or if the file does not load or computes something else than the
+            SavedModel.
     """
-    export_dir = _prepared(model, label_set, export_dir)
+    export_dir = _prepare(model, label_set, export_dir)
+    name = f"model_{size[0]}x{size[1]}"
+    if file_format == "onnx":
+        name, load = f"{name}.onnx", onnx.load
+        content = onnx.convert(model, size, probabilities=probabilities)
+    else:
+        name, load = f"{name}_{precision}.tflite", litert.load
+        content = litert.convert(
+            model,
+            size,
+            precision=precision,
+            calibration=calibration,
+            probabilities=probabilities,
+        )
+    image = calibration[0] if calibration else verification.example_image(size)
     with files.atomic_path(export_dir / name) as partial:
         partial.write_bytes(content)
-    _write_labels(export_dir, label_set)
-    return export_dir / name
+        try:
+            agreement = verification.verify(
+                name, partial.read_bytes(), load, model, image, precision
+            )
+        except ImportError:
+            agreement = None
+    _write_labels(export_dir, label_set, scene_bands)
+    return export_dir / name, agreement
 
 
-def _prepared(model: keras.Model, label_set: LabelSet, export_dir: str | os.PathLike) -> Path:
-    if model.output.shape[-1] != label_set.num_classes:
+def _prepare(model: Segmenter, label_set: LabelSet, export_dir: str | os.PathLike) -> Path:
+    """Checks the arguments that both forms of export share, and creates the folder."""
+    if model.num_classes != label_set.num_classes:
         raise UserError(
-            f"`label_set` must name the {model.output.shape[-1]} classes of the model. "
+            f"`label_set` must name the {model.num_classes} classes of the model. "
             f"Received: {label_set.num_classes} names"
         )
     export_dir = Path(export_dir)
@@ -121,39 +177,64 @@ def _highest_version(export_dir: Path) -> int:
     return max(numbers, default=0)
 
 
-def _write_labels(folder: Path, label_set: LabelSet) -> None:
-    folder.mkdir(exist_ok=True)
-    text = json.dumps(dataclasses.asdict(label_set), indent=1) + "\n"
-    files.write_text(folder / LABELS_FILE, text)
+def _write_labels(folder: Path, label_set: LabelSet, scene_bands: SceneBands | None) -> None:
+    content = dataclasses.asdict(label_set)
+    if scene_bands is not None:
+        content["scene_bands"] = scene_bands.to_json()
+    files.write_text(folder / LABELS_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("model_dir", "", "Folder of a run, as kseg.train wrote it.")
-    flags.DEFINE_string("export_dir", "", "Folder of the versions; the next number is written.")
+    flags.DEFINE_string("model_dir", "", "Folder of a run, as kseg.train writes it.")
+    flags.DEFINE_string(
+        "export_dir", "", "Folder to write to; a SavedModel becomes its next version."
+    )
     flags.DEFINE_string("checkpoint", "best", "best, newest, or the path of a checkpoint file.")
-    flags.DEFINE_enum("format", FORMATS[0], FORMATS, "What is written.")
-    flags.DEFINE_bool("probabilities", False, "Answer with probabilities besides class ids.")
-    flags.DEFINE_integer("max_pixels", MAX_PIXELS, "saved_model: most pixels of a request.", 1)
-    flags.DEFINE_list("image_size", ["513"], "litert, onnx: height,width; one number: a square.")
-    flags.DEFINE_enum("precision", "float32", litert.PRECISIONS, "litert: numbers inside.")
-    flags.DEFINE_string("data_dir", "", "int8: records to calibrate with; empty: the run's.")
-    flags.DEFINE_string("split", "", "int8: split of them; empty: the run's (first) of training.")
-    flags.DEFINE_integer("calibration_images", 100, "int8: images to calibrate with.", 1)
+    flags.DEFINE_enum("format", FORMATS[0], FORMATS, "The format to write.")
+    flags.DEFINE_bool(
+        "probabilities", False, "Whether the model also returns the probabilities of the classes."
+    )
+    flags.DEFINE_integer(
+        "max_pixels", MAX_PIXELS, "saved_model: maximum number of pixels in a request.", 1
+    )
+    flags.DEFINE_list(
+        "image_size",
+        ["513"],
+        "litert, onnx: height,width of the images; a single number means a square.",
+    )
+    flags.DEFINE_enum(
+        "export_precision",
+        "float32",
+        litert.PRECISIONS,
+        "litert: the precision of weights and computation.",
+    )
+    cli.define_alias("precision", "export_precision")
+    flags.DEFINE_string(
+        "data_dir", "", "int8: folder of the records to calibrate with; empty: that of the run."
+    )
+    flags.DEFINE_string(
+        "split",
+        "",
+        "int8: the split to calibrate with; empty: the (first) training split of the run.",
+    )
+    flags.DEFINE_integer(
+        "calibration_images", 100, "int8: maximum number of images to calibrate with.", 1
+    )
 
 
 def main(values: flags.FlagValues) -> None:
     """Exports one run."""
     cli.require(values, "model_dir", "export_dir")
     require_tensorflow("kseg.export")
-    if values.precision != "float32" and values.format != "litert":
+    if values.export_precision != "float32" and values.format != "litert":
         raise UserError(
-            f"`--precision` must be float32 where `--format` is not litert. "
-            f"Received: --format={values.format} --precision={values.precision}"
+            "`--export_precision` must be float32 unless `--format` is litert. "
+            f"Received: --format={values.format} --export_precision={values.export_precision}"
         )
     size = _image_size(values.image_size)
     if values.format == "onnx":
-        onnx.require()  # Before the model: it takes seconds.
+        onnx.require()  # Before the model is loaded, which takes seconds.
     run = RunFolder(values.model_dir)
     model = run.load_model(checkpoint=values.checkpoint)
     if values.format == "saved_model":
@@ -163,26 +244,27 @@ def main(values: flags.FlagValues) -> None:
             values.export_dir,
             probabilities=values.probabilities,
             max_pixels=values.max_pixels,
+            scene_bands=run.scene_bands,
         )
         print(f"SavedModel written: {version}")
-        print(f"look at it: saved_model_cli show --dir {version} --all")
+        print(f"To inspect it: saved_model_cli show --dir {version} --all")
         return
-    name = f"model_{size[0]}x{size[1]}"
-    if values.format == "onnx":
-        name += ".onnx"
-        content = onnx.convert(model, size, probabilities=values.probabilities)
+    path, agreement = export_file(
+        model,
+        run.label_set,
+        values.export_dir,
+        file_format=values.format,
+        size=size,
+        precision=values.export_precision,
+        calibration=_calibration_images(values, run, model, size),
+        probabilities=values.probabilities,
+        scene_bands=run.scene_bands,
+    )
+    if agreement is None:
+        print("The file was not compared with the SavedModel: onnxruntime is not installed.")
     else:
-        name += f"_{values.precision}.tflite"
-        calibration = _calibration(values, run, model, size) if values.precision == "int8" else ()
-        content = litert.convert(
-            model,
-            size,
-            precision=values.precision,
-            calibration=calibration,
-            probabilities=values.probabilities,
-        )
-    path = export_file(model, run.label_set, values.export_dir, name, content)
-    print(f"model written: {path}, {len(content) / 1e6:.1f} MB")
+        print(f"Same class as the SavedModel at {agreement:.2%} of the pixels of a test image.")
+    print(f"model written: {path}, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def _image_size(texts: list[str]) -> tuple[int, int]:
@@ -195,7 +277,11 @@ def _image_size(texts: list[str]) -> tuple[int, int]:
     return (sides[0], sides[-1])
 
 
-def _calibration(values: flags.FlagValues, run: RunFolder, model: keras.Model, size) -> list:
+def _calibration_images(
+    values: flags.FlagValues, run: RunFolder, model: Segmenter, size: tuple[int, int]
+) -> list[np.ndarray]:
+    if values.export_precision != "int8":
+        return []
     return litert.calibration_images(
         model,
         values.data_dir or run.experiment.data_dir,

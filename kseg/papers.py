@@ -1,12 +1,13 @@
-"""The papers' numbers beside ours: `python -m kseg.papers`.
+"""Compares numbers in the papers with ours: `python -m kseg.papers`.
 
-Every number of ours is counted on built layers and traced networks. A count agrees when it is
-less than one unit of the last printed digit away, where the row does not say otherwise.
+Each of our numbers is counted on built layers and traced networks. Unless a row says otherwise, a
+count agrees with the paper if it differs by less than one unit of the last printed digit.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
@@ -21,21 +22,21 @@ from kseg.inference.backend import require_tensorflow
 from kseg.layers import ASPP, GCN, KSAC, LKSPP, ConvStack, LargeKernelConv, VortexPooling
 from kseg.models import deeplab_v3_plus, dfp_fcn
 
-CLASSES = 21  # Pascal VOC with its background, in every row
+CLASSES = 21  # Pascal VOC with the background, in every row
 LKSPP_SIZES = (1, 4, 8, 16)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One number of a paper and ours.
+    """One number of a paper and our count.
 
     Attributes:
         paper: Short name of the paper.
         where: Table, section or equation.
-        what: What is counted, and by which option it is met where there is one.
-        printed: The paper's number as it stands there.
-        ours: Ours in the same unit.
-        agrees: Whether ours is within the tolerance of this row.
+        what: What is counted, with the option that gives it where there is one.
+        printed: The number as printed in the paper.
+        ours: Our count in the same unit.
+        agrees: Whether our count is within the tolerance of the row.
     """
 
     paper: str
@@ -46,19 +47,30 @@ class Row:
     agrees: bool
 
 
-def _row(paper, where, what, printed, ours, unit="", *, within=None) -> Row:
-    """A row whose tolerance is one unit of the last printed digit, or a share of the number.
+def _row(
+    paper: str,
+    where: str,
+    what: str,
+    printed: str,
+    ours: float,
+    unit: str = "",
+    *,
+    within: float | None = None,
+) -> Row:
+    """A row whose tolerance is one unit of the last printed digit, or a fraction of the number.
 
     Args:
-        printed: String, the number as printed, without its unit.
-        ours: The count, in the same unit.
-        unit: String that follows both.
-        within: Share of the number that ours may be off, instead; 0 for not at all.
+        paper, where, what: See `Row`.
+        printed: The number as printed, without its unit.
+        ours: The count in the same unit.
+        unit: Unit of both.
+        within: Largest difference as a fraction of the printed number, instead of one unit of the
+            last digit.
     """
     decimals = len(printed.partition(".")[2])
     shown = f"{ours:,.{decimals + 2}f}" if isinstance(ours, float) else f"{ours:,}"
-    off = abs(ours - float(printed))
-    agrees = off < 10**-decimals if within is None else off <= within * float(printed)
+    difference = abs(ours - float(printed))
+    agrees = difference < 10**-decimals if within is None else difference <= within * float(printed)
     return Row(paper, where, what, printed + unit, shown + unit, agrees)
 
 
@@ -87,7 +99,7 @@ def ksac() -> Iterator[Row]:
     five = _built(KSAC(dilation_rates=(1, 6, 12, 18, 24)), 2048)
     norms = 2 * (2 * 256)
     more = counting.parameters(five) - counting.parameters(three) - norms
-    what = f"weights that rates 1 and 24 add beside their batch norms' {norms}"
+    what = f"weights that rates 1 and 24 add, besides {norms} of their batch norms"
     yield _row("KSAC", "5.3", what, "0", more)
 
 
@@ -114,23 +126,35 @@ def gcn() -> Iterator[Row]:
 
 
 def vortex() -> Iterator[Row]:
-    """Vortex pooling: Equation 1, the share of a 65x65 map that one output sees; section 3.4."""
+    """Vortex pooling: Equation 1, the fraction of a 65x65 map that an output sees; section 3.4."""
     plain = {"image_pooling": False, "dropout_rate": 0.0}
     atrous = {"dilation_rates": (12, 24, 36), **plain}
-    # On 65x65 the outer taps of rate 36 fall outside; Module B covers that map and a bit more.
-    module_b = VortexPooling(1, variant="B", **plain)
+    variant_b = VortexPooling(1, variant="B", **plain)
+    # On 65x65 the outer taps of rate 36 fall outside the map, so those maps are larger.
     rows = (
         ("ASPP", ASPP(1, **atrous), 129, "0.0059", None),
-        ("Module A, 5x5", VortexPooling(1, variant="A", pool_size=5, **atrous), 129, "0.148", None),
-        ("Module A, 9x9", VortexPooling(1, variant="A", pool_size=9, **atrous), 129, "0.479", None),
-        ("Module B", module_b, 65, "1", 0),
+        (
+            "variant A, 5x5",
+            VortexPooling(1, variant="A", pool_size=5, **atrous),
+            129,
+            "0.148",
+            None,
+        ),
+        (
+            "variant A, 9x9",
+            VortexPooling(1, variant="A", pool_size=9, **atrous),
+            129,
+            "0.479",
+            None,
+        ),
+        ("variant B", variant_b, 65, "1", 0),
     )
     for name, layer, size, printed, within in rows:
-        share = _seen(_built(layer, 1), size) / 65**2
-        what = f"{name}: share of 65x65 seen, on a map of {size}x{size}"
-        yield _row("Vortex", "Eq. 1", what, printed, share, within=within)
-    what = "Module B: pixels seen, 81x81, on a map of 129x129"
-    yield _row("Vortex", "3.4", what, str(81**2), _seen(module_b, 129))
+        fraction = _pixels_seen(_built(layer, 1), size) / 65**2
+        what = f"{name}: fraction of 65x65 seen, on a map of {size}x{size}"
+        yield _row("Vortex", "Eq. 1", what, printed, fraction, within=within)
+    what = "variant B: pixels seen, 81x81, on a map of 129x129"
+    yield _row("Vortex", "3.4", what, str(81**2), _pixels_seen(variant_b, 129))
 
 
 def lkspp() -> Iterator[Row]:
@@ -152,24 +176,24 @@ def lkspp() -> Iterator[Row]:
 
 
 def lkspp_count(convolution: str, size: int, width: int = 256) -> int:
-    """Kernel weights of one kernel size of LKSPP, counted on the built layer."""
+    """Returns the kernel weights of one kernel size of LKSPP, counted on the built layer."""
     layer = LKSPP(width, kernel_sizes=(size,), convolution=convolution, image_pooling=False)
     layer = _built(layer, width)
     return _kernels(layer) - _kernels(layer.project)
 
 
 def dfp() -> Iterator[Row]:
-    """DFP: Table 1, the cost against the depth, by arithmetic and never by a clock."""
+    """DFP: Table 1, how the cost grows with the depth, counted and not timed."""
     costs = [counting.cost(dfp_fcn(CLASSES, depth=d), (1, 512, 512, 3)) for d in range(6)]
     for name in ("multiply_adds", "activation_bytes"):
         values = [getattr(cost, name) for cost in costs]
         falls = sum(after < before for before, after in zip(values, values[1:], strict=False))
         shown = " ".join(f"{value / 1e9:.2f}" for value in values)
-        what = f"{name.replace('_', ' ')} (10^9) at 512x512, depth 0 to 5: {shown}; times it falls"
+        what = f"{name.replace('_', ' ')} (10^9) at 512x512, depth 0 to 5: {shown}; decreases"
         yield _row("DFP", "Table 1", what, "0", falls)
-    share = costs[2].multiply_adds / costs[5].multiply_adds
-    # A reading of the table; what it prints, 0.64, is of seconds.
-    yield _row("DFP", "Table 1", "multiply-adds of depth 2 over depth 5, as read", "0.80", share)
+    ratio = costs[2].multiply_adds / costs[5].multiply_adds
+    # Our reading of the table, which prints 0.64 for the time.
+    yield _row("DFP", "Table 1", "multiply-adds of depth 2 over depth 5, as read", "0.80", ratio)
 
 
 PAPERS: dict[str, Callable[[], Iterator[Row]]] = {
@@ -181,22 +205,22 @@ PAPERS: dict[str, Callable[[], Iterator[Row]]] = {
 }
 
 
-def _built(layer, channels: int):
+def _built(layer: keras.Layer, channels: int) -> keras.Layer:
     layer.build((None, None, None, channels))
     return layer
 
 
-def _kernels(layer, channels: int | None = None) -> int:
-    """Weights of the convolution kernels in a layer; only those that read so many channels."""
+def _kernels(layer: keras.Layer, channels: int | None = None) -> int:
+    """The number of weights in convolution kernels (that have so many input channels)."""
     kernels = [v for v in layer.trainable_variables if len(v.shape) == 4]
     return sum(int(np.prod(v.shape)) for v in kernels if channels in (None, v.shape[2]))
 
 
-def _seen(layer, size: int) -> int:
-    """How many pixels of a map the output at its centre depends on."""
+def _pixels_seen(layer: keras.Layer, size: int) -> int:
+    """The number of pixels of a map that the output at its centre depends on."""
     for variable in layer.trainable_variables:
         if len(variable.shape) == 4:
-            variable.assign(tf.ones(variable.shape))  # so that nothing cancels or is rectified
+            variable.assign(tf.ones(variable.shape))  # nothing cancels and no ReLU is at zero
     features = tf.ones((1, size, size, 1))
     with tf.GradientTape() as tape:
         tape.watch(features)
@@ -205,13 +229,13 @@ def _seen(layer, size: int) -> int:
 
 
 def rows() -> Iterator[Row]:
-    """All rows, as they are counted."""
+    """Yields the rows of all papers as they are counted."""
     for paper in PAPERS.values():
         yield from paper()
 
 
 def _figure_class() -> type:
-    """The class of matplotlib's figures.
+    """Returns the class of matplotlib's figures.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -224,7 +248,7 @@ def _figure_class() -> type:
 
 
 def draw_lkspp_figure(path: str) -> None:
-    """Draws Figure 3 of LKSPP: weights of one kernel size against K, three forms, C = D = 256.
+    """Draws Figure 3 of LKSPP: weights of one kernel size over K in three forms, C = D = 256.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -246,22 +270,26 @@ def draw_lkspp_figure(path: str) -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("figure", "lkspp_figure_3.png", "File of LKSPP's Figure 3; empty: none.")
+    flags.DEFINE_string(
+        "figure", "lkspp_figure_3.png", "File to draw LKSPP's Figure 3 to. Empty: none."
+    )
 
 
 def main(values: flags.FlagValues) -> int:
     require_tensorflow("`kseg.papers`")
     if values.figure:
-        _figure_class()  # raises before minutes of counting
-    found = list(tqdm(rows(), desc="count", unit="row", leave=False))
-    widths = [max(len(getattr(row, name)) for row in found) for name in ("paper", "where", "what")]
-    for row in found:
+        _figure_class()  # raises before the counting, which takes minutes
+    counted = list(tqdm(rows(), desc="count", unit="row", leave=False))
+    widths = [
+        max(len(getattr(row, name)) for row in counted) for name in ("paper", "where", "what")
+    ]
+    for row in counted:
         texts = (row.paper, row.where, row.what)
         head = "  ".join(f"{text:<{width}}" for text, width in zip(texts, widths, strict=True))
         verdict = "agrees" if row.agrees else "DISAGREES"
         print(f"{head}  {row.printed:>10}  {row.ours:>14}  {verdict}")
-    failed = sum(not row.agrees for row in found)
-    print(f"{len(found) - failed} of {len(found)} rows agree")
+    failed = sum(not row.agrees for row in counted)
+    print(f"{len(counted) - failed} of {len(counted)} rows agree")
     if values.figure:
         draw_lkspp_figure(values.figure)
         print(f"LKSPP, Figure 3: {values.figure}")

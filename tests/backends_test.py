@@ -1,4 +1,4 @@
-"""The same weights give the same answers on TensorFlow, JAX and torch."""
+"""The same weights give the same results on TensorFlow, JAX and torch."""
 
 import functools
 import importlib.util
@@ -12,7 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# As the Makefile does: XLA's optimiser would take most of the time.
+# As in the Makefile: XLA's optimiser would take most of the time.
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SCRIPT = """
 import sys
@@ -23,12 +23,12 @@ from kseg.layers import ASPP, KSAC, LKSPP, VortexPooling
 from kseg.models import CONTEXTS, MODELS
 
 path, backbone = sys.argv[1:]
-random, answers = np.random.default_rng(0), {}
+random, results = np.random.default_rng(0), {}
 add_weight = keras.Layer.add_weight
 
 
 def add_drawn_weight(layer, shape=None, initializer=None, **options):
-    # Kernels are drawn here, equal on every backend; JAX would also compile the drawing of each.
+    # Kernels are drawn with NumPy, to be equal on every backend; JAX would also compile each draw.
     if len(shape) == 4:
         kernel = random.normal(0, 1 / np.sqrt(np.prod(shape[:3])), shape).astype("float32")
         return add_weight(layer, shape, lambda shape, dtype=None: kernel, **options)
@@ -38,16 +38,14 @@ def add_drawn_weight(layer, shape=None, initializer=None, **options):
 def tiny():
     images = x = keras.Input((None, None, 3))
     maps = {}
-    for level in range(1, 6):
+    for stride in (2, 4, 8, 16, 32):
         x = keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
-        maps[level] = x
-    network = keras.Model(images, x, name="tiny")
-    network.pyramid_outputs = maps
-    return PyramidBackbone(network)
+        maps[f"stride_{stride}"] = x
+    return PyramidBackbone(keras.Model(images, maps, name="tiny"))
 
 
-def answer(name, model, shape):
-    answers[name] = model.predict_on_batch(random.uniform(0, 255, shape).astype("float32"))
+def run(name, model, shape):
+    results[name] = model.predict_on_batch(random.uniform(0, 255, shape).astype("float32"))
 
 
 keras.Layer.add_weight = add_drawn_weight
@@ -60,32 +58,32 @@ modules = {name: module(8) for name, module in CONTEXTS.items()} | {
 }
 for name, module in modules.items():
     features = keras.Input((9, 11, 16))
-    answer(name, keras.Model(features, module(features)), (2, 9, 11, 16))
+    run(name, keras.Model(features, module(features)), (2, 9, 11, 16))
 small = {"deeplab_v3_plus": {"filters": 8, "dilation_rates": (1, 2)}}
 for name, builder in MODELS.items():
-    answer(name, builder(3, backbone=backbone, **small.get(name, {})), (1, 49, 65, 3))
-np.savez(path, **answers)
+    run(name, builder(3, backbone=backbone, **small.get(name, {})), (1, 49, 65, 3))
+np.savez(path, **results)
 """
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
-    """Function of a backend and a backbone: what modules and networks answer, by name."""
+def results(tmp_path_factory):
+    """Function of a backend and a backbone that returns the outputs of all models, by name."""
 
     @functools.cache
-    def of(backend, backbone):
-        path = tmp_path_factory.mktemp(backend) / "answers.npz"
-        done = subprocess.run(
+    def run(backend, backbone):
+        path = tmp_path_factory.mktemp(backend) / "results.npz"
+        process = subprocess.run(
             [sys.executable, "-c", SCRIPT, str(path), backbone],
             cwd=REPOSITORY,
             env=os.environ | {"KERAS_BACKEND": backend, "XLA_FLAGS": XLA_FLAGS},
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert process.returncode == 0, process.stderr[-3000:]
         return np.load(path)
 
-    return of
+    return run
 
 
 @pytest.mark.parametrize(
@@ -96,13 +94,13 @@ def answers(tmp_path_factory):
         pytest.param("torch", "mobilenet_v2", marks=pytest.mark.slow),
     ],
 )
-def test_networks_and_modules_answer_as_on_tensorflow(backend, backbone, answers):
+def test_models_and_context_modules_give_the_results_of_tensorflow(backend, backbone, results):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed: pip install -e '.[{backend}]'")
-    expected, found = (answers(name, backbone) for name in ("tensorflow", backend))
+    expected, found = (results(name, backbone) for name in ("tensorflow", backend))
     assert set(found.files) == set(expected.files)
     for name in found.files:
         truth = expected[name]
         assert truth.std() > 0, name
-        apart = np.max(np.abs(found[name] - truth)) / np.max(np.abs(truth))
-        assert apart < 1e-4, (name, apart)
+        difference = np.max(np.abs(found[name] - truth)) / np.max(np.abs(truth))
+        assert difference < 1e-4, (name, difference)

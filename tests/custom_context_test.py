@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import flags
 
 import kseg
-from kseg.benchmark import zoo
+from kseg.benchmark import runner, zoo
 from kseg.errors import UserError
 from kseg.evaluate import evaluate
 from kseg.export import export
@@ -89,7 +89,7 @@ def test_a_registered_module_is_trained_evaluated_and_exported(registered, recor
 
 
 def test_a_registered_module_is_a_row_of_the_zoo(registered, capsys):
-    (row,) = zoo.run(only=(registered,), shape=(1, 65, 65))
+    (row,) = runner.run(zoo.BENCHMARK, only=(registered,), shape=(1, 65, 65))
     network = deeplab_v3_plus(21, context=registered, decoder=False)
     assert row.parameters == sum(int(np.prod(v.shape)) for v in network.trainable_variables)
     assert registered in capsys.readouterr().out

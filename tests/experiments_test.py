@@ -19,8 +19,8 @@ from tests.program_calls import parsed_flags
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "experiments"
 FLAGFILES = sorted(FOLDER.glob("*.flags"))
-# A file that begins with _ is a part that several runs share, and the demo is in no table.
-RUNS = [path.stem for path in FLAGFILES if path.stem[0] != "_" and path.stem != "demo"]
+# A file that begins with _ is a part that several runs share.
+RUNS = [path.stem for path in FLAGFILES if path.stem[0] != "_"]
 SMALL_SETS = ("camvid", "roads", "voc_animals")
 PAPER_RUNS = [name for name in RUNS if not name.startswith(SMALL_SETS)]
 PAPER_ROWS = [row for path in FLAGFILES for row in paper_rows.read_rows(path)]

@@ -1,4 +1,4 @@
-"""The contract of a layer, in one call, and what the tests of layers share."""
+"""The contract that every layer must fulfil, and helpers that the tests of layers share."""
 
 import doctest
 import inspect
@@ -9,12 +9,12 @@ from keras import ops
 
 
 def check_layer(make, input_shapes, output_shape, tmp_path, *, scale=1.0):
-    """Asserts all that this package asks of every layer.
+    """Asserts everything that this package requires of a layer.
 
     Args:
-        make: Function of keyword arguments (`name`, `dtype`) that returns a new layer.
+        make: Function of the keyword arguments `name` and `dtype` that returns a new layer.
         input_shapes: List of shapes `(batch, height, width, channels)`, one for each input.
-        output_shape: Shape that must come out.
+        output_shape: Expected shape of the output.
         tmp_path: Folder for the saved model.
         scale: Standard deviation of the random inputs.
     """
@@ -28,7 +28,7 @@ def check_layer(make, input_shapes, output_shape, tmp_path, *, scale=1.0):
 
 
 def check_shapes(make, input_shapes, output_shape, scale):
-    """The layer gives the shape it announces: at this size, at an odd one, at one pixel."""
+    """Outputs have the computed shape: at this size, at an odd size and at one pixel."""
     assert tuple(make().compute_output_shape(_one_or_list(input_shapes))) == output_shape
     for shapes in (input_shapes, _resized(input_shapes, 3, 2), _resized(input_shapes, None, None)):
         layer = make()
@@ -41,21 +41,22 @@ def check_shapes(make, input_shapes, output_shape, scale):
 
 
 def check_config_is_signature(make):
-    """The config holds the arguments of the constructor, no fewer and no more."""
+    """The config contains exactly the arguments of the constructor."""
     layer = make()
+    inherited = inspect.signature(keras.layers.Layer.__init__).parameters
     parameters = inspect.signature(type(layer).__init__).parameters.values()
-    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
-    of_base = set(keras.layers.Layer().get_config())
-    assert set(layer.get_config()) - of_base == named
+    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - set(inherited)
+    base_config = set(keras.layers.Layer().get_config())
+    assert set(layer.get_config()) - base_config == named
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][2:]
-    # As in Keras, a convolution takes its kernel size after its filters.
+    # As in Keras, the kernel size of a convolution may follow its filters.
     assert set(positional) <= {"kernel_size", "channels"}, "keyword-only after the first argument"
     rebuilt = type(layer).from_config(layer.get_config())
     assert rebuilt.get_config() == layer.get_config()
 
 
 def check_variable_paths(make, input_shapes):
-    """Paths of variables are unique, and do not depend on which layers were made before."""
+    """Variable paths are unique, and do not depend on which layers were created before."""
     paths = []
     for _ in range(2):
         layer = make(name="checked")
@@ -66,9 +67,9 @@ def check_variable_paths(make, input_shapes):
 
 
 def check_unknown_sizes(make, input_shapes, scale):
-    """A graph of unknown height and width gives what the layer gives at known ones."""
+    """A graph of unknown height and width gives the same results as at known sizes."""
     if keras.config.backend() != "tensorflow":
-        return  # There is no such graph, and `check_shapes` has seen the sizes.
+        return  # Only TensorFlow has such graphs; `check_shapes` covers the sizes.
     inputs = [keras.Input((None, None, shape[-1])) for shape in input_shapes]
     layer = make()
     model = _without_known_shapes(keras.Model(inputs, layer(_one_or_list(inputs))))
@@ -79,7 +80,7 @@ def check_unknown_sizes(make, input_shapes, scale):
 
 
 def check_round_trip(make, input_shapes, tmp_path, scale):
-    """A saved model loads without being told of our classes, and answers the same."""
+    """A saved model loads without `custom_objects` and gives the same results."""
     inputs = [keras.Input((None, None, shape[-1])) for shape in input_shapes]
     model = keras.Model(inputs, make(name="checked")(_one_or_list(inputs)))
     path = tmp_path / "model.keras"
@@ -91,7 +92,7 @@ def check_round_trip(make, input_shapes, tmp_path, scale):
 
 
 def check_fit_step(make, input_shapes, scale):
-    """One step of `fit` moves every weight of the layer, and what stands before it."""
+    """One step of `fit` changes every weight of the layer, and those of a layer before it."""
     inputs = [keras.Input(shape[1:]) for shape in input_shapes]
     channels = input_shapes[0][-1]
     before = keras.layers.Conv2D(channels, 1, name="before")
@@ -113,7 +114,7 @@ def check_fit_step(make, input_shapes, scale):
 
 
 def check_bfloat16(make, input_shapes, scale):
-    """Under mixed_bfloat16 the output is bfloat16, the weights float32, the values near."""
+    """Under mixed_bfloat16 outputs are bfloat16 and close, and weights are float32."""
     values = _one_or_list(random_inputs(input_shapes, scale))
     exact, mixed = make(), make(dtype="mixed_bfloat16")
     expected = to_numpy(call(exact, values))
@@ -127,17 +128,17 @@ def check_bfloat16(make, input_shapes, scale):
 
 
 def run_docstring_example(layer_class):
-    """Runs the example in the docstring of a class, and asserts what it shows."""
+    """Runs the example in the docstring of a class and asserts its output."""
     finder = doctest.DocTestFinder(recurse=False)
     (example,) = finder.find(layer_class, layer_class.__name__, globs={"keras": keras})
-    assert example.examples, f"{layer_class.__name__} shows no example"
+    assert example.examples, f"the docstring of {layer_class.__name__} has no example"
     report = []
     results = doctest.DocTestRunner().run(example, out=report.append)
     assert results.failed == 0, "".join(report)
 
 
 def call(layer, values):
-    """The layer's output at inference; one compilation under JAX, where one for each op is slow."""
+    """Returns the layer's output at inference, under JAX compiled as a whole, which is faster."""
     if keras.config.backend() != "jax":
         return layer(values)
     import jax
@@ -148,25 +149,25 @@ def call(layer, values):
 
 
 def random_inputs(shapes, scale=1.0, seed=0):
-    """List of float32 tensors of these shapes, normally distributed."""
+    """Returns a list of normally distributed float32 tensors of these shapes."""
     random = np.random.default_rng(seed)
     return [ops.convert_to_tensor(scale * random.normal(size=shape), "float32") for shape in shapes]
 
 
 def to_numpy(tensor):
-    """The tensor or variable as an array, off any tape."""
+    """Returns a tensor or variable as a NumPy array."""
     return np.array(ops.convert_to_numpy(tensor))
 
 
 def value_and_gradients(function, *arrays):
-    """What a function of tensors gives, and the gradients of `sum(sin(output))` for each array.
+    """Computes a function of tensors, and the gradients of `sum(sin(output))`.
 
     Args:
-        function: Takes tensors, returns a list of tensors.
-        *arrays: float arrays.
+        function: Function of tensors that returns a list of tensors.
+        *arrays: Float arrays, its inputs.
 
     Returns:
-        Pair (list of arrays, list of arrays).
+        Pair of the list of outputs and the list of gradients, one for each input, as arrays.
     """
 
     def loss(*tensors):
@@ -191,19 +192,19 @@ def value_and_gradients(function, *arrays):
         loss(*tensors).backward()
         gradients = [tensor.grad for tensor in tensors]
     outputs = function(*tensors)
-    return [to_numpy(output) for output in outputs], [to_numpy(each) for each in gradients]
+    return [to_numpy(output) for output in outputs], [to_numpy(g) for g in gradients]
 
 
 def _without_known_shapes(model):
-    """The model as a TensorFlow graph that knows neither batch nor height nor width."""
+    """Returns the model as a TensorFlow graph of unknown batch size, height and width."""
     import tensorflow as tf
 
-    signature = [tf.TensorSpec([None, None, None, each.shape[-1]]) for each in model.inputs]
+    signature = [tf.TensorSpec([None, None, None, tensor.shape[-1]]) for tensor in model.inputs]
     return tf.function(model, input_signature=[_one_or_list(signature)], autograph=False)
 
 
 def _resized(shapes, rows, columns):
-    """The shapes with more rows and columns; with one of each where these are None."""
+    """Returns the shapes with more rows and columns, or with one of each if these are None."""
     if rows is None:
         return [(shape[0], 1, 1, shape[3]) for shape in shapes]
     return [(shape[0], shape[1] + rows, shape[2] + columns, shape[3]) for shape in shapes]

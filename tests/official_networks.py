@@ -1,8 +1,8 @@
-"""The networks of the official TF1 code, computed with plain `tf.nn` from a dict of arrays.
+"""The networks of the official TF1 code, computed with `tf.nn` from a dict of arrays.
 
-Written from the definitions of slim and DeepLab, by their variable names, with nothing of `kseg`:
-strides stand where they stand there, and padding is what it is there. A variable that is not in the
-dict is made at random when it is asked for, so a network computed once is a checkpoint to write.
+They are written from the definitions in slim and DeepLab, with the variable names, strides and
+padding of those, and without using `kseg`. A variable that is not in the dict yet gets random
+values on first use, so that computing a network once yields the variables of a checkpoint.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ import tensorflow as tf
 
 
 class Official:
-    """Layers by scope, over variables by name.
+    """Layers whose variables are found by scope and name.
 
     Args:
-        epsilon: Of batch normalisation.
-        seed: Of the random variables.
+        epsilon: The epsilon of batch normalisation.
+        seed: Seed of the random values of the variables.
     """
 
     def __init__(self, epsilon, seed=0):
@@ -22,9 +22,9 @@ class Official:
         self.epsilon = epsilon
         self.random = np.random.default_rng(seed)
 
-    def variable(self, name, shape, make):
+    def variable(self, name, shape, initialize):
         if name not in self.variables:
-            self.variables[name] = make(shape).astype("float32", copy=False)
+            self.variables[name] = initialize(shape).astype("float32", copy=False)
         assert self.variables[name].shape == shape
         return tf.constant(self.variables[name])
 
@@ -62,15 +62,15 @@ class Official:
 
 
 class OfficialShapes(Official):
-    """Its `variables` are shapes: for the names of a network too large to be drawn."""
+    """Collects only the shapes of the variables, for networks too large for random values."""
 
-    def variable(self, name, shape, make):
+    def variable(self, name, shape, initialize):
         self.variables[name] = tuple(shape)
         return tf.zeros(shape)
 
 
 def fixed_padding(x, size, stride):
-    """slim's `conv2d_same`: explicit zeros where the stride is not 1."""
+    """slim's `conv2d_same`: explicit zero padding unless the stride is 1."""
     if stride == 1 or size == 1:
         return x, "SAME"
     before = (size - 1) // 2
@@ -79,23 +79,23 @@ def fixed_padding(x, size, stride):
 
 
 class AtrousStack:
-    """slim's rule: once the stride is reached, the next strides become rates for what follows."""
+    """slim's rule: once `output_stride` is reached, later strides become dilation rates."""
 
     def __init__(self, output_stride, current):
         self.output_stride, self.current, self.rate = output_stride, current, 1
 
     def unit(self, stride):
-        """Returns (stride, rate) that a unit of this stride runs at."""
+        """Returns the (stride, rate) at which a unit with this stride runs."""
         if self.current == self.output_stride:
-            found = (1, self.rate)
+            rate = self.rate
             self.rate *= stride
-            return found
+            return (1, rate)
         self.current *= stride
         return (stride, 1)
 
 
 def xception_65(official, images, output_stride, multi_grid=(1, 1, 1), middle_units=16):
-    """`deeplab/core/xception.py`: returns the last feature map and the decoder's low-level one."""
+    """`deeplab/core/xception.py`; returns the last and the low-level feature map."""
     root = "xception_65"
     x = official.conv(images, f"{root}/entry_flow/conv1_1", 32, size=3, stride=2)
     x = official.conv(x, f"{root}/entry_flow/conv1_2", 64, size=3)
@@ -114,17 +114,21 @@ def xception_65(official, images, output_stride, multi_grid=(1, 1, 1), middle_un
             scope = f"{root}/{block}/unit_{unit}/xception_module"
             stride, rate = stack.unit(block_stride)
             grid = multi_grid if skip == "none" else (1, 1, 1)
-            inside = tf.nn.relu if skip == "none" else None
+            activation = tf.nn.relu if skip == "none" else None
             residual = x
             for i in range(3):
-                if not inside:
+                if not activation:
                     residual = tf.nn.relu(residual)
                 conv = f"{scope}/separable_conv{i + 1}"
                 residual = official.depthwise(
-                    residual, f"{conv}_depthwise", stride if i == 2 else 1, rate * grid[i], inside
+                    residual,
+                    f"{conv}_depthwise",
+                    stride if i == 2 else 1,
+                    rate * grid[i],
+                    activation,
                 )
                 residual = official.conv(
-                    residual, f"{conv}_pointwise", depths[i], activation=inside
+                    residual, f"{conv}_pointwise", depths[i], activation=activation
                 )
                 if (block, i) == ("entry_flow/block2", 1):
                     low_level = residual
@@ -138,10 +142,10 @@ def xception_65(official, images, output_stride, multi_grid=(1, 1, 1), middle_un
 
 
 def mobilenet_v2(official, images, output_stride):
-    """`slim/nets/mobilenet/mobilenet_v2.py` up to layer_18, the 320 channels that DeepLab takes."""
+    """`slim/nets/mobilenet/mobilenet_v2.py` up to layer_18, whose 320 channels DeepLab uses."""
     x = official.conv(images, "MobilenetV2/Conv", 32, size=3, stride=2, activation=tf.nn.relu6)
     stack = AtrousStack(output_stride, current=2)
-    number = 0
+    index = 0
     for expansion, filters, repeats, first_stride in (
         (1, 16, 1, 1),
         (6, 24, 2, 2),
@@ -152,7 +156,7 @@ def mobilenet_v2(official, images, output_stride):
         (6, 320, 1, 1),
     ):
         for repeat in range(repeats):
-            scope = f"MobilenetV2/expanded_conv{f'_{number}' if number else ''}"
+            scope = f"MobilenetV2/expanded_conv{f'_{index}' if index else ''}"
             stride, rate = stack.unit(first_stride if repeat == 0 else 1)
             y = x
             if expansion > 1:
@@ -161,12 +165,12 @@ def mobilenet_v2(official, images, output_stride):
             y = official.depthwise(y, f"{scope}/depthwise", stride, rate, tf.nn.relu6)
             y = official.conv(y, f"{scope}/project", filters, activation=None)
             x = x + y if x.shape[-1] == filters and stride == 1 else y
-            number += 1
+            index += 1
     return x
 
 
 def resnet_v1(official, images, output_stride, units=(3, 4, 6, 3), multi_grid=(1, 1, 1)):
-    """`deeplab/core/resnet_v1_beta.py`, `resnet_v1_50`: the stride in the last unit of a block."""
+    """`resnet_v1_50` of `deeplab/core/resnet_v1_beta.py`; strides in the last unit of a block."""
     root = "resnet_v1_50"
     x = official.conv(images, f"{root}/conv1", 64, size=7, stride=2)
     x = tf.nn.max_pool2d(x, 3, 2, "SAME")

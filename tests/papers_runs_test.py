@@ -1,4 +1,4 @@
-"""One run of each paper takes two steps by its flagfile, on small shards."""
+"""One flagfile of each paper trains for two steps on small shards."""
 
 import csv
 
@@ -14,7 +14,7 @@ from tests.tfrecords_tools import folders
 from tfrecords_tools import build_voc
 
 ROADS = LabelSet(("background", "road"), ((0, 0, 0), (255, 255, 255)))
-# What the converters would make, below the folder that `--data_dir` names.
+# Folder below `--data_dir` -> classes and splits, as the converters make them.
 SPLITS = {
     "voc": (VOC, ("trainaug", "trainval", "val")),
     "coco": (VOC, ("train2017",)),
@@ -49,13 +49,13 @@ def two_steps(name, data, folder, **changes):
 
 
 @pytest.mark.slow
-def test_ksac_stages_are_trained_one_after_the_other(data, tmp_path, capsys):
+def test_the_second_stage_of_ksac_starts_from_the_first(data, tmp_path, capsys):
     small = {"batch_size": 4, "dilation_rates": (1, 2, 3)}
     first = two_steps("voc_mobilenet_v2_ksac_stage_1", data, tmp_path / "stage_1", **small)
     assert first.train_split == ("coco/train2017", "voc/trainaug")
     second = "voc_mobilenet_v2_ksac_stage_2"
     two_steps(second, data, tmp_path / "stage_2", init_from=str(tmp_path / "stage_1"), **small)
-    assert f"layers taken from {tmp_path}/stage_1" in capsys.readouterr().out
+    assert f"{tmp_path}/stage_1" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -65,10 +65,10 @@ def test_ksac_stages_are_trained_one_after_the_other(data, tmp_path, capsys):
         ("deepglobe_xception_65_lkspp_dice_augmented", {}),
         ("voc_resnet50_vortex", {"batch_size": 4}),
         ("voc_resnet50_gcn_fcn_k15_br", {"batch_size": 2}),
-        # One step an epoch, so that the second is taken with frozen batch norms.
+        # One step per epoch, so that the second step is taken with frozen batch norms.
         ("voc_resnet50_dfp_fcn_depth_2", {"batch_size": 6, "freeze_batch_norm_epoch": 1}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_one_run_of_each_other_paper_takes_two_steps(name, changes, data, tmp_path):
+def test_a_run_of_each_other_paper_takes_two_steps(name, changes, data, tmp_path):
     two_steps(name, data, tmp_path / "run", **changes)

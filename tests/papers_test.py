@@ -1,26 +1,19 @@
-"""The program that sets the papers' numbers beside ours."""
+"""The program that compares the papers' numbers with ours."""
 
 import sys
 
 import pytest
-from absl import flags
 
 from kseg import papers
 from kseg.errors import UserError
 from kseg.papers import Row
-
-
-def parsed(*arguments):
-    values = flags.FlagValues()
-    flags.DEFINE_string("figure", "", "", flag_values=values)
-    values(["papers", *arguments])
-    return values
+from tests.program_calls import call_main
 
 
 @pytest.mark.slow
-def test_every_number_of_the_papers_agrees(tmp_path, capsys):
+def test_all_numbers_of_the_papers_agree(tmp_path, capsys):
     path = tmp_path / "figure.png"
-    status = papers.main(parsed(f"--figure={path}"))
+    status = call_main(papers, f"--figure={path}")
     printed = capsys.readouterr().out
     assert status == 0, printed
     assert "DISAGREES" not in printed
@@ -36,25 +29,25 @@ def test_the_numbers_of_a_paper_agree(paper):
     assert [row for row in rows if not row.agrees] == []
 
 
-def test_vortex_module_b_must_see_every_pixel(monkeypatch):
+def test_vortex_variant_b_must_see_every_pixel(monkeypatch):
     seen = {65: 65**2 - 1, 129: 81**2 - 1}
-    monkeypatch.setattr(papers, "_seen", lambda layer, size: seen[size])
-    *_, share, pixels = papers.PAPERS["Vortex"]()
-    assert (share.printed, share.agrees) == ("1", False)
+    monkeypatch.setattr(papers, "_pixels_seen", lambda layer, size: seen[size])
+    *_, fraction, pixels = papers.PAPERS["Vortex"]()
+    assert (fraction.printed, fraction.agrees) == ("1", False)
     assert (pixels.printed, pixels.agrees) == ("6561", False)
 
 
-def test_without_matplotlib_nothing_is_counted(monkeypatch):
+def test_missing_matplotlib_is_reported_before_anything_is_counted(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setattr(papers, "rows", lambda: pytest.fail("it counts"))
-    with pytest.raises(UserError, match='`--figure` needs the extra "figures"'):
-        papers.main(parsed("--figure=figure.png"))
+    monkeypatch.setattr(papers, "rows", lambda: pytest.fail("rows were counted"))
+    with pytest.raises(UserError, match="--figure.*figures"):
+        call_main(papers, "--figure=figure.png")
 
 
 def test_a_row_that_disagrees_fails_the_program(monkeypatch, capsys):
     wrong = Row("KSAC", "Table 1", "a count", "3.0 M", "4.0 M", agrees=False)
     monkeypatch.setattr(papers, "rows", lambda: iter([wrong]))
-    assert papers.main(parsed()) == 1
+    assert call_main(papers, "--figure=") == 1
     assert "DISAGREES" in capsys.readouterr().out
 
 

@@ -40,7 +40,7 @@ from tqdm import tqdm
 
 from kseg import cli
 from kseg.data.datasets import COCO_CATEGORIES
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import coco_categories, coco_json, coco_masks, inputs, layouts, writer
 from tfrecords_tools.coco_categories import Classes

@@ -34,7 +34,7 @@ import PIL
 from kseg import files
 from kseg.data.checked_images import ImageRules
 from kseg.data.datasets import LabelSet
-from kseg.data.records import Manifest, Shard, manifest_path, parse_shard_name, write_manifest
+from kseg.data.manifests import Manifest, Shard, manifest_path, parse_shard_name, write_manifest
 from kseg.errors import UserError
 from tfrecords_tools.inputs import ReadLabel, Sample
 

@@ -18,12 +18,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from kseg.data import masks
 from kseg.data.checked_images import DEFAULT_RULES, EXIF, ImageRules
 from kseg.data.datasets import LabelSet
-from kseg.data.records import Manifest, Shard, encode_example, shard_name
+from kseg.data.manifests import Manifest, Shard, shard_name
+from kseg.data.masks import CLASS_IDS, MaskRule
+from kseg.data.names import shown
+from kseg.data.records import encode_example
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
-from tfrecords_tools import inputs, worker
+from tfrecords_tools import inputs, sample_checks, worker
 from tfrecords_tools.inputs import Sample
 from tfrecords_tools.staging import Part, Staging, fingerprint
 
@@ -39,7 +42,7 @@ def convert(
     *,
     output_dir: str | os.PathLike,
     label_set: LabelSet,
-    read_label: inputs.ReadLabel = masks.read_index_mask,
+    read_label: inputs.ReadLabel = CLASS_IDS,
     num_shards: int | None = None,
     workers: int | None = 1,
     on_error: str = "fail",
@@ -47,6 +50,7 @@ def convert(
     may_share: Collection[Collection[str]] = (),
     exif: str = "refuse",
     matte: tuple[int, int, int] | None = None,
+    scene_bands: SceneBands | None = None,
     tool: str,
     arguments: Mapping[str, Any],
 ) -> list[Manifest]:
@@ -60,7 +64,8 @@ def convert(
         output_dir: Folder of the records. It is created if missing.
         label_set: The classes of the labels.
         read_label: Reads one label into ids, see `inputs`. Defaults to masks of ids. With several
-            workers it must be a function of a module, or a `functools.partial` of one.
+            workers it must be a `MaskRule`, a function of a module, or a `functools.partial` of
+            one.
         num_shards: Files per split. Defaults to about 1000 examples per file and at least 4 files,
             but never more files than examples.
         workers: Processes that read the samples. Defaults to 1, this process. None stands for one
@@ -75,6 +80,8 @@ def convert(
             Defaults to `"refuse"`.
         matte: (red, green, blue) on which transparent pixels of images are composited. Defaults to
             None: images with transparent pixels are refused.
+        scene_bands: How the images were made from the bands of scenes, for the manifest. Defaults
+            to None: they were not.
         tool: Name of the program, for the manifest.
         arguments: Arguments of the program, for the manifest. The arguments above that can affect
             a byte are added: `num_shards`, `on_error`, and `exif` and `matte` if they are given.
@@ -106,8 +113,10 @@ def convert(
         arguments |= dataclasses.asdict(rules)
     workers = worker.count(workers, sum(map(len, splits.values())))
     problems = list(problems)
-    splits = _without_duplicates(splits, may_share, problems)
+    splits = sample_checks.without_duplicates(splits, may_share, problems)
     problems += [f"split {split!r} has no images" for split in splits if not splits[split]]
+    rule = read_label if isinstance(read_label, MaskRule) else CLASS_IDS
+    problems += sample_checks.contradictions(splits, rule, on_error)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -147,7 +156,9 @@ def convert(
                     np.sum([part.pixels for part in parts_of_split], axis=0),
                     tool=tool,
                     arguments=arguments,
+                    rule=rule,
                     skipped=(*problems, *_skipped(parts_of_split)),
+                    scene_bands=scene_bands,
                 )
                 for split, parts_of_split in zip(splits, parts, strict=True)
             ]
@@ -173,31 +184,6 @@ def check_split_name(split: str) -> None:
             "`splits`: a name must consist of letters, digits, '_', '-' and '.', and begin with a "
             f"letter, digit or '_'. Received: {split!r}"
         )
-
-
-def _without_duplicates(
-    splits: Mapping[str, Sequence[Sample]],
-    may_share: Collection[Collection[str]],
-    problems: list[str],
-) -> dict[str, list[Sample]]:
-    """Returns the splits without names that occurred before, which are problems."""
-    shared = {frozenset(pair) for pair in may_share}
-    seen: dict[str, dict[str, Sample]] = {}
-    kept: dict[str, list[Sample]] = {}
-    for split, samples in splits.items():
-        kept[split] = []
-        for sample in samples:
-            found = seen.setdefault(sample.name, {})
-            conflicts = [earlier for earlier in found if {earlier, split} not in shared]
-            if conflicts:
-                problems.append(
-                    f"{sample.image}: id {sample.name!r} of split {split!r} occurs twice, first in "
-                    f"split {conflicts[0]!r} ({found[conflicts[0]].image})"
-                )
-            else:
-                found[split] = sample
-                kept[split].append(sample)
-    return kept
 
 
 def _default_num_shards(examples: int) -> int:
@@ -272,7 +258,9 @@ def make_manifest(
     *,
     tool: str,
     arguments: Mapping[str, Any],
+    rule: MaskRule = CLASS_IDS,
     skipped: Iterable[str] = (),
+    scene_bands: SceneBands | None = None,
 ) -> Manifest:
     """Returns the manifest of a split.
 
@@ -283,7 +271,9 @@ def make_manifest(
         pixels: Number of its label pixels of each of the 256 ids.
         tool: Name of the program.
         arguments: Arguments of the program. Paths become text, tuples lists.
+        rule: What the masks meant. Defaults to class ids.
         skipped: Messages about what was left out. Defaults to none.
+        scene_bands: How the images were made from scenes. Defaults to None: they were not.
     """
     counts = pixels.tolist()
     return Manifest(
@@ -297,12 +287,15 @@ def make_manifest(
         tool=tool,
         arguments={name: _as_json(value) for name, value in arguments.items()},
         skipped=tuple(skipped),
+        masks_are=rule.masks_are,
+        mask_colours=rule.mask_colours,
+        scene_bands=scene_bands,
     )
 
 
 def _as_json(value: Any) -> Any:
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return shown(value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -1,4 +1,8 @@
-"""Backbones: builders of `keras.Model` with feature maps named by stride."""
+"""Backbones: builders of a `keras.Model` whose feature maps are named by their stride."""
+
+from typing import Any
+
+import keras
 
 from kseg.backbones.backbone import Backbone
 from kseg.backbones.mobilenet_v2 import mobilenet_v2
@@ -16,19 +20,37 @@ BACKBONES = {
     "xception_65": xception_65,
 }
 
+__all__ = ["BACKBONES", "Backbone", "PyramidBackbone", "as_backbone", "list_backbones"]
+
 
 def list_backbones() -> list[str]:
-    """Returns the names of the backbones, sorted."""
+    """Returns the names of all backbones, sorted."""
     return sorted(BACKBONES)
 
 
-def as_backbone(value):
-    """Returns the builder that `backbone=` stands for."""
+def as_backbone(value: Any) -> Backbone | PyramidBackbone:
+    """Returns the backbone that the argument `backbone` of a model stands for.
+
+    Args:
+        value: A name of `BACKBONES`; a `Backbone` or `PyramidBackbone`, which is returned as it
+            is; or a `keras.Model` with feature maps, which becomes a `PyramidBackbone`.
+
+    Raises:
+        ValueError: If `value` is anything else, or a `keras.Model` that `PyramidBackbone` rejects.
+
+    Example:
+
+        >>> from kseg.backbones import as_backbone
+        >>> as_backbone("resnet50").name
+        'resnet50'
+    """
     if isinstance(value, str) and value in BACKBONES:
         return BACKBONES[value]
     if isinstance(value, (Backbone, PyramidBackbone)):
         return value
-    raise ValueError(f"`backbone` must be one of {list_backbones()}. Received: {value!r}")
-
-
-__all__ = ["BACKBONES", "Backbone", "PyramidBackbone", "as_backbone", "list_backbones"]
+    if isinstance(value, keras.Model):
+        return PyramidBackbone(value)
+    raise ValueError(
+        f"`backbone` must be one of {list_backbones()}, a `Backbone`, a `PyramidBackbone`, or a "
+        f"`keras.Model` with a dict of feature maps as its output. Received: {value!r}"
+    )

@@ -1,55 +1,68 @@
-"""Rebuilds a network of `keras.applications` at a smaller output stride, weights kept."""
+"""Rebuilding of a network of `keras.applications` at a smaller output stride, with its weights."""
+
+from collections.abc import Mapping
 
 import keras
 from keras import layers
 
-from kseg.layers import BatchNorm
+from kseg.layers import BatchNorm, arguments
 
 OUTPUT_STRIDES = (8, 16, 32)
 
-# Layers of a window over height and width.
-WINDOWED = (layers.Conv2D, layers.DepthwiseConv2D, layers.MaxPooling2D)
+# Layers with a window over height and width.
+_WINDOWED = (layers.Conv2D, layers.DepthwiseConv2D, layers.MaxPooling2D)
+
+# Layers that `at_output_stride` rebuilds correctly: those above, and layers known to process each
+# pixel separately. A composite layer may contain a stride or a window.
+_REBUILT = (
+    *_WINDOWED,
+    layers.InputLayer,
+    layers.ZeroPadding2D,
+    layers.BatchNormalization,
+    layers.Activation,
+    layers.ReLU,
+    layers.LeakyReLU,
+    layers.Add,
+    layers.Concatenate,
+    layers.Dropout,
+    layers.Rescaling,
+)
 
 
-def check_output_stride(output_stride):
-    """Raises ValueError unless `output_stride` is one of the integers of `OUTPUT_STRIDES`."""
-    if not isinstance(output_stride, int) or output_stride not in OUTPUT_STRIDES:
-        raise ValueError(
-            f"`output_stride` must be one of {OUTPUT_STRIDES}. Received: {output_stride!r}"
-        )
-
-
-def at_output_stride(application, output_stride, multi_grid=None):
+def at_output_stride(
+    application: keras.Model, output_stride: int, multi_grid: Mapping[str, int] | None = None
+) -> keras.Model:
     """Returns a copy of a convolutional network that stops subsampling at `output_stride`.
 
-    A layer whose input lies at stride `s` of the original network, now held at
-    `t = min(s, output_stride)`, runs with dilation `s / t`; its own stride stays only while the
-    result is not beyond `output_stride`. So the convolution that loses its stride runs at the old
-    rate and all that follow at old rate * stride, and the dense output, subsampled, equals the
-    original output (the atrous identity). In the ResNets of `keras.applications` the stride sits
-    in the first 1x1 convolution of a block, hence the 3x3 of that block already gets the new rate.
+    A layer whose input has stride `s` in the original network, and now `t = min(s,
+    output_stride)`, gets the dilation rate `s / t`; it keeps its own stride only where the result
+    does not exceed `output_stride`. A convolution that loses its stride therefore runs at the
+    previous rate, and all layers after it at the previous rate times that stride. The dense output,
+    subsampled, then equals the original output (the atrous identity). In the ResNets of
+    `keras.applications` the first 1x1 convolution of a block has the stride, so the 3x3
+    convolution of that block already gets the new rate.
 
     Every subsampling window is centred: it is padded by (kernel - 1) // 2 on all four sides,
     whatever the size of the input. Keras pads by (0, 1) at even sizes, which shifts the sampling
-    grid by a pixel with the parity of the image. At odd sizes both are the same.
+    grid by a pixel depending on the parity of the image. At odd sizes both are the same.
 
     Args:
-        application: functional `keras.Model` of one input, channels last, made of convolutions,
-            max pooling of values >= 0 (its padding is zeros), zero padding and pointwise layers.
-            It is left as it is.
-        output_stride: int, 8, 16 or 32. The coarsest stride of the copy.
-        multi_grid: dict, name of a layer -> int >= 1 by which its dilation is multiplied. Default
-            None, no layer. With a factor above 1 the copy is another function: the identity holds
-            without only.
+        application: Functional `keras.Model` of one input, channels last, made of convolutions,
+            max pooling of values >= 0 (the padding is zeros), zero padding and pointwise layers.
+            It is not changed.
+        output_stride: Integer: 8, 16 or 32. The largest stride of the copy.
+        multi_grid: Dict from the name of a layer to an integer >= 1 that multiplies its dilation
+            rate. With a factor above 1 the copy computes another function, so the identity does
+            not hold. Defaults to `None`, no factors.
 
     Returns:
-        `keras.Model` with the same layer names (zero paddings aside) and the same weights.
+        `keras.Model` with the same layer names (except for zero padding) and the same weights.
 
     Raises:
-        ValueError: for another `output_stride`; for a layer that cannot be dilated; for a layer of
-            `multi_grid` that the network does not have.
+        ValueError: If `output_stride` is not one of those above, if a layer cannot be dilated, or
+            if `multi_grid` names a layer that the network does not have.
     """
-    check_output_stride(output_stride)
+    arguments.one_of("output_stride", output_stride, OUTPUT_STRIDES)
     input_strides = _input_strides(application)
     multi_grid = multi_grid or {}
     for name in multi_grid:
@@ -58,18 +71,18 @@ def at_output_stride(application, output_stride, multi_grid=None):
 
     def clone(layer):
         config = layer.get_config()
-        if isinstance(layer, WINDOWED):
+        if isinstance(layer, _WINDOWED):
             factor = multi_grid.get(layer.name, 1)
             config.update(_window(layer, input_strides[layer.name], output_stride, factor))
-        # The same layer with a faster kernel, see its docstring.
+        # BatchNorm is the same layer with a faster kernel.
         is_norm = type(layer) is layers.BatchNormalization
         return (BatchNorm if is_norm else type(layer)).from_config(config)
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, layers.ZeroPadding2D):
             return args[0]
-        if isinstance(layer, WINDOWED) and layer.padding == "valid":
-            margin = [(size - 1) // 2 for size in window_size(layer)]
+        if isinstance(layer, _WINDOWED) and layer.padding == "valid":
+            margin = [(size - 1) // 2 for size in _window_size(layer)]
             if any(margin):
                 padding = layers.ZeroPadding2D(margin, name=f"{layer.name}_padding")
                 return layer(padding(args[0]), **kwargs)
@@ -79,10 +92,67 @@ def at_output_stride(application, output_stride, multi_grid=None):
     network = keras.models.clone_model(
         application, input_tensors=images, clone_function=clone, call_function=call
     )
-    for layer in network.layers:
-        if layer.weights:
-            layer.set_weights(application.get_layer(layer.name).get_weights())
+    copy_weights(application, network)
     return network
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copies the weights of each layer of a network to the layer of the same name in another."""
+    for layer in target.layers:
+        if layer.weights:
+            layer.set_weights(source.get_layer(layer.name).get_weights())
+
+
+def check_dilatable(network: keras.Model) -> None:
+    """Raises unless `at_output_stride` can rebuild every layer of an arbitrary network.
+
+    Raises:
+        ValueError: If a layer is not of a known kind, is padded otherwise, is dilated already, or
+            is a max pooling of values that may be negative; the message names the layer.
+    """
+    unknown = {type(layer).__name__ for layer in network.layers if type(layer) not in _REBUILT}
+    if unknown:
+        raise ValueError(f"it contains layers that cannot be dilated: {', '.join(sorted(unknown))}")
+    makers = {id(layer.output): layer for layer in network.layers}
+    for layer in network.layers:
+        inputs = [] if isinstance(layer, layers.InputLayer) else keras.tree.flatten(layer.input)
+        sources = [makers.get(id(tensor)) for tensor in inputs]
+        if not _is_centred(layer, sources):
+            raise ValueError(
+                f"its layer {layer.name!r} is not padded by (kernel - 1) / 2 on all sides, as its "
+                "copy would be"
+            )
+        if set(getattr(layer, "dilation_rate", (1,))) != {1}:
+            raise ValueError(f"its layer {layer.name!r} is already dilated")
+        if isinstance(layer, layers.MaxPooling2D):
+            # The copy pads with zeros, which are larger than negative values.
+            (source,) = sources
+            if not isinstance(source, (layers.ZeroPadding2D, layers.ReLU)) and (
+                getattr(source, "activation", None) is not keras.activations.relu
+            ):
+                raise ValueError(f"its pooling layer {layer.name!r} does not follow a ReLU")
+
+
+def _is_centred(layer, sources):
+    """Returns whether a layer's windows are padded as `at_output_stride` pads them.
+
+    Args:
+        layer: Layer of the network.
+        sources: List of the layers that its inputs come from.
+    """
+    paddings = [source.padding for source in sources if isinstance(source, layers.ZeroPadding2D)]
+    if not isinstance(layer, _WINDOWED) or layer.padding == "same":
+        return not paddings
+    (padding,) = paddings or [((0, 0), (0, 0))]
+    for (start, end), size, stride in zip(padding, _window_size(layer), layer.strides, strict=True):
+        margin = (size - 1) // 2
+        if stride == 1:
+            fits = start == end == margin and start + end == size - 1
+        else:  # At even sizes Keras pads by one pixel less at the start.
+            fits = end == margin and start in (margin, margin - 1)
+        if not fits:
+            return False
+    return True
 
 
 def _input_strides(application):
@@ -96,49 +166,51 @@ def _input_strides(application):
         unknown = [source.name for source in sources if id(source) not in strides]
         if unknown:
             raise ValueError(
-                f"Layer {layer.name!r} takes the output of an operation that is no layer "
-                f"({', '.join(unknown)}), so its stride is not known"
+                f"The input of layer {layer.name!r} is the output of an operation that is not a "
+                f"layer ({', '.join(unknown)}), so its stride is not known"
             )
         found = {strides[id(source)] for source in sources}
         if len(found) != 1:
             raise ValueError(f"Layer {layer.name!r} joins feature maps of strides {sorted(found)}")
         stride = found.pop()
         input_strides[layer.name] = stride
-        strides[id(layer.output)] = stride * _own_stride(layer)
+        strides[id(layer.output)] = stride * _layer_stride(layer)
     return input_strides
 
 
-def _own_stride(layer):
-    """How far a layer subsamples; the layers known here subsample height and width alike."""
+def _layer_stride(layer):
+    """Returns by how much a layer subsamples height and width alike."""
     stride = getattr(layer, "strides", 1)
     stride = set(stride) if isinstance(stride, (tuple, list)) else {stride}
-    if len(stride) != 1 or (stride != {1} and not isinstance(layer, WINDOWED)):
+    if len(stride) != 1 or (stride != {1} and not isinstance(layer, _WINDOWED)):
         raise ValueError(
-            f"Layer {layer.name!r} ({type(layer).__name__}) of strides {layer.strides} cannot be "
+            f"Layer {layer.name!r} ({type(layer).__name__}) with strides {layer.strides} cannot be "
             "rebuilt at another output stride"
         )
     return stride.pop()
 
 
-def window_size(layer):
-    """Height and width of the window of a layer of `WINDOWED`."""
+def _window_size(layer):
+    """Returns height and width of the window of a layer of `_WINDOWED`."""
     return layer.pool_size if isinstance(layer, layers.MaxPooling2D) else layer.kernel_size
 
 
 def _window(layer, stride, output_stride, factor):
-    """The changed part of a windowed layer's config, its input at `stride` of the original."""
-    held = min(stride, output_stride)
-    own = min(stride * _own_stride(layer), output_stride) // held
-    rate = stride // held * factor
+    """Returns the changed entries of a layer's config, given the original stride of its input."""
+    input_stride = min(stride, output_stride)
+    new_stride = min(stride * _layer_stride(layer), output_stride) // input_stride
+    rate = stride // input_stride * factor
     if isinstance(layer, layers.MaxPooling2D):
-        if rate != 1 or own != _own_stride(layer):
+        if rate != 1 or new_stride != _layer_stride(layer):
             raise ValueError(f"Pooling layer {layer.name!r} cannot be dilated")
         return {"padding": "valid"}
-    # DepthwiseConv2D would take a stride and a dilation together and compute something else.
-    if own > 1 and rate > 1:
-        raise ValueError(f"Layer {layer.name!r} would get both stride {own} and dilation {rate}")
+    # DepthwiseConv2D accepts a stride together with a dilation but computes something else.
+    if new_stride > 1 and rate > 1:
+        raise ValueError(
+            f"Layer {layer.name!r} would get both stride {new_stride} and dilation rate {rate}"
+        )
     return {
-        "strides": (own, own),
+        "strides": (new_stride, new_stride),
         "dilation_rate": (rate, rate),
-        "padding": "same" if own == 1 else "valid",
+        "padding": "same" if new_stride == 1 else "valid",
     }

@@ -1,12 +1,13 @@
-"""MobileNetV2, width 1.0."""
+"""MobileNetV2 of `keras.applications`, at width 1.0."""
 
 import keras
 
 from kseg.backbones.backbone import Backbone
 
-# "stride_32" is the 320-channel bottleneck, without the 1280-channel convolution after it: only so
-# do the parameters come to those of KSAC, Table 1. "stride_4" is the tap of the official DeepLabv3+
-# decoder (`layer_4/depthwise_output` there); the others are the last map at their stride.
+# "stride_32" is the bottleneck with 320 channels, without the convolution to 1280 channels after
+# it: only then do the parameter counts agree with KSAC, Table 1. "stride_4" is the input of the
+# official DeepLabv3+ decoder (`layer_4/depthwise_output` there); the others are the last feature
+# map at their stride.
 mobilenet_v2 = Backbone(
     name="mobilenet_v2",
     application=keras.applications.MobileNetV2,

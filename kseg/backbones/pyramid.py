@@ -1,52 +1,39 @@
-"""Adapter: networks of KerasHub and KerasCV as backbones."""
+"""Adapter for networks built elsewhere: plain Keras models, KerasHub and KerasCV backbones."""
 
 import math
+import os
+from collections.abc import Sequence
+from typing import Literal
 
 import keras
-from keras import layers
 
-from kseg.backbones.atrous import WINDOWED, at_output_stride, window_size
+from kseg.backbones.atrous import at_output_stride, check_dilatable, copy_weights
 from kseg.backbones.backbone import check_multi_grid
 from kseg.layers import ImageNormalization
 
-# Beside convolutions and max pooling, what a network may hold that is to be dilated: layers known
-# to treat each pixel alone. A composite layer may hide a stride or a window.
-_DILATABLE = (
-    layers.InputLayer,
-    layers.Conv2D,
-    layers.DepthwiseConv2D,
-    layers.MaxPooling2D,
-    layers.ZeroPadding2D,
-    layers.BatchNormalization,
-    layers.Activation,
-    layers.ReLU,
-    layers.LeakyReLU,
-    layers.Add,
-    layers.Concatenate,
-    layers.Dropout,
-    layers.Rescaling,
-)
 _PROBE_SIZE = 256
 
 
 class PyramidBackbone:
-    """A network of KerasHub or KerasCV with the interface of `kseg.backbones.Backbone`.
+    """A network built elsewhere, with the interface of `kseg.backbones.Backbone`.
 
-    Put one into `BACKBONES` under a name of your own and every model here can be built on it.
-    Each call gives a copy with the weights of `network`, which stays as it is; load its weights
-    (`from_preset`, `load_weights`) before the adapter is called.
+    Each call returns a copy with the weights of `network`, which is not changed; load its weights
+    (`from_preset`, `load_weights`) before calling the adapter.
 
     Args:
-        network: functional `keras.Model` of one image, channels last, with `pyramid_outputs`
-            (KerasHub: level -> tensor) or `pyramid_level_inputs` (KerasCV: level -> layer name).
-            Its feature maps are named by the stride that they really have, not by the level.
-        normalization: str, mode of `kseg.layers.ImageNormalization` that its weights expect.
-            Default "tf", -1..1. A KerasCV network is to be built with `include_rescaling=False`.
-        name: str, the name of the model built. Default None, the network's name.
+        network: Functional `keras.Model` of one image, channels last. Its feature maps are
+            `pyramid_outputs` (KerasHub: from level to tensor), `pyramid_level_inputs` (KerasCV:
+            from level to layer name), or otherwise its output, a dict with the keys "stride_4",
+            "stride_16", ... They are named after their actual strides, which must be different
+            powers of two, whatever the levels are called.
+        normalization: `"tf"` or `"caffe"`. Mode of `kseg.layers.ImageNormalization` that its
+            weights expect. Defaults to `"tf"`, -1..1. Build a KerasCV network with
+            `include_rescaling=False`.
+        name: String. Name of the models built. Defaults to `None`, the network's name.
 
     Raises:
-        ValueError: if the network has no pyramid, or one whose levels are no feature maps of
-            different strides, or no layer's outputs; for an unknown `normalization`.
+        ValueError: If the network has no such feature maps, if two have the same stride, if one is
+            named after another stride, or if `normalization` is not known.
 
     Example:
 
@@ -55,8 +42,7 @@ class PyramidBackbone:
         >>> images = keras.Input((None, None, 3))
         >>> x = keras.layers.Conv2D(8, 3, strides=4, padding="same")(images)
         >>> y = keras.layers.Conv2D(16, 3, strides=4, padding="same")(x)
-        >>> network = keras.Model(images, y, name="tiny")
-        >>> network.pyramid_outputs = {"P2": x, "P4": y}
+        >>> network = keras.Model(images, {"stride_4": x, "stride_16": y}, name="tiny")
         >>> sorted(PyramidBackbone(network)(output_stride=16).output)
         ['stride_16', 'stride_4']
 
@@ -64,169 +50,121 @@ class PyramidBackbone:
         `keras_hub.models.FeaturePyramidBackbone` and `keras_cv.models.Backbone`.
     """
 
-    def __init__(self, network, *, normalization="tf", name=None):
-        self.network = network
+    def __init__(
+        self,
+        network: keras.Model,
+        *,
+        normalization: Literal["tf", "caffe"] = "tf",
+        name: str | None = None,
+    ):
         self.name = network.name if name is None else name
         self.normalization = ImageNormalization(normalization).mode
-        levels = _levels(network, self.name)
-        strides = _strides(network, levels, self.name)
+        levels = _levels(network)
+        strides = _strides(network.inputs[0], levels)
+        for level, stride in strides.items():
+            if str(level).startswith("stride_") and level != f"stride_{stride}":
+                raise ValueError(
+                    f"The feature maps of `network` {self.name!r} must be named after their "
+                    f"strides. Received: {level!r} for stride {stride}"
+                )
         if len(set(strides.values())) < len(strides):
             raise ValueError(
-                f"The levels of the pyramid of {self.name!r} must have different strides. "
+                f"The feature maps of `network` {self.name!r} must have different strides. "
                 f"Received: {strides}"
             )
-        by_stride = sorted((stride, level) for level, stride in strides.items())
-        self.taps = {f"stride_{stride}": levels[level] for stride, level in by_stride}
-        self.native_stride = by_stride[-1][0]
+        self.native_stride = max(strides.values())
+        by_stride = sorted(levels, key=strides.get)
+        self.network = keras.Model(
+            network.inputs[0],
+            {f"stride_{strides[level]}": levels[level] for level in by_stride},
+            name=self.name,
+        )
 
     @property
-    def pad_rgb(self):
-        """RGB levels in 0..255 that normalise to zero: what an image is padded with."""
+    def pad_rgb(self) -> tuple[float, float, float]:
+        """RGB levels in 0..255 that are normalised to zero: the colour to pad an image with."""
         return ImageNormalization(self.normalization).pad_value
 
-    def __call__(self, *, output_stride=16, weights=None, multi_grid=None):
-        """Builds the network.
+    def __call__(
+        self,
+        *,
+        output_stride: int = 16,
+        weights: str | os.PathLike | None = None,
+        multi_grid: Sequence[int] | None = None,
+    ) -> keras.Model:
+        """Builds a copy of the network.
 
         Args:
-            output_stride: int, the coarsest stride kept. The network's own is always possible and
-                leaves it as it is; 8 and 16 where it is made of plain Keras layers only, see
-                `kseg.backbones.atrous`. Default 16.
-            weights: None or "none": those of the network given.
-            multi_grid: None or (1, 1, 1); there is no other here.
+            output_stride: Integer. The largest stride of the copy. The network's own stride is
+                always possible and changes nothing. The smaller ones of 8 and 16 are possible if
+                the network consists of plain Keras layers, see `kseg.backbones.atrous`. Defaults
+                to 16.
+            weights: `None` or `"none"`: the weights of the network.
+            multi_grid: `None` or (1, 1, 1). No other is supported.
 
         Returns:
-            `keras.Model`. Input: `(batch, height, width, 3)`, normalised already. Output: dict
-            "stride_4", ... -> feature map, named by its stride in the network given.
+            `keras.Model`. Its input is a batch of normalised images `(batch, height, width, 3)`;
+            its output is a dict of feature maps, named after their strides in the network given.
 
         Raises:
-            ValueError: for an `output_stride` that the network cannot have, for `weights`, for
-                another `multi_grid`.
+            ValueError: If the network cannot have `output_stride`, or if `weights` or `multi_grid`
+                is anything else.
         """
         if weights not in (None, "none"):
             raise ValueError(
-                f"`weights` must be None for {self.name!r}: the network given holds its weights; "
-                f"load them into it. Received: {str(weights)!r}"
+                f"`weights` must be None for {self.name!r}: load the weights into the network "
+                f"itself. Received: {str(weights)!r}"
             )
         check_multi_grid(self.name, multi_grid, ())
         if output_stride == self.native_stride:
-            network = _copy(self.network)
-        else:
-            network = self._dilated(output_stride)
-        outputs = {key: network.get_layer(tap).output for key, tap in self.taps.items()}
-        return keras.Model(network.input, outputs, name=self.name)
-
-    def _dilated(self, output_stride):
+            copy = keras.models.clone_model(
+                self.network,
+                clone_function=lambda layer: type(layer).from_config(layer.get_config()),
+            )
+            copy_weights(self.network, copy)
+            return copy
         try:
             if not isinstance(output_stride, int) or output_stride > self.native_stride:
-                raise ValueError("its feature maps are not that coarse")
-            _check_dilatable(self.network)
+                raise ValueError("the strides of its feature maps are smaller")
+            check_dilatable(self.network)
             return at_output_stride(self.network, output_stride)
         except ValueError as error:
             raise ValueError(
-                f"`output_stride` of {self.name!r} must be one that it can have, such as "
-                f"{self.native_stride}, that of its last feature map. Received: "
-                f"{output_stride!r}: {error}"
+                f"`output_stride` of {self.name!r} must be {self.native_stride}, the stride of its "
+                f"last feature map, or one that it can be rebuilt at. Received: {output_stride!r}: "
+                f"{error}"
             ) from error
 
 
-def _check_dilatable(network):
-    """Raises ValueError for layers that `at_output_stride` would rebuild as something else."""
-    strange = {type(layer).__name__ for layer in network.layers if type(layer) not in _DILATABLE}
-    if strange:
-        raise ValueError(f"it holds layers that cannot be dilated: {', '.join(sorted(strange))}")
-    makers = {id(layer.output): layer for layer in network.layers}
-    for layer in network.layers:
-        inputs = [] if isinstance(layer, layers.InputLayer) else keras.tree.flatten(layer.input)
-        before = [makers.get(id(each)) for each in inputs]
-        if not _is_centred(layer, before):
-            raise ValueError(
-                f"its layer {layer.name!r} is not padded by (kernel - 1) / 2 on all sides, as its "
-                "copy would be"
-            )
-        if set(getattr(layer, "dilation_rate", (1,))) != {1}:
-            raise ValueError(f"its layer {layer.name!r} is dilated already")
-        if isinstance(layer, layers.MaxPooling2D):
-            # Padded with zeros there, which is no maximum where values are negative.
-            (maker,) = before
-            if not isinstance(maker, (layers.ZeroPadding2D, layers.ReLU)) and (
-                getattr(maker, "activation", None) is not keras.activations.relu
-            ):
-                raise ValueError(f"its pooling layer {layer.name!r} does not follow a ReLU")
+def _levels(network):
+    """Returns the feature maps of a network, by level or by stride."""
+    if len(getattr(network, "inputs", ())) == 1:
+        if levels := getattr(network, "pyramid_outputs", None):
+            return dict(levels)
+        if levels := getattr(network, "pyramid_level_inputs", None):
+            return {level: network.get_layer(layer).output for level, layer in levels.items()}
+        output = network.output
+        if isinstance(output, dict) and all(key.startswith("stride_") for key in output):
+            return output
+    raise ValueError(
+        "`network` must be a functional `keras.Model` of one image with `pyramid_outputs` "
+        "(KerasHub), `pyramid_level_inputs` (KerasCV), or a dict with the keys 'stride_4', "
+        f"'stride_8', ... as its output. Received: {network!r}"
+    )
 
 
-def _is_centred(layer, before):
-    """Whether a layer's windows are padded as `at_output_stride` pads them.
-
-    Args:
-        layer: Layer of the network.
-        before: Layers that its inputs come from.
-    """
-    paddings = [each.padding for each in before if isinstance(each, layers.ZeroPadding2D)]
-    if not isinstance(layer, WINDOWED) or layer.padding == "same":
-        return not paddings
-    (padding,) = paddings or [((0, 0), (0, 0))]
-    for (start, end), size, stride in zip(padding, window_size(layer), layer.strides, strict=True):
-        margin = (size - 1) // 2
-        if stride == 1:
-            fits = start == end == margin and start + end == size - 1
-        else:  # At even sizes Keras pads by one less before.
-            fits = end == margin and start in (margin, margin - 1)
-        if not fits:
-            return False
-    return True
-
-
-def _levels(network, name):
-    """Maps each level of the pyramid to the name of the layer that makes it."""
-    tensors = getattr(network, "pyramid_outputs", None)
-    levels = getattr(network, "pyramid_level_inputs", None)
-    if not tensors and not levels:
-        raise ValueError(
-            f"`network` must have `pyramid_outputs` (KerasHub) or `pyramid_level_inputs` "
-            f"(KerasCV). Received: {name!r} of type {type(network).__name__}"
-        )
-    if not tensors:
-        return dict(levels)
-    makers = {}
-    for layer in network.layers:
-        for output in keras.tree.flatten(layer.output):
-            makers[id(output)] = layer.name
-    for level, tensor in tensors.items():
-        if id(tensor) not in makers:
-            raise ValueError(
-                f"Each level of the pyramid of {name!r} must be the output of a layer of it. "
-                f"Received: {level!r}, which is none"
-            )
-    return {level: makers[id(tensor)] for level, tensor in tensors.items()}
-
-
-def _strides(network, levels, name):
-    """Measures the stride of each level: at the network's own input size, or at a large one."""
-    outputs = {level: network.get_layer(layer).output for level, layer in levels.items()}
-    size = network.input.shape[1:3]
+def _strides(images, levels):
+    """Measures the stride of each level: at the network's fixed input size, or at a large one."""
+    size = images.shape[1:3]
     if None in size:
         size = (_PROBE_SIZE, _PROBE_SIZE)
-        shape = (1, *size, network.input.shape[-1])
-        shapes = keras.Model(network.input, outputs).compute_output_shape(shape)
-    else:
-        shapes = {level: output.shape for level, output in outputs.items()}
+    shapes = keras.Model(images, levels).compute_output_shape((1, *size, images.shape[-1]))
     strides = {}
     for level, shape in shapes.items():
         if len(shape) != 4:
             raise ValueError(
-                f"Each level of the pyramid of {name!r} must be a map (batch, height, width, "
+                "Each feature map of `network` must have the shape (batch, height, width, "
                 f"channels). Received: {level!r} of shape {tuple(shape)}"
             )
         strides[level] = 2 ** round(math.log2(size[0] / shape[1]))
     return strides
-
-
-def _copy(network):
-    """The same network with variables of its own."""
-    copy = keras.models.clone_model(
-        network, clone_function=lambda layer: type(layer).from_config(layer.get_config())
-    )
-    for layer in copy.layers:
-        if layer.weights:
-            layer.set_weights(network.get_layer(layer.name).get_weights())
-    return copy

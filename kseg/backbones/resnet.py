@@ -1,15 +1,23 @@
-"""ResNet50, ResNet101 and ResNet152 v1 of `keras.applications` (stride in a block's first 1x1)."""
+"""ResNet50, ResNet101 and ResNet152 v1 of `keras.applications`.
+
+Each feature map is the output of the last block at its stride: res-2 to res-5, as in FCNs. The
+stride of a stage is in the first 1x1 convolution of its first block.
+
+The official DeepLabv3+ decoder takes its stride-4 map from one block earlier and before the
+addition (block1/unit_2/conv3, also 256 channels), in the "beta" ResNet, whose stem is three 3x3
+convolutions; `keras.applications` does not have that network.
+"""
+
+from collections.abc import Callable
 
 import keras
 
 from kseg.backbones.backbone import Backbone
 
 
-# Each tap is the output of the last block at its stride, as FCNs take res2..res5. The decoder of
-# the official DeepLabv3+ takes its stride 4 one block earlier and before the addition
-# (block1/unit_2/conv3, 256 channels too), out of the "beta" ResNet whose stem is three 3x3
-# convolutions, which `keras.applications` does not have.
-def _resnet(application, blocks_at_8, blocks_at_16):
+def _resnet(
+    application: Callable[..., keras.Model], blocks_at_8: int, blocks_at_16: int
+) -> Backbone:
     return Backbone(
         name=application.__name__.lower(),
         application=application,

@@ -1,42 +1,44 @@
-"""ResNet50-GCN: ResNet50 whose last two stages see with global convolutions."""
+"""ResNet50-GCN: a ResNet50 whose last two stages have large kernels."""
 
 import keras
 from keras import layers
 
-from kseg.backbones.backbone import Backbone
+from kseg.backbones.backbone import Backbone, check_headless
 
 
-def resnet50_gcn_network(*, include_top=False, weights=None, input_shape=(None, None, 3)):
+def resnet50_gcn_network(
+    *,
+    include_top: bool = False,
+    weights: None = None,
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+) -> keras.Model:
     """Builds ResNet50-GCN at stride 32, without its classifier.
 
-    Stem, res-2 and res-3 are those of `keras.applications.ResNet50`, layer names included, so their
-    weights can be taken over by name. A block of res-4 and res-5 runs a row kernel (1 x k) then a
-    column kernel (k x 1), and beside it a column then a row kernel; the two are summed and brought
-    to the width of the stage by a 1x1 convolution, then added to the shortcut.
+    The stem, res-2 and res-3 are those of `keras.applications.ResNet50`, with the same layer names,
+    so that their weights can be copied by name. A block of res-4 and res-5 applies a row kernel
+    (1 x k) then a column kernel (k x 1), and in parallel a column kernel then a row kernel. The two
+    are summed, projected to the width of the stage by a 1x1 convolution, and added to the shortcut.
 
     Args:
-        include_top: bool, must be False. Default False.
-        weights: must be None. Default None.
-        input_shape: tuple (height, width, 3); height and width may be None, as by default.
+        include_top: Boolean. Must be `False`.
+        weights: Must be `None`.
+        input_shape: Tuple (height, width, 3); height and width may be `None`, as by default.
 
     Returns:
-        `keras.Model`, of the stride-32 feature map with 2048 channels.
+        `keras.Model`, whose output is the stride-32 feature map with 2048 channels.
 
     Raises:
-        ValueError: for `include_top` or `weights`, of which there are none.
+        ValueError: If `include_top` or `weights` is anything else.
 
     Reference:
-        Peng et al., "Large Kernel Matters", 2017, section 4.1.2, Figure 5 and Table 11. Not given
-        there, and chosen: the two paths are summed, not concatenated (3,589 M multiply-adds at
-        224x224; 3,730 M otherwise; the paper says 3,700 M); nothing stands inside the paths; batch
-        normalisation and ReLU follow the sum; the stride sits in the first convolution of both
-        paths of a stage's first block, and in its shortcut.
+        Peng et al., "Large Kernel Matters", 2017, section 4.1.2, Figure 5 and Table 11. The paper
+        does not give the following choices: the two paths are summed, not concatenated (3,589 M
+        multiply-adds at 224x224, 3,730 M otherwise; the paper prints 3,700 M); there is neither
+        normalisation nor activation inside the paths; batch normalisation and ReLU follow the sum;
+        the stride is in the first convolution of both paths of a stage's first block, and in its
+        shortcut.
     """
-    if include_top or weights is not None:
-        raise ValueError(
-            "`include_top` must be False and `weights` None. "
-            f"Received: {include_top!r}, {weights!r}"
-        )
+    check_headless(include_top, weights)
     base = keras.applications.ResNet50(include_top=False, weights=None, input_shape=input_shape)
     x = base.get_layer("conv3_block4_out").output
     for stage, blocks, kernel_size, filters, width in ((4, 6, 5, 85, 1024), (5, 3, 7, 128, 2048)):
@@ -46,7 +48,7 @@ def resnet50_gcn_network(*, include_top=False, weights=None, input_shape=(None, 
 
 
 def _block(x, name, kernel_size, filters, width, first):
-    """A residual block; the first of a stage subsamples and widens."""
+    """Adds a residual block; the first of a stage subsamples and changes the width."""
     stride = 2 if first else 1
     row, column = (1, kernel_size), (kernel_size, 1)
     paths = []
@@ -68,7 +70,7 @@ def _conv(x, filters, kernel_size, stride, name):
 
 
 def _norm(x, name):
-    return layers.BatchNormalization(epsilon=1.001e-5, name=name)(x)  # That of ResNet50.
+    return layers.BatchNormalization(epsilon=1.001e-5, name=name)(x)  # As in ResNet50.
 
 
 resnet50_gcn = Backbone(
@@ -82,6 +84,6 @@ resnet50_gcn = Backbone(
         "stride_32": "conv5_block3_out",
     },
     normalization="caffe",
-    no_imagenet="no weights of its res-4 and res-5 were ever published. Give the path of a weight "
-    "file, or None, of a flag none, for random weights",
+    no_imagenet="no weights of its res-4 and res-5 have been published. Give the path of a weight "
+    "file, or None (as a flag: none) for random weights",
 )

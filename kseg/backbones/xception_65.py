@@ -5,50 +5,51 @@ import functools
 import keras
 from keras import layers
 
-from kseg.backbones.backbone import Backbone
+from kseg.backbones.backbone import Backbone, check_headless
 
 MODULE = "{flow}_flow_block{block}_unit_{unit}_xception_module"
 
 
 def xception_65_network(
-    *, include_top=False, weights=None, input_shape=(None, None, 3), middle_units=16
-):
+    *,
+    include_top: bool = False,
+    weights: None = None,
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    middle_units: int = 16,
+) -> keras.Model:
     """Builds the aligned Xception at stride 32, without its classifier.
 
-    A module is three separable 3x3 convolutions, the last of which subsamples; there is no pooling.
-    Batch normalisation follows each depthwise and each pointwise convolution. Before each separable
-    convolution stands a ReLU and none after, except in the last block, where a ReLU follows each of
-    its convolutions and none stands before. The shortcut is a strided 1x1 convolution (entry flow
-    and the exit flow's first block), the input itself (middle flow), or none (the last block);
-    nothing follows the addition.
+    A module consists of three separable 3x3 convolutions, of which the last one subsamples; there
+    is no pooling. Batch normalisation follows each depthwise and each pointwise convolution. A ReLU
+    precedes each separable convolution and none follows it, except in the last block, where a ReLU
+    follows each depthwise and pointwise convolution and none precedes them. The shortcut is a
+    strided 1x1 convolution (entry flow, and the first block of the exit flow), the input itself
+    (middle flow), or missing (the last block); nothing follows the addition.
 
     A strided 3x3 convolution is padded by one pixel on each side, whatever the size of its input.
 
-    Layers are called as the variables of the official checkpoints, with "_" for "/", so that
+    Layers are named after the variables of the official checkpoints, with "_" for "/", so that
     `kseg.import_checkpoint` finds them.
 
     Args:
-        include_top: bool, must be False. Default False.
-        weights: must be None. Default None.
-        input_shape: tuple (height, width, 3); height and width may be None, as by default.
-        middle_units: int, modules of the middle flow. Default 16, Xception-65; 8 is Xception-41.
+        include_top: Boolean. Must be `False`.
+        weights: Must be `None`.
+        input_shape: Tuple (height, width, 3); height and width may be `None`, as by default.
+        middle_units: Integer. Number of modules of the middle flow. Defaults to 16, Xception-65;
+            8 gives Xception-41.
 
     Returns:
-        `keras.Model`, of the stride-32 feature map with 2048 channels.
+        `keras.Model`, whose output is the stride-32 feature map with 2048 channels.
 
     Raises:
-        ValueError: for `include_top` or `weights`, of which there are none.
+        ValueError: If `include_top` or `weights` is anything else.
 
     Reference:
         Chen et al., "Encoder-Decoder with Atrous Separable Convolution", 2018, Figure 4, and
-        `deeplab/core/xception.py` of tensorflow/models. Departure: ReLU alone, not the bounded
-        activations that the code offers for quantisation.
+        `deeplab/core/xception.py` of tensorflow/models. Departure: the activation is always ReLU,
+        not one of the bounded activations that the code offers for quantisation.
     """
-    if include_top or weights is not None:
-        raise ValueError(
-            "`include_top` must be False and `weights` None. "
-            f"Received: {include_top!r}, {weights!r}"
-        )
+    check_headless(include_top, weights)
     images = keras.Input(input_shape)
     x = _conv_norm(images, 32, 3, 2, "entry_flow_conv1_1")
     x = _conv_norm(_relu(x, "entry_flow_conv1_1"), 64, 3, 1, "entry_flow_conv1_2")
@@ -101,7 +102,7 @@ def _depthwise_norm(x, stride, name):
 
 
 def _centred(conv, x, kernel_size, stride):
-    """Applies a convolution whose windows are centred at even sizes too."""
+    """Applies a convolution whose windows are centred at even sizes as well."""
     if stride > 1 and kernel_size > 1:
         padding = layers.ZeroPadding2D((kernel_size - 1) // 2, name=f"{conv.keywords['name']}_pad")
         return conv(strides=stride, padding="valid", use_bias=False)(padding(x))
@@ -113,21 +114,21 @@ def _norm(x, name):
 
 
 def _initializer():
-    # A new one for each layer: one initializer gives every layer of a shape the same values.
-    return keras.initializers.TruncatedNormal(stddev=0.09)  # As the official code.
+    # A new initializer for each layer, since one gives all layers of a shape the same values.
+    return keras.initializers.TruncatedNormal(stddev=0.09)  # As in the official code.
 
 
 _LAST_BLOCK = MODULE.format(flow="exit", block=2, unit=1)
 
 
 def _second_of(flow, block):
-    """The second separable convolution of a block: the last map before the block subsamples."""
+    """Returns the name of the last feature map of a block before it subsamples."""
     module = MODULE.format(flow=flow, block=block, unit=1)
     return f"{module}_separable_conv2_pointwise_BatchNorm"
 
 
-# "stride_4" (256 channels, no ReLU) is the tap of the official DeepLabv3+ decoder; the taps of the
-# other strides stand at the same place of their blocks.
+# "stride_4" (256 channels, no ReLU) is the input of the official DeepLabv3+ decoder; the feature
+# maps of the other strides are at the same position in their blocks.
 xception_65 = Backbone(
     name="xception_65",
     application=xception_65_network,
@@ -142,6 +143,6 @@ xception_65 = Backbone(
     multi_grid_layers=tuple(
         f"{_LAST_BLOCK}_separable_conv{number}_depthwise" for number in (1, 2, 3)
     ),
-    no_imagenet="keras has none for DeepLab's Xception-65. `python -m kseg.import_checkpoint` "
-    "makes a weight file of an official checkpoint; give its path",
+    no_imagenet="Keras has no weights for DeepLab's Xception-65. Give the path of a weight file; "
+    "`python -m kseg.import_checkpoint` makes one from an official checkpoint",
 )

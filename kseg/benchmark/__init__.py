@@ -1,1 +1,1 @@
-"""Measures speed and memory: layers, networks, input, training, exported forms."""
+"""Measures speed and memory of layers, networks, the input, training and exported forms."""

@@ -1,7 +1,7 @@
-"""The exported forms of a network, each loaded to be called.
+"""The exported forms of a network, each loaded and ready to be called.
 
-A form is its bytes on disk and a function of uint8 images `[1, height, width, 3]` that returns
-class ids `[1, height, width]`.
+A form is its size on disk in bytes and a function of uint8 images `[1, height, width, 3]` that
+returns class ids `[1, height, width]`.
 """
 
 import os
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from kseg.errors import UserError
 from kseg.formats import litert, onnx, saved_model
-from kseg.formats.frozen import answer
+from kseg.formats.frozen import classify
 
 PLAIN = "SavedModel, variables and norms"
 Form = tuple[int, Callable[[np.ndarray], np.ndarray]]
@@ -24,13 +24,13 @@ Form = tuple[int, Callable[[np.ndarray], np.ndarray]]
 def load_all(
     model: keras.Model, size: tuple[int, int], calibration: list[np.ndarray], folder: Path
 ) -> dict[str, Form]:
-    """The forms that can run here, by name; names those whose extra is not installed.
+    """Returns the forms that can run here by name; prints which extras are not installed.
 
     Args:
         model: A network of `kseg.models`.
         size: (height, width) of the images.
         calibration: uint8 images `[1, height, width, 3]` for int8.
-        folder: Where the SavedModels go, which must stay there.
+        folder: Where the SavedModels are written; they must stay there while they are called.
     """
     return {
         **_saved_models(model, size, folder),
@@ -51,26 +51,23 @@ def _litert(
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        print('LiteRT: needs the extra "edge" to run')
+        print('LiteRT is left out: it needs the extra "edge"')
         return {}
     forms = {}
     for precision in tqdm(litert.PRECISIONS, desc="LiteRT", leave=False):
         content = litert.convert(model, size, precision=precision, calibration=calibration)
         interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
-        forms[f"LiteRT {precision}"] = (
-            len(content),
-            _by_name(interpreter.get_signature_runner()),
-        )
+        forms[f"LiteRT {precision}"] = (len(content), _litert_call(interpreter))
     return forms
 
 
 def _onnx(model: keras.Model, size: tuple[int, int]) -> dict[str, Form]:
-    """One file by two runtimes."""
+    """One ONNX file in two runtimes."""
     try:
         onnx.require()
         import onnxruntime
     except (ImportError, UserError):
-        print('ONNX: needs the extra "onnx"')
+        print('ONNX is left out: it needs the extra "onnx"')
         return {}
     content = onnx.convert(model, size)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -78,17 +75,17 @@ def _onnx(model: keras.Model, size: tuple[int, int]) -> dict[str, Form]:
     try:
         import openvino
     except ImportError:
-        print('ONNX by OpenVINO: needs the extra "openvino"')
+        print('ONNX by OpenVINO is left out: it needs the extra "openvino"')
         return forms
     core = openvino.Core()
-    # On processors with bfloat16 it would take that by itself.
+    # By default OpenVINO computes in bfloat16 on processors that have it.
     precision = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(content), "CPU", precision)
     return forms | {"ONNX by OpenVINO": (len(content), lambda image: compiled(image)["classes"])}
 
 
 def _write_plain(model: keras.Model, folder: Path) -> None:
-    """The SavedModel that Keras writes of the network as it is, to compare with."""
+    """Writes the SavedModel that Keras makes of the unchanged network, for comparison."""
 
     def network(images):
         return model(images, training=False)
@@ -97,7 +94,7 @@ def _write_plain(model: keras.Model, folder: Path) -> None:
     archive.track(model)
     archive.add_endpoint(
         name=saved_model.IMAGES_SIGNATURE,
-        fn=lambda images: answer(network, images),
+        fn=lambda images: classify(network, images),
         input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")],
     )
     archive.write_out(str(folder), verbose=False)
@@ -108,11 +105,12 @@ def _loaded(folder: Path) -> tuple[int, Callable]:
     signature = loaded.signatures[saved_model.IMAGES_SIGNATURE]
 
     def call(image):
-        # `loaded` is named: it owns the variables that the signature reads.
+        # `loaded` owns the variables that the signature reads; the name keeps it alive.
         return loaded and signature(images=tf.constant(image))["classes"].numpy()
 
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), call
 
 
-def _by_name(runner: Callable) -> Callable:
+def _litert_call(interpreter) -> Callable:
+    runner = interpreter.get_signature_runner()
     return lambda image: runner(images=image)["classes"]

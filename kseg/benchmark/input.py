@@ -1,16 +1,16 @@
-"""Training input: images a second of reading, decoding and augmenting, and what limits them."""
+"""Training input: images per second of reading, decoding and augmenting, and what limits them."""
 
 import dataclasses
 import os
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from kseg.benchmark import input_records, timing
+from kseg.benchmark import input_records, table, timing
+from kseg.benchmark.runner import Benchmark
 from kseg.data import records
 from kseg.data.augment import Augmentation
 from kseg.data.mixture import epoch_records, open_mixture
@@ -18,105 +18,91 @@ from kseg.data.pipeline import train_dataset
 from kseg.errors import UserError
 
 SHAPE = (8, 513, 513)  # batch, height, width: the papers' crop
-IMAGES = 1024  # of a pass, so that starting it is a small part of what is measured
+IMAGES = 1024  # of one pass, so that starting it is a small part of the time
 _SPLIT = input_records.SPLIT
 _PAD = (127.5, 127.5, 127.5)
-# What costs next to nothing is counted in blocks (strings are moved into them, not copied), or
-# counting would be most of what is measured.
+# Cheap stages are counted in blocks (strings are moved into them, not copied); otherwise the
+# counting would dominate the time.
 _BLOCK = 16
+STAGES = ("read", "parse", "jpeg", "decode", "ours", "textbook")
 _LIMIT = "decode"
-_LEGEND = """read      the records as they lie in the shards (in the page cache, not on a cold disk)
-parse     the same and taken apart into image, label and name
+_NOTES = """Stages:
+read      the records as they lie in the shards (in the page cache, not on a cold disk)
+parse     the same, parsed into image, label and name
 jpeg      the images decoded from memory, nothing else
 decode    images and labels decoded from memory: the physical limit of the pipeline
 ours      kseg.data.pipeline.train_dataset: read, shuffle, decode, augment, batch
-textbook  the same in the usual order: decode all, resize all, pad, crop and flip, in float
-images/s  median (lower..upper quartile), the stages taking turns
-CPU ms    of an image, over all cores: what other work on the machine disturbs less
-ratio     throughput over that of decode; then the same by CPU time"""
+textbook  the same in the usual order: decode all, resize all, pad, crop and flip, in float"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of the table.
+class Row(table.Row):
+    """One stage of the input. The setting is the records and the crops."""
 
-    Attributes:
-        stage: A name of `STAGES`.
-        images_per_second: Quartiles (lower, median, upper).
-        cpu_ms: Milliseconds of processor time an image, over all cores; quartiles.
-        ratio: Median throughput over that of decoding image and label; None without it.
-        cpu_ratio: The same by processor time.
-    """
-
-    stage: str
-    images_per_second: tuple[float, float, float]
-    cpu_ms: tuple[float, float, float]
-    ratio: float | None
-    cpu_ratio: float | None
+    stage: str = table.column("see below")
+    images_per_second: table.Quartiles = table.column(
+        "median (quartiles), stages take turns", ".1f"
+    )
+    # Processor time depends less on other work of the machine.
+    cpu_ms: table.Quartiles = table.column("processor time of an image over all cores", ".2f")
+    ratio: float | None = table.column("median throughput over that of decode", ".2f")
+    cpu_ratio: float | None = table.column("the same by processor time", ".2f")
 
 
-def run(
-    repetitions: int = 9,
-    output: str = "",
-    only: tuple[str, ...] = (),
-    shape: tuple[int, ...] = (),
+def measure(
+    *,
+    repetitions: int,
+    only: tuple[str, ...],
+    shape: tuple[int, ...],
     data_dir: str = "",
     split: str = "train",
     images: int = IMAGES,
-) -> list[Row]:
-    """Measures the stages of training input, prints a table and a verdict, returns the rows.
+) -> Iterator[Row]:
+    """Yields the rows of the chosen stages.
 
     Args:
-        repetitions: Times that each stage goes through the images, after one that is not counted.
-        output: `.csv` or `.json` file to write the rows to as well; none if empty.
-        only: Names of `STAGES`; all if empty.
-        shape: (batch, height, width) of the crops; (8, 513, 513) if empty.
-        data_dir: Folder of records to measure with; if empty, pictures as large and as detailed as
-            VOC's photographs are drawn.
+        repetitions: How often each stage reads the images.
+        only: Names of `STAGES`.
+        shape: (batch, height, width) of the crops.
+        data_dir: Folder of shards to measure with; if empty, pictures are drawn that are as large
+            and as detailed as VOC's photographs.
         split: Split of `data_dir`.
-        images: Records of a pass; those of the split are repeated.
-
-    Raises:
-        UserError: A stage is not known, or there are no such records.
+        images: Records of one pass; those of the split are repeated.
     """
-    timing.check_output(output)
-    for name in only:
-        if name not in STAGES:
-            raise UserError(f"`--only` must hold names of {', '.join(STAGES)}. Received: {name!r}")
-    if shape and len(shape) != 3:
-        raise UserError(f"`--shape` must be batch,height,width. Received: {shape!r}")
     batch, *crop_size = shape or SHAPE
     if images < batch:
         raise UserError(f"`images` must be at least a batch, {batch}. Received: {images}")
     cores = len(os.sched_getaffinity(0))
-    print(_LEGEND)
     with tempfile.TemporaryDirectory(prefix="kseg_benchmark_") as folder:
         examples = (
             input_records.stored(data_dir, split, images) if data_dir else input_records.drawn()
         )
         size = sum(map(len, examples)) / len(examples)
         input_records.write(Path(folder), examples, images)
-        print(
-            f"\n{images} records of {size / 1024:.0f} KiB on average from "
-            f"{f'{split!r} of {data_dir}' if data_dir else 'drawn pictures'}, "
-            f"batch {batch}, crop {crop_size[0]}x{crop_size[1]}, {cores} cores"
+        source = f"{split!r} of {data_dir}" if data_dir else "drawn pictures"
+        stages = _Stages(folder, batch, tuple(crop_size), cores, images)
+        passes = {name: _pass(getattr(stages, name)()) for name in only or STAGES}
+        times = timing.interleaved_times(passes, repetitions)
+    setting = (
+        f"{images} records of {size / 1024:.0f} KiB on average from {source}, "
+        f"batch {batch}, crop {crop_size[0]}x{crop_size[1]}, {cores} cores"
+    )
+    limit = np.median(times[_LIMIT], axis=0) if _LIMIT in times else None
+    for stage, seconds in times.items():
+        ratios = (None, None) if limit is None else limit / np.median(seconds, axis=0)
+        yield Row(
+            setting=setting,
+            stage=stage,
+            images_per_second=timing.quartiles(images / seconds[:, 0]),
+            cpu_ms=timing.quartiles(1000 * seconds[:, 1] / images),
+            ratio=ratios[0],
+            cpu_ratio=ratios[1],
         )
-        setting = _Setting(folder, batch, tuple(crop_size), cores, images)
-        drains = {
-            name: _drain(stage(setting))
-            for name, stage in STAGES.items()
-            if not only or name in only
-        }
-        rows = _rows(_measure(drains, repetitions), images)
-    _print(rows, batch)
-    if output:
-        timing.write(output, rows)
-    return rows
 
 
 @dataclasses.dataclass(frozen=True)
-class _Setting:
-    """What the stages are measured with."""
+class _Stages:
+    """The stages of the input: each method returns a dataset over all records."""
 
     data_dir: str
     batch_size: int
@@ -124,179 +110,129 @@ class _Setting:
     cores: int
     images: int
 
-    def records(self) -> tf.data.Dataset:
+    def read(self) -> tf.data.Dataset:
+        return self._records().batch(_BLOCK)
+
+    def parse(self) -> tf.data.Dataset:
+        # In blocks, since calling a function for each record costs more than parsing it; in the
+        # pipeline the function that decodes a record parses it as well.
+        keys = (records.IMAGE, records.LABEL, records.FILENAME)
+        features = {key: tf.io.FixedLenFeature([], tf.string) for key in keys}
+        return self._map(self.read(), lambda _, block: tf.io.parse_example(block, features))
+
+    def jpeg(self) -> tf.data.Dataset:
+        return self._map(self._in_memory(), lambda record: records.decode_image(record["image"]))
+
+    def decode(self) -> tf.data.Dataset:
+        def decode(record):
+            return records.decode_image(record["image"]), records.decode_label(record["label"])
+
+        return self._map(self._in_memory(), decode)
+
+    def ours(self) -> tf.data.Dataset:
+        return train_dataset(
+            self.data_dir,
+            _SPLIT,
+            batch_size=self.batch_size,
+            crop_size=self.crop_size,
+            pad_value=_PAD,
+            seed=0,
+            epoch=0,
+            shuffle_buffer=self._shuffle_buffer,
+            parallel_calls=self.cores,
+        )
+
+    def textbook(self) -> tf.data.Dataset:
+        options = Augmentation(crop_size=self.crop_size, pad_value=_PAD)
+        crop_height, crop_width = options.crop_size
+        scales = np.arange(
+            options.min_scale, options.max_scale + 1e-6, options.scale_step, np.float32
+        )
+
+        def example(index, serialized):
+            record = records.decode_example(serialized)
+            draws = tf.random.stateless_uniform([4], tf.stack([tf.constant(0, tf.int64), index]))
+            scale = tf.gather(scales, tf.cast(draws[0] * len(scales), tf.int32))
+            image = tf.cast(record["image"], tf.float32)
+            size = tf.cast(tf.cast(tf.shape(image)[:2], tf.float32) * scale, tf.int32)
+            image = tf.image.resize(image, size)
+            label = tf.image.resize(record["label"][..., tf.newaxis], size, method="nearest")
+            below, right = tf.unstack(tf.maximum(options.crop_size - size, 0))
+            paddings = [[0, below], [0, right], [0, 0]]
+            image = tf.pad(image - _PAD, paddings) + _PAD
+            label = tf.pad(label, paddings, constant_values=options.ignore_label)
+            room = tf.cast(tf.shape(label)[:2] - options.crop_size + 1, tf.float32)
+            top, left = tf.unstack(tf.cast(draws[1:3] * room, tf.int32))
+            image = image[top : top + crop_height, left : left + crop_width]
+            label = label[top : top + crop_height, left : left + crop_width]
+            return tf.cond(
+                draws[3] < 0.5,
+                lambda: (tf.image.flip_left_right(image), tf.image.flip_left_right(label)),
+                lambda: (image, label),
+            )
+
+        examples = self._map(self._records(), example)
+        return examples.batch(self.batch_size, drop_remainder=True).prefetch(2)
+
+    @property
+    def _shuffle_buffer(self) -> int:
+        # Much smaller than the pass: reading goes on beside decoding, as in a long epoch.
+        return self.images // 8 + 1
+
+    def _records(self) -> tf.data.Dataset:
         """(index, serialised record), shuffled as for training."""
         mixture = open_mixture(self.data_dir, _SPLIT)
-        # A buffer much smaller than the pass: reading goes on beside decoding, as in a long epoch.
-        return epoch_records(mixture, seed=0, epoch=0, shuffle_buffer=self.images // 8 + 1)
+        return epoch_records(mixture, seed=0, epoch=0, shuffle_buffer=self._shuffle_buffer)
 
-    def in_memory(self) -> tf.data.Dataset:
+    def _in_memory(self) -> tf.data.Dataset:
         """The encoded image and label of each record, read once."""
-        parsed = self.map(self.records(), lambda _, one: records.parse_example(one))
+        parsed = self._map(self._records(), lambda _, record: records.parse_example(record))
         return parsed.cache()
 
-    def map(self, dataset, function: Callable) -> tf.data.Dataset:
+    def _map(self, dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
         return dataset.map(function, num_parallel_calls=self.cores, deterministic=True)
 
 
-def _read(setting: _Setting) -> tf.data.Dataset:
-    return setting.records().batch(_BLOCK)
-
-
-def _parse(setting: _Setting) -> tf.data.Dataset:
-    # In blocks, since starting a function for each record costs more than taking it apart; in the
-    # pipeline the function that decodes a record takes it apart as well.
-    keys = (records.IMAGE, records.LABEL, records.FILENAME)
-    features = {key: tf.io.FixedLenFeature([], tf.string) for key in keys}
-    return setting.map(_read(setting), lambda _, block: tf.io.parse_example(block, features))
-
-
-def _jpeg(setting: _Setting) -> tf.data.Dataset:
-    return setting.map(setting.in_memory(), lambda one: records.decode_image(one["image"]))
-
-
-def _decode(setting: _Setting) -> tf.data.Dataset:
-    return setting.map(
-        setting.in_memory(),
-        lambda one: (records.decode_image(one["image"]), records.decode_label(one["label"])),
-    )
-
-
-def _ours(setting: _Setting) -> tf.data.Dataset:
-    return train_dataset(
-        setting.data_dir,
-        _SPLIT,
-        batch_size=setting.batch_size,
-        crop_size=setting.crop_size,
-        pad_value=_PAD,
-        seed=0,
-        epoch=0,
-        shuffle_buffer=setting.images // 8 + 1,
-        parallel_calls=setting.cores,
-    )
-
-
-def _textbook(setting: _Setting) -> tf.data.Dataset:
-    how = Augmentation(crop_size=setting.crop_size, pad_value=_PAD)
-    crop_height, crop_width = how.crop_size
-    scales = np.arange(how.min_scale, how.max_scale + 1e-6, how.scale_step, np.float32)
-
-    def example(index, serialized):
-        one = records.decode_example(serialized)
-        draws = tf.random.stateless_uniform([4], tf.stack([tf.constant(0, tf.int64), index]))
-        scale = tf.gather(scales, tf.cast(draws[0] * len(scales), tf.int32))
-        image = tf.cast(one["image"], tf.float32)
-        size = tf.cast(tf.cast(tf.shape(image)[:2], tf.float32) * scale, tf.int32)
-        image = tf.image.resize(image, size)
-        label = tf.image.resize(one["label"][..., tf.newaxis], size, method="nearest")
-        below, right = tf.unstack(tf.maximum(how.crop_size - size, 0))
-        image = tf.pad(image - _PAD, [[0, below], [0, right], [0, 0]]) + _PAD
-        label = tf.pad(label, [[0, below], [0, right], [0, 0]], constant_values=how.ignore_label)
-        room = tf.cast(tf.shape(label)[:2] - how.crop_size + 1, tf.float32)
-        top, left = tf.unstack(tf.cast(draws[1:3] * room, tf.int32))
-        image = image[top : top + crop_height, left : left + crop_width]
-        label = label[top : top + crop_height, left : left + crop_width]
-        return tf.cond(
-            draws[3] < 0.5,
-            lambda: (tf.image.flip_left_right(image), tf.image.flip_left_right(label)),
-            lambda: (image, label),
-        )
-
-    examples = setting.map(setting.records(), example)
-    return examples.batch(setting.batch_size, drop_remainder=True).prefetch(2)
-
-
-# Name -> a function of the setting that gives a dataset over all records.
-STAGES = {
-    "read": _read,
-    "parse": _parse,
-    "jpeg": _jpeg,
-    _LIMIT: _decode,
-    "ours": _ours,
-    "textbook": _textbook,
-}
-
-
-def _drain(dataset: tf.data.Dataset) -> Callable:
-    """A function that goes through a dataset once, within TensorFlow."""
-
-    # Traced at once, so that making one for each stage does not look like tracing anew.
+def _pass(dataset: tf.data.Dataset) -> Callable:
+    """A function that reads a dataset once, inside TensorFlow."""
+    # Traced at once: TensorFlow warns of functions that are made in a loop and traced later.
     return tf.function(
         lambda: dataset.reduce(np.int64(0), lambda count, *_: count + 1)
     ).get_concrete_function()
 
 
-def _measure(drains: dict[str, Callable], repetitions: int) -> dict[str, np.ndarray]:
-    """Seconds of wall clock and of processor `[repetitions, 2]` of each stage, taking turns."""
-    for drain in drains.values():
-        drain()
-    taken = {name: [] for name in drains}
-    for _ in range(repetitions):
-        for name, drain in drains.items():
-            wall, processor = time.perf_counter(), time.process_time()
-            drain()
-            taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
-    return {name: np.array(times) for name, times in taken.items()}
-
-
-def _rows(taken: dict[str, np.ndarray], images: int) -> list[Row]:
-    medians = {name: np.median(times, axis=0) for name, times in taken.items()}
-    limit = medians.get(_LIMIT, (None, None))
-    return [
-        Row(
-            stage=name,
-            images_per_second=tuple(np.percentile(images / times[:, 0], (25, 50, 75))),
-            cpu_ms=tuple(np.percentile(1000 * times[:, 1] / images, (25, 50, 75))),
-            ratio=_LIMIT in taken and limit[0] / medians[name][0] or None,
-            cpu_ratio=_LIMIT in taken and limit[1] / medians[name][1] or None,
-        )
-        for name, times in taken.items()
-    ]
-
-
-def _print(rows: list[Row], batch: int) -> None:
-    print(f"\n{'stage':<10}{'images/s':>26}{'CPU ms':>24}{'ratio':>8}{'CPU':>7}")
-    for row in rows:
-        ratios = "".join(
-            f"{'-' if ratio is None else f'{ratio:.2f}':>{width}}"
-            for ratio, width in ((row.ratio, 8), (row.cpu_ratio, 7))
-        )
-        print(
-            f"{row.stage:<10}{timing.spread(row.images_per_second):>26}"
-            f"{_milliseconds(row.cpu_ms):>24}{ratios}"
-        )
-    for line in verdict(rows, batch):
-        print(line)
-
-
-def _milliseconds(quartiles: tuple[float, float, float]) -> str:
-    lower, median, upper = quartiles
-    return f"{median:.2f} ({lower:.2f}..{upper:.2f})"
-
-
-def verdict(rows: list[Row], batch: int) -> list[str]:
-    """Lines that say what limits the input, and what network it can feed; none where unmeasured."""
-    found = {row.stage: row for row in rows}
-    if not {"parse", _LIMIT, "ours"} <= set(found):
-        return []
-    cpu = {stage: row.cpu_ms[1] for stage, row in found.items()}
-    rate = found["ours"].images_per_second[1]
+def conclusion(rows: list[Row]) -> str:
+    """Returns what limits the input, and which networks it can feed; empty if not measured."""
+    measured = {row.stage: row for row in rows}
+    if not {"parse", _LIMIT, "ours"} <= set(measured):
+        return ""
+    cpu = {stage: row.cpu_ms[1] for stage, row in measured.items()}
+    rate = measured["ours"].images_per_second[1]
     parts = {
         "reading and parsing": cpu["parse"],
         "decoding": cpu[_LIMIT],
         "augmenting and batching": max(cpu["ours"] - cpu["parse"] - cpu[_LIMIT], 0.0),
     }
     largest = max(parts, key=parts.get)
-    shares = ", ".join(f"{part} {100 * ms / cpu['ours']:.0f} %" for part, ms in parts.items())
+    percents = ", ".join(f"{part} {100 * ms / cpu['ours']:.0f} %" for part, ms in parts.items())
     lines = [
-        "",
-        f"{largest} limits the input. Of its processor time: {shares}",
+        f"\nThe input is limited by {largest}. Of its processor time: {percents}",
         f"reading and parsing cost {100 * cpu['parse'] / cpu[_LIMIT]:.1f} % of decoding",
-        f"a step of {batch} images that takes more than {1000 * batch / rate:.0f} ms never waits "
-        f"for this machine's input ({rate:.0f} images/s)",
+        f"a training step that takes more than {1000 / rate:.1f} ms per image never waits for the "
+        f"input of this machine ({rate:.0f} images/s)",
     ]
-    if "textbook" in found:
-        times = rate / found["textbook"].images_per_second[1]
+    if "textbook" in measured:
+        times = rate / measured["textbook"].images_per_second[1]
         cpu_times = cpu["textbook"] / cpu["ours"]
         lines.append(f"ours over textbook: {times:.2f} times (by CPU time {cpu_times:.2f})")
-    return lines
+    return "\n".join(lines)
+
+
+BENCHMARK = Benchmark(
+    row=Row,
+    measure=measure,
+    choices=STAGES,
+    options=("data_dir", "split"),
+    notes=_NOTES,
+    conclude=conclusion,
+)

@@ -1,4 +1,4 @@
-"""Records to measure input with: those of a split, or pictures drawn like VOC's photographs."""
+"""Records to measure the input with: those of a split, or pictures like VOC's photographs."""
 
 import hashlib
 import io
@@ -8,34 +8,35 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests, records
 from kseg.data.datasets import VOC
 
 SPLIT = "benchmark"
-PICTURE = (375, 500)  # height and width of most photographs of PASCAL VOC
-_DRAWN = 32
+PICTURE_SIZE = (375, 500)  # height and width of most photographs of PASCAL VOC
+_PICTURES = 32
 
 
 def stored(data_dir: str, split: str, most: int) -> list[bytes]:
-    """The first records of a split.
+    """Returns the first records of a split, at most `most`.
 
     Raises:
-        UserError: The split is not there.
+        UserError: There is no such split.
     """
-    manifest = records.read_manifest(data_dir, split)
-    paths = [str(path) for path in records.shard_paths(data_dir, manifest)]
+    manifest = manifests.read_manifest(data_dir, split)
+    paths = [str(path) for path in manifests.shard_paths(data_dir, manifest)]
     return list(tf.data.TFRecordDataset(paths).take(most).as_numpy_iterator())
 
 
-def drawn(size: tuple[int, int] = PICTURE) -> list[bytes]:
-    """Records of drawn pictures whose JPEG and PNG files are about as large as VOC's."""
+def drawn() -> list[bytes]:
+    """Returns records of drawn pictures whose JPEG and PNG files are about as large as VOC's."""
     rng = np.random.default_rng(0)
+    height, width = PICTURE_SIZE
     examples = []
-    for number in range(_DRAWN):
-        light = _field(rng, size, 1.3)
-        colours = [light + 0.3 * _field(rng, size, 1.5) for _ in range(3)]
+    for number in range(_PICTURES):
+        light = _noise(rng, 1.3)
+        colours = [light + 0.3 * _noise(rng, 1.5) for _ in range(3)]
         image = np.clip(50 * np.stack(colours, axis=-1) + 115, 0, 255).astype(np.uint8)
-        shapes = _field(rng, size, 2.0)
+        shapes = _noise(rng, 2.0)
         label = np.where(shapes > 0.8, number % 20 + 1, 0).astype(np.uint8)
         label[np.abs(shapes - 0.8) < 0.04] = VOC.ignore_label
         files = io.BytesIO(), io.BytesIO()
@@ -46,35 +47,36 @@ def drawn(size: tuple[int, int] = PICTURE) -> list[bytes]:
                 image=files[0].getvalue(),
                 image_format="jpeg",
                 label=files[1].getvalue(),
-                height=size[0],
-                width=size[1],
+                height=height,
+                width=width,
                 filename=f"drawn_{number}",
             )
         )
     return examples
 
 
-def _field(rng: np.random.Generator, size: tuple[int, int], smoothness: float) -> np.ndarray:
+def _noise(rng: np.random.Generator, smoothness: float) -> np.ndarray:
     """Noise of variance 1 whose spectrum falls with the frequency, as that of photographs does."""
-    frequency = np.hypot(np.fft.fftfreq(size[0])[:, np.newaxis], np.fft.rfftfreq(size[1]))
+    height, width = PICTURE_SIZE
+    frequency = np.hypot(np.fft.fftfreq(height)[:, np.newaxis], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf
     noise = rng.normal(size=(2, *frequency.shape))
-    field = np.fft.irfft2((noise[0] + 1j * noise[1]) / frequency**smoothness, size)
+    field = np.fft.irfft2((noise[0] + 1j * noise[1]) / frequency**smoothness, PICTURE_SIZE)
     return field / field.std()
 
 
 def write(folder: Path, examples: list[bytes], images: int) -> None:
-    """Shards of `images` records, the examples again and again."""
+    """Writes shards of `images` records, repeating the examples."""
     shards = []
     numbers = np.array_split(np.arange(images), 4)
     for index, part in enumerate(numbers):
-        path = folder / records.shard_name(SPLIT, index, len(numbers))
+        path = folder / manifests.shard_name(SPLIT, index, len(numbers))
         with tf.io.TFRecordWriter(str(path)) as writer:
             for number in part:
                 writer.write(examples[number % len(examples)])
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        shards.append(records.Shard(path.name, len(part), path.stat().st_size, sha256))
-    manifest = records.Manifest(
+        shards.append(manifests.Shard(path.name, len(part), path.stat().st_size, sha256))
+    manifest = manifests.Manifest(
         split=SPLIT,
         names=VOC.names,
         colours=VOC.colours,
@@ -85,4 +87,4 @@ def write(folder: Path, examples: list[bytes], images: int) -> None:
         tool="kseg.benchmark.input",
         arguments={},
     )
-    records.write_manifest(records.manifest_path(folder, SPLIT), manifest)
+    manifests.write_manifest(manifests.manifest_path(folder, SPLIT), manifest)

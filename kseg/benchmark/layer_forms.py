@@ -1,8 +1,11 @@
-"""The forms in which the comparison of layers measures each module, and the parts that it has."""
+"""The parts of each context module that are compared, and the forms of each part."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -20,8 +23,8 @@ class Case:
     Attributes:
         module: A name of `MODULES`.
         shape: (batch, height, width, channels) of the features.
-        dilation_rates: Of KSAC; the other modules are measured as their papers have them.
-        filters: Channels out.
+        dilation_rates: Of KSAC; the other modules are measured with the rates of their papers.
+        filters: Output channels.
     """
 
     module: str
@@ -35,23 +38,49 @@ class Case:
         return f"{self.module}: {height}x{width}x{channels} -> {self.filters}, batch {batch}{rates}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """What is measured of a module, in its forms.
+class Form(NamedTuple):
+    """One way to compute a part.
 
     Attributes:
-        name: Of the part; "module" is the whole.
-        calls: Form -> function of `training` that returns a list of tensors.
-        tensors: Form -> what the backward pass differentiates for.
+        call: Function of `training` that returns a list of tensors.
+        tensors: What the backward pass differentiates with respect to.
+    """
+
+    call: Callable[[bool], list]
+    tensors: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What is measured of a module.
+
+    Attributes:
+        name: "module" for the whole.
+        forms: Name -> form.
         comparable: Whether all forms compute the same.
-        base: Form that the times of the others are over, and their results compared with.
+        base: Form whose time and results the others are compared with.
     """
 
     name: str
-    calls: dict[str, Callable]
-    tensors: dict[str, list]
+    forms: dict[str, Form]
     comparable: bool = True
     base: str = "fast"
+
+
+def whole_module(case: Case, modules: dict[str, keras.Layer]) -> Part:
+    """Returns the part that is a whole module, in the forms that `modules` holds."""
+    features = _features(case)
+    forms = {name: _form(module, features) for name, module in modules.items()}
+    return Part("module", forms, comparable="plain" in modules)
+
+
+def _form(layer: keras.Layer, features, call: Callable | None = None) -> Form:
+    """The form that calls a layer, or a function of its variables, on features."""
+    call = call or layer
+    return Form(
+        lambda training: [call(features, training=training)],
+        [features, *(variable.value for variable in layer.trainable_variables)],
+    )
 
 
 def _features(case: Case):
@@ -59,133 +88,108 @@ def _features(case: Case):
     return ops.convert_to_tensor(random.normal(size=case.shape), "float32")
 
 
-def _built(case: Case, modules: dict) -> dict:
+def _build(
+    case: Case, *, same_weights: bool = False, **modules: keras.Layer
+) -> dict[str, keras.Layer]:
     for module in modules.values():
         module.build(case.shape)
+    if same_weights:
+        for module in modules.values():
+            module.set_weights(modules["fast"].get_weights())
     return modules
 
 
-def _alike(case: Case, modules: dict) -> dict:
-    """The forms of a module, built and with the same weights."""
-    first, *others = _built(case, modules).values()
-    for module in others:
-        module.set_weights(first.get_weights())
-    return modules
-
-
-def whole_module(case: Case, modules: dict) -> Part:
-    """The part that is a whole module, in the forms that `modules` holds."""
-    features = _features(case)
-    return Part(
-        "module",
-        {
-            form: lambda training, module=module: [module(features, training=training)]
-            for form, module in modules.items()
-        },
-        {
-            form: [features, *(variable.value for variable in module.trainable_variables)]
-            for form, module in modules.items()
-        },
-        comparable="plain" in modules,
-    )
-
-
-def _ksac(case: Case) -> tuple[list[Part], dict]:
-    forms = {
+def _ksac(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
+    convolutions = {
         "plain": plain.native_shared_atrous_conv,
         "keras": plain.plain_shared_atrous_conv,
         "fast": shared_atrous_conv,
     }
-    options = {"dilation_rates": case.dilation_rates, "dropout_rate": 0.0}
-    modules = {
-        "plain": plain.PlainKSAC(case.filters, convolve=forms["plain"], **options),
-        "keras": plain.PlainKSAC(case.filters, **options),
-        "fast": KSAC(case.filters, **options),
-    }
-    _alike(case, modules)
+    rates = case.dilation_rates
+    options = {"dilation_rates": rates, "dropout_rate": 0.0}
+    modules = _build(
+        case,
+        same_weights=True,
+        plain=plain.PlainKSAC(case.filters, convolve=convolutions["plain"], **options),
+        keras=plain.PlainKSAC(case.filters, **options),
+        fast=KSAC(case.filters, **options),
+    )
     features, kernel = _features(case), modules["fast"].kernel
 
-    def convolution(convolve, rates):
-        return lambda training: convolve(features, ops.convert_to_tensor(kernel), rates)
+    def form(convolve: Callable, rates: tuple[int, ...]) -> Form:
+        return Form(
+            lambda training: convolve(features, ops.convert_to_tensor(kernel), rates),
+            [features, kernel.value],
+        )
 
-    def part(name, calls, **options):
-        return Part(name, calls, dict.fromkeys(calls, [features, kernel.value]), **options)
-
-    rates = case.dilation_rates
-    shared = {form: convolution(convolve, rates) for form, convolve in forms.items()}
-    one = {form: convolution(forms[form], (1,)) for form in ("plain", "keras")}
+    shared = {name: form(convolve, rates) for name, convolve in convolutions.items()}
+    single = {name: form(convolutions[name], (1,)) for name in ("plain", "keras")}
     parts = [
-        part("shared conv", shared),
-        part("one rate", {**one, "fast": shared["fast"]}, comparable=False),
+        Part("shared conv", shared),
+        Part("one rate", {**single, "fast": shared["fast"]}, comparable=False),
     ]
     if len(rates) > 3:
-        fewer = tuple(sorted(rates)[1:4])
-        of = {"3": fewer, str(len(rates)): rates}
-        calls = {name: convolution(shared_atrous_conv, each) for name, each in of.items()}
-        # Layers of their own: a step of training moves the statistics of those compared below.
+        rates_of = {"3": tuple(sorted(rates)[1:4]), str(len(rates)): rates}
+        forms = {name: form(shared_atrous_conv, some) for name, some in rates_of.items()}
+        # New layers: training steps change the moving statistics of those compared below.
         layers = {
-            name: KSAC(case.filters, **options | {"dilation_rates": each})
-            for name, each in of.items()
+            name: KSAC(case.filters, **options | {"dilation_rates": some})
+            for name, some in rates_of.items()
         }
-        both = whole_module(case, _built(case, layers))
+        both = whole_module(case, _build(case, **layers))
         parts += [
-            part("more rates", calls, comparable=False, base="3"),
+            Part("more rates", forms, comparable=False, base="3"),
             dataclasses.replace(both, name="KSAC of more", base="3"),
         ]
     return parts, modules
 
 
-def _vortex(case: Case) -> tuple[list[Part], dict]:
-    modules = {
-        "plain": plain.PlainVortexPooling(case.filters, dropout_rate=0.0),
-        "fast": VortexPooling(case.filters, dropout_rate=0.0),
-    }
-    _alike(case, modules)
+def _vortex(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
+    modules = _build(
+        case,
+        same_weights=True,
+        plain=plain.PlainVortexPooling(case.filters, dropout_rate=0.0),
+        fast=VortexPooling(case.filters, dropout_rate=0.0),
+    )
     features = _features(case)
-    forms = {"plain": plain.plain_average_pool, "fast": average_pool}
     sizes = [rate for rate in modules["fast"].dilation_rates if rate > 1]
-    pools = {
-        form: lambda training, pool=pool: [pool(features, size) for size in sizes]
-        for form, pool in forms.items()
-    }
-    return [Part("poolings", pools, dict.fromkeys(pools, [features]))], modules
+
+    def form(pool: Callable) -> Form:
+        return Form(lambda training: [pool(features, size) for size in sizes], [features])
+
+    forms = {"plain": form(plain.plain_average_pool), "fast": form(average_pool)}
+    return [Part("poolings", forms)], modules
 
 
-def _lkspp(case: Case) -> tuple[list[Part], dict]:
-    modules = {
-        "plain": plain.PlainLKSPP(case.filters, dropout_rate=0.0),
-        "fast": LKSPP(case.filters, dropout_rate=0.0),
-    }
-    _alike(case, modules)
+def _lkspp(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
+    modules = _build(
+        case,
+        same_weights=True,
+        plain=plain.PlainLKSPP(case.filters, dropout_rate=0.0),
+        fast=LKSPP(case.filters, dropout_rate=0.0),
+    )
     features = _features(case)
     largest = len(modules["fast"].large_kernels) - 1
-    fast, textbook = modules["fast"].large_kernels[largest], modules["plain"]
-    calls = {
-        "plain": lambda training: [textbook.branch(largest, features, training)],
-        "fast": lambda training: [fast(features, training=training)],
+    branch = functools.partial(modules["plain"].branch, largest)
+    forms = {
+        "plain": _form(modules["plain"].large_kernels[largest], features, branch),
+        "fast": _form(modules["fast"].large_kernels[largest], features),
     }
-    tensors = {
-        "plain": [
-            features,
-            *(v.value for v in textbook.large_kernels[largest].trainable_variables),
-        ],
-        "fast": [features, *(v.value for v in fast.trainable_variables)],
-    }
-    # Its gradients jump at the ReLU too: outputs are compared in the module.
-    return [Part("largest k", calls, tensors, comparable=False)], modules
+    # The gradients jump at the ReLU; the outputs are compared in the whole module.
+    return [Part("largest k", forms, comparable=False)], modules
 
 
-def _gcn(case: Case) -> tuple[list[Part], dict]:
+def _gcn(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
     rivals = {"conv": LargeKernelConv, "stack": ConvStack, "fast": GCN}
-    modules = {form: layer(case.filters, kernel_size=7) for form, layer in rivals.items()}
-    return [], _built(case, modules)
+    layers = {name: layer(case.filters, kernel_size=7) for name, layer in rivals.items()}
+    return [], _build(case, **layers)
 
 
-def _only_form(case: Case) -> tuple[list[Part], dict]:
-    return [], _built(case, {"fast": CONTEXTS[case.module](case.filters)})
+def _only_form(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
+    return [], _build(case, fast=CONTEXTS[case.module](case.filters))
 
 
-# Module -> function of a case that gives its parts, and the whole module in its forms.
+# Module -> function of a case that returns its parts, and the whole module in its forms.
 MODULES = dict.fromkeys(CONTEXTS, _only_form) | {
     "ksac": _ksac,
     "vortex": _vortex,

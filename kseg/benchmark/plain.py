@@ -1,44 +1,45 @@
-"""The plain forms of fast layers: what a textbook would write, with the same weights and results.
+"""The plain forms of fast layers: textbook code with the same weights and results.
 
-They stand here and not in `kseg.layers`, since nothing but a comparison needs them; the tests take
-them as the truth.
+They stand here and not in `kseg.layers`, since only comparisons need them. The tests of the fast
+forms use them as the expected results.
 """
 
 import functools
+from collections.abc import Callable
 
 from keras import ops
 
 from kseg.layers import KSAC, LKSPP, VortexPooling
 
 
-def plain_shared_atrous_conv(features, kernel, dilation_rates):
-    """What `shared_atrous_conv` computes, as one convolution of Keras for each rate."""
+def plain_shared_atrous_conv(features, kernel, dilation_rates: tuple[int, ...]) -> list:
+    """Computes `shared_atrous_conv` as one convolution of Keras for each rate."""
     return [
         ops.conv(features, kernel, padding="same", dilation_rate=rate) for rate in dilation_rates
     ]
 
 
-def native_shared_atrous_conv(features, kernel, dilation_rates):
-    """The same by the dilated convolution of TensorFlow's CPU library.
+def native_shared_atrous_conv(features, kernel, dilation_rates: tuple[int, ...]) -> list:
+    """Computes `shared_atrous_conv` by the dilated convolution of TensorFlow's CPU library.
 
-    Keras does not reach it: it asks for `tf.nn.convolution`, which cuts the map into as many
-    small ones as the rate squared. The fast form has to beat this one. On a CPU its gradient is
-    oneDNN's, which TensorFlow turns off where there is no AVX-512: Keras' way stands in for it.
+    Keras does not use it: Keras calls `tf.nn.convolution`, which cuts the map into rate x rate
+    small ones. The native convolution is the one that the fast form has to beat. Its gradient on a
+    CPU is oneDNN's, which TensorFlow disables without AVX-512; then the form of Keras replaces it.
     """
     if not _native_gradient_exists():
         return plain_shared_atrous_conv(features, kernel, dilation_rates)
-    # Not at the top: the plain forms serve the tests on every backend.
+    # Not at the top, since the tests use the plain forms on every backend.
     import tensorflow as tf
 
     return [tf.nn.conv2d(features, kernel, 1, "SAME", dilations=rate) for rate in dilation_rates]
 
 
 @functools.cache
-def _native_gradient_exists():
+def _native_gradient_exists() -> bool:
     import tensorflow as tf
 
     try:
-        with tf.init_scope():  # also where a graph is being made
+        with tf.init_scope():  # eagerly, even while a graph is being traced
             tf.raw_ops.Conv2DBackpropFilter(
                 input=tf.ones((1, 5, 5, 1)), filter_sizes=(3, 3, 1, 1),
                 out_backprop=tf.ones((1, 5, 5, 1)), strides=(1, 1, 1, 1), padding="SAME",
@@ -49,8 +50,8 @@ def _native_gradient_exists():
     return True
 
 
-def plain_average_pool(features, pool_size):
-    """What `average_pool` computes, by TensorFlow's pooling, which reads k x k values a pixel."""
+def plain_average_pool(features, pool_size: int):
+    """Computes `average_pool` by TensorFlow's pooling, which reads k x k values for each pixel."""
     import tensorflow as tf
 
     return tf.nn.avg_pool2d(features, pool_size, 1, "SAME")
@@ -60,12 +61,14 @@ class PlainKSAC(KSAC):
     """`KSAC` with one convolution for each rate.
 
     Args:
-        filters: As in `KSAC`.
-        convolve: Function of (features, kernel, dilation_rates), one of the two above.
-        **options: As in `KSAC`.
+        filters: See `KSAC`.
+        convolve: `plain_shared_atrous_conv` or `native_shared_atrous_conv`.
+        **options: See `KSAC`.
     """
 
-    def __init__(self, filters=256, *, convolve=plain_shared_atrous_conv, **options):
+    def __init__(
+        self, filters: int = 256, *, convolve: Callable = plain_shared_atrous_conv, **options
+    ):
         super().__init__(filters, **options)
         self._convolve = convolve
 
@@ -75,26 +78,26 @@ class PlainKSAC(KSAC):
 
 
 class PlainVortexPooling(VortexPooling):
-    """Module B of `VortexPooling` with TensorFlow's poolings and dilated convolutions."""
+    """Variant B of `VortexPooling` with TensorFlow's poolings and dilated convolutions."""
 
     def branches(self, features, training):
         maps = []
-        for rate, brick in zip(self.dilation_rates, self.atrous, strict=True):
+        for rate, conv_block in zip(self.dilation_rates, self.atrous, strict=True):
             pooled = plain_average_pool(features, rate) if rate > 1 else features
-            kernel = ops.convert_to_tensor(brick.convolution.kernel)
+            kernel = ops.convert_to_tensor(conv_block.convolution.kernel)
             (rate_map,) = native_shared_atrous_conv(pooled, kernel, (rate,))
-            maps.append(ops.relu(brick.norm(rate_map, training=training)))
+            maps.append(ops.relu(conv_block.norm(rate_map, training=training)))
         return maps
 
 
 class PlainLKSPP(LKSPP):
-    """`LKSPP` with Keras' separable convolutions, as `keras.layers.SeparableConv2D` calls them."""
+    """`LKSPP` with the separable convolutions that `keras.layers.SeparableConv2D` calls."""
 
     def branches(self, features, training):
         return [self.branch(index, features, training) for index in range(len(self.large_kernels))]
 
     def branch(self, index, features, training):
-        """One kernel size: two mirrored chains of two separable convolutions, summed."""
+        """Computes one kernel size: the sum of two mirrored chains of separable convolutions."""
         kernels = self.large_kernels[index]
         return ops.relu(
             sum(

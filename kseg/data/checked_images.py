@@ -81,7 +81,8 @@ def read_bytes(path: Path, kind: str) -> bytes:
     try:
         contents = path.read_bytes()
     except FileNotFoundError:
-        raise BadInput(path, f"{kind} not found") from None
+        link = " (it is a link to a file that does not exist)" * path.is_symlink()
+        raise BadInput(path, f"{kind} not found{link}") from None
     except OSError as error:
         raise BadInput(path, f"{kind} cannot be read ({error.strerror})") from None
     if not contents:
@@ -143,8 +144,8 @@ def load_image(
 
     Raises:
         BadInput: If the file is missing, damaged, in an unsupported format or too large, if it
-            holds several images or more than 8 bits per channel, or if it has an EXIF orientation
-            that is refused.
+            holds several images, has an EXIF orientation that is refused, or is not a mask and has
+            more than 8 bits per channel.
     """
     contents = read_bytes(path, kind)
     image = open_image(path, contents, max_pixels)
@@ -161,7 +162,8 @@ def load_image(
         if kind == "mask":
             remedy = "Save it without the tag, turned as it fits its image"
         raise BadInput(path, f"has EXIF orientation {_orientation(image)}. {remedy}")
-    if image.mode.startswith(("I", "F")) or stored_bits(image, contents) > 8:
+    # Masks of class ids may have 16 or 32 bits, see `kseg.data.masks`.
+    if kind != "mask" and (image.mode.startswith(("I", "F")) or stored_bits(image, contents) > 8):
         raise BadInput(
             path,
             "has more than 8 bits per channel. Convert it to 8 bits first, with the same limits "

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
-from kseg.data.records import decode_example, read_manifest, resolve_split, shard_paths
+from kseg.data.manifests import read_manifest, resolve_split, shard_paths
+from kseg.data.records import decode_example
 from kseg.errors import UserError
 
 _NODE = re.compile(r"\{\{.*?\}\}|Error in user-defined function .*? iterator: Iterator::[\w:]*: ")

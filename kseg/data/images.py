@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kseg.data import checked_images
+from kseg.data import checked_images, names
 from kseg.data.checked_images import SUFFIXES, BadInput, ImageRules, TooManyPixels
 from kseg.data.damage import decoder_reason
 from kseg.data.records import decode_image
@@ -59,17 +59,18 @@ def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str,
         paths = [
             path
             for path in sorted(found)
-            if path.is_file()
+            # A link to a file that does not exist is reported when it is read.
+            if (path.is_file() or names.is_dangling(path))
             and not any(path.resolve().is_relative_to(output) for output in outputs)
         ]
     if not paths:
         kinds = f" that ends in {' or '.join(SUFFIXES)}" if given.is_dir() else ""
         raise UserError(f"`--images` must match at least one file{kinds}. Received: {pattern}")
-    names = {path: path.relative_to(root) for path in paths}
-    short = collections.Counter(name.with_suffix("") for name in names.values())
+    relative = {path: path.relative_to(root) for path in paths}
+    short = collections.Counter(name.with_suffix("") for name in relative.values())
     return {
         (name if short[name.with_suffix("")] > 1 else name.with_suffix("")).as_posix(): path
-        for path, name in names.items()
+        for path, name in relative.items()
     }
 
 
@@ -126,14 +127,11 @@ def read_image(
 
 def _read_list(path: Path) -> list[Path]:
     """Returns the paths in a list file, which need not exist: reading them reports it."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"`--images` list {path} cannot be read as text: {error}") from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise UserError(f"`--images` list {path} must contain at least one path, one on each line")
-    return [Path(os.path.normpath(path.parent.absolute() / name)) for name in names]
+    rule = "a list of `--images` must be a text file with at least one path, one on each line"
+    found = [names.find(path.parent.absolute(), line) for _, line in names.read_lines(path, rule)]
+    if not found:
+        raise UserError(f"{rule}. Received an empty file: {path}")
+    return found
 
 
 def _folder_before_wildcard(pattern: str) -> Path:

@@ -1,4 +1,4 @@
-"""A demonstration from images to a served network."""
+"""A demo from drawn images to an exported network."""
 
 from kseg.demo.steps import demo
 

@@ -1,12 +1,12 @@
-"""The baseline of the demo: each pixel takes the class whose mean colour is nearest."""
+"""The baseline of the demo: each pixel gets the class whose mean colour is nearest."""
 
 import os
 
 import numpy as np
 
+from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
-from kseg.data.records import read_manifest
-from kseg.recipe.metrics import Scores, scores
+from kseg.recipe.metrics import ConfusionMatrix, Scores, scores
 
 
 def mean_colours(data_dir: str | os.PathLike, split: str) -> np.ndarray:
@@ -14,10 +14,10 @@ def mean_colours(data_dir: str | os.PathLike, split: str) -> np.ndarray:
 
     Args:
         data_dir: Folder of the shards.
-        split: Split to learn from.
+        split: Name of the split.
 
     Returns:
-        float64 array (classes, 3), RGB 0..255; `nan` for a class that never occurs.
+        float64 array (classes, 3), RGB 0..255; NaN for a class without pixels.
     """
     classes = read_manifest(data_dir, split).label_set().num_classes
     sums, counts = np.zeros((classes, 3)), np.zeros(classes)
@@ -36,7 +36,7 @@ def nearest_mean_colour(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
 
     Args:
         images: uint8 array (..., 3).
-        colours: float array (classes, 3); a class of `nan` is never chosen.
+        colours: float array (classes, 3); a class with NaN is never chosen.
 
     Returns:
         uint8 array (...) of class ids.
@@ -49,13 +49,10 @@ def nearest_mean_colour(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
 def score_nearest_mean_colour(
     data_dir: str | os.PathLike, train_split: str, val_split: str
 ) -> Scores:
-    """Learns mean colours on one split and measures them on another, on every labelled pixel."""
+    """Learns the mean colours on one split and evaluates them on all labelled pixels of another."""
     colours = mean_colours(data_dir, train_split)
-    classes = len(colours)
-    matrix = np.zeros((classes, classes), np.int64)
+    label_set = read_manifest(data_dir, val_split).label_set()
+    matrix = ConfusionMatrix(label_set.num_classes, label_set.ignore_label)
     for images, labels in eval_dataset(data_dir, val_split).as_numpy_iterator():
-        valid = labels < classes
-        pairs = labels[valid].astype(np.int64) * classes
-        pairs += nearest_mean_colour(images[valid], colours)
-        matrix += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    return scores(matrix)
+        matrix.count(labels, nearest_mean_colour(images, colours))
+    return scores(matrix.matrix())

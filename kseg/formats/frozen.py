@@ -1,24 +1,29 @@
-"""A network as a graph of constants, its batch normalisations folded into the convolutions."""
+"""Networks as graphs of constants, with batch normalisations folded into the convolutions."""
 
+from collections.abc import Callable
+
+import keras
 import numpy as np
 import tensorflow as tf
 
-from kseg.formats.folding import fold_norms
+from kseg.formats.folding import fold_batch_norms
 
 
-def frozen(model, size=(None, None, None)):
-    """The network as a function without variables, for inference only.
+def freeze(
+    model: keras.Model, size: tuple[int | None, int | None, int | None] = (None, None, None)
+) -> tf.types.experimental.PolymorphicFunction:
+    """Turns a network into a function without variables, for inference only.
 
     Args:
-        model: A network of `kseg.models`: RGB 0..255 in, logits of the input's size out.
-        size: (batch, height, width) that the function takes; None where any will do. Sizes that
-            are known become constants of the graph.
+        model: A network of `kseg.models`: RGB images in 0..255 in, logits of the same size out.
+        size: The (batch, height, width) that the function accepts; None accepts any number. Known
+            numbers become constants of the graph.
 
     Returns:
-        `tf.function` of float32 images `[batch, height, width, 3]`, RGB, 0..255; gives float32
-        logits `[batch, height, width, classes]`. All that call it share one set of constants.
+        A `tf.function` from float32 images `[batch, height, width, 3]` to float32 logits
+        `[batch, height, width, num_classes]`. Every caller uses the same set of constants.
     """
-    # TensorFlow's name for the argument: what the graph below calls its input.
+    # TensorFlow gives the graph's input the name of this specification.
     images = tf.TensorSpec((*size, 3), tf.float32, name="images")
     weights = [
         [np.asarray(variable) for variable in variables]
@@ -26,13 +31,13 @@ def frozen(model, size=(None, None, None)):
     ]
 
     def network(images):
-        # Made here: a constant from outside the graph would be an input of it.
+        # Constants created outside of the function would become inputs of the graph.
         constants = [[tf.constant(value) for value in values] for values in weights]
         logits, _ = model.stateless_call(*constants, images, training=False)
         return tf.identity(logits, "logits")
 
     traced = tf.function(network, autograph=False).get_concrete_function(images)
-    graph = fold_norms(traced.graph.as_graph_def(), traced.outputs[0].op.name)
+    graph = fold_batch_norms(traced.graph.as_graph_def(), traced.outputs[0].op.name)
     source = traced.inputs[0].op.name
     result = traced.outputs[0].op.name
 
@@ -46,41 +51,43 @@ def frozen(model, size=(None, None, None)):
     return folded
 
 
-def answer(network, images, probabilities=False):
-    """What every exported form gives for images.
+def classify(
+    network: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, probabilities: bool = False
+) -> dict[str, tf.Tensor]:
+    """Computes the outputs that every exported format has.
 
     Args:
-        network: What `frozen` returns.
+        network: A function from float32 images to logits, such as `freeze` returns.
         images: uint8 tensor `[batch, height, width, 3]`, RGB.
-        probabilities: Whether `probabilities` are among the answers.
+        probabilities: Whether to return `probabilities` as well.
 
     Returns:
-        dict of `classes`, uint8 `[batch, height, width]`, the lower id where two classes tie, and,
-        if asked for, `probabilities`, float32 `[batch, height, width, classes]`.
+        A dict with `classes`, uint8 `[batch, height, width]` (the lower class id in a tie), and
+        optionally `probabilities`, float32 `[batch, height, width, num_classes]`.
     """
     logits = network(tf.cast(images, tf.float32))
-    answers = {"classes": tf.cast(tf.argmax(logits, axis=-1), tf.uint8)}
+    outputs = {"classes": tf.cast(tf.argmax(logits, axis=-1), tf.uint8)}
     if probabilities:
-        answers["probabilities"] = tf.nn.softmax(logits)
-    return answers
+        outputs["probabilities"] = tf.nn.softmax(logits)
+    return outputs
 
 
-def fixed_size(model, size, probabilities=False):
-    """A network for one image of one size: what LiteRT and ONNX are made from.
+def fixed_size(model: keras.Model, size: tuple[int, int], probabilities: bool = False) -> tf.Module:
+    """Freezes a network for single images of one size, for conversion to LiteRT and ONNX.
 
     Args:
         model: A network of `kseg.models`.
-        size: (height, width).
-        probabilities: Whether it gives those too.
+        size: The (height, width) of the images.
+        probabilities: Whether the outputs include `probabilities`.
 
     Returns:
-        `tf.Module` whose function `classify` takes `images`, uint8 `[1, height, width, 3]`, and
-        gives what `answer` does.
+        A `tf.Module` whose function `classify` maps `images`, uint8 `[1, height, width, 3]`, to the
+        outputs of `kseg.formats.frozen.classify`.
     """
     module = tf.Module()
-    module.network = network = frozen(model, (1, *size))
+    module.network = network = freeze(model, (1, *size))
     module.classify = tf.function(
-        lambda images: answer(network, images, probabilities),
+        lambda images: classify(network, images, probabilities),
         input_signature=[tf.TensorSpec((1, *size, 3), tf.uint8, name="images")],
     )
     return module

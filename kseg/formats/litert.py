@@ -1,20 +1,23 @@
-"""LiteRT models, for phones and small boards; TensorFlow itself converts, nothing else is needed.
+"""LiteRT models for phones and small boards, converted by TensorFlow itself.
 
-Input `images` is uint8 `[1, height, width, 3]`, RGB, and the answers are those of the SavedModel,
-whatever the numbers inside. `ai-edge-litert` (extra `edge`) runs them.
+The input `images` is uint8 `[1, height, width, 3]`, RGB, and the outputs are those of the
+SavedModel, whatever the precision of the computation. The package `ai-edge-litert` (extra `edge`)
+runs the models.
 """
 
 import tempfile
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
-from kseg.data.records import read_manifest
 from kseg.formats.frozen import fixed_size
 from kseg.inference.scorer import pad
+from kseg.models import Segmenter
 
 PRECISIONS = ("float32", "float16", "int8")
 
@@ -27,23 +30,23 @@ def convert(
     calibration: Iterable[np.ndarray] = (),
     probabilities: bool = False,
 ) -> bytes:
-    """Converts a network for images of one size.
+    """Converts a network for single images of one size.
 
     Args:
-        model: A network of `kseg.models`: RGB 0..255 in, logits of the input's size out.
-        size: (height, width) of the images.
-        precision: One of `PRECISIONS`. float16 halves the file and computes in float32 where the
-            processor has no half floats; int8 computes in 8-bit integers, kernels scaled by
-            channel.
-        calibration: For int8: images, uint8 `[1, height, width, 3]`, such as the network will
-            see. The range of every map is measured on them.
-        probabilities: Whether the model gives `probabilities` besides `classes`.
+        model: A network of `kseg.models`: RGB images in 0..255 in, logits of the same size out.
+        size: The (height, width) of the images.
+        precision: One of `PRECISIONS`. float16 halves the size of the file; processors without
+            half-precision arithmetic compute it in float32. int8 computes in 8-bit integers with
+            one scale for each output channel of a kernel.
+        calibration: For int8: images, uint8 `[1, height, width, 3]`, that resemble those of the
+            application. The range of every feature map is measured on them.
+        probabilities: Whether the model returns `probabilities` in addition to `classes`.
 
     Returns:
-        The content of a `.tflite` file.
+        The contents of a `.tflite` file.
 
     Raises:
-        ValueError: `precision` is not known, or int8 has no image to calibrate with.
+        ValueError: If `precision` is unknown, or if `calibration` is empty for int8.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"`precision` must be one of {PRECISIONS}. Received: {precision!r}")
@@ -51,7 +54,7 @@ def convert(
     if precision == "int8" and not calibration:
         raise ValueError("`calibration` must hold at least one image for int8. Received none")
     module = fixed_size(model, size, probabilities)
-    # By way of a SavedModel: a bare function loses the names of inputs and outputs.
+    # Converting the function directly would lose the names of the inputs and outputs.
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, {"serving_default": module.classify})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -61,7 +64,8 @@ def convert(
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8":
             converter.representative_dataset = lambda: ([image] for image in calibration)
-            # The cast of the image to numbers and the arg-max stay what they are.
+            # The second set is for the operations that are not quantised: the cast of the image to
+            # float32 and the arg-max.
             converter.target_spec.supported_ops = [
                 tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
                 tf.lite.OpsSet.TFLITE_BUILTINS,
@@ -69,30 +73,55 @@ def convert(
         return converter.convert()
 
 
-def calibration_images(
-    model: keras.Model, data_dir: str, split: str, size: tuple[int, int], count: int
-) -> list[np.ndarray]:
-    """Images of a split, evenly over its records, cut or padded below and to the right to a size.
+def load(
+    content: bytes, num_threads: int | None = None
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Loads a LiteRT model into the runtime.
 
     Args:
-        model: The network, which knows the colour of padding.
-        data_dir: Folder of the shards.
-        split: Name of the split.
-        size: (height, width).
-        count: Most images to take.
+        content: The contents of a `.tflite` file.
+        num_threads: Number of threads of the runtime. Defaults to None, its own default.
 
     Returns:
-        uint8 arrays `[1, height, width, 3]`.
+        Function from an image, uint8 `[1, height, width, 3]`, to the outputs by name. It runs in
+        `ai-edge-litert` if that is installed, otherwise in the interpreter of TensorFlow.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        Interpreter = tf.lite.Interpreter
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # That of TensorFlow warns that it moves to ai-edge-litert.
+        interpreter = Interpreter(model_content=content, num_threads=num_threads)
+    runner = interpreter.get_signature_runner()
+    return lambda image: runner(images=image)
+
+
+def calibration_images(
+    model: Segmenter, data_dir: str, split: str, size: tuple[int, int], count: int
+) -> list[np.ndarray]:
+    """Reads images at even distances from a split and crops or pads them to one size.
+
+    Args:
+        model: The network, which determines the colour of the padding.
+        data_dir: Folder of the records.
+        split: Name of the split.
+        size: The (height, width) of the result. Images are cropped or padded at the bottom and on
+            the right.
+        count: Maximum number of images.
+
+    Returns:
+        List of uint8 arrays `[1, height, width, 3]`.
 
     Raises:
-        UserError: The split is not there.
+        UserError: If there is no such split.
     """
     step = max(read_manifest(data_dir, split).num_examples // count, 1)
     chosen = eval_dataset(data_dir, split).shard(step, 0).take(count)
-    return [fitted(model, image, size) for image, _ in chosen]
+    return [crop_or_pad(model, image, size) for image, _ in chosen]
 
 
-def fitted(model: keras.Model, images: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
-    """uint8 images `[batch, height, width, 3]`, cut or padded below and to the right to a size."""
-    cut = tf.cast(images[:, : size[0], : size[1]], tf.float32)
-    return np.uint8(pad(cut, size, model.pad_value))
+def crop_or_pad(model: Segmenter, images: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Crops or pads uint8 images `[batch, height, width, 3]` at the bottom and on the right."""
+    cropped = tf.cast(images[:, : size[0], : size[1]], tf.float32)
+    return np.uint8(pad(cropped, size, model.pad_value))

@@ -1,7 +1,7 @@
-"""Checks of the requests to a served model, before anything is decoded or computed.
+"""Checks of the requests to a served network, made before anything is decoded or computed.
 
-Every check runs inside the exported graph, in any process. A request that breaks a rule is answered
-with `InvalidArgument`, and the loaded model continues with the next request.
+The checks are part of the exported graph, so they run in any process that loads it. A request that
+breaks a rule is answered with `InvalidArgument`, and the loaded model serves the next request.
 """
 
 import tensorflow as tf
@@ -10,50 +10,50 @@ from kseg.data.records import decode_image
 from kseg.formats import image_headers
 
 
-def checked(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Returns the images of a request after checking their size.
+def check_images(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Returns the images of a request if they hold a permitted number of pixels.
 
     Args:
-        images: `[batch, height, width, 3]`.
-        max_pixels: Largest number of pixels of one request, all its images together.
+        images: Tensor `[batch, height, width, 3]`.
+        max_pixels: Maximum number of pixels in a request, summed over its images.
 
     Raises:
-        tf.errors.InvalidArgumentError: If there is no pixel, or there are too many.
+        tf.errors.InvalidArgumentError: If there is no pixel, or if there are too many.
     """
     shape = tf.shape(images, out_type=tf.int64)
     sizes = tf.broadcast_to(shape[1:3], tf.stack([shape[0], 2]))
-    with tf.control_dependencies(_checks(sizes, max_pixels)):
+    with tf.control_dependencies(_size_assertions(sizes, max_pixels)):
         return tf.identity(images)
 
 
 def decode_batch(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Decodes JPEG or PNG files of one size, after checking the headers of all; in graph mode.
+    """Decodes JPEG or PNG files of one size after checking all headers, in graph mode.
 
     The rules are those of `kseg.data.checked_images` for these files. Transparent pixels and an
     EXIF orientation are refused.
 
     Args:
-        encoded: string `[batch]`, the bytes of the files; at least one.
-        max_pixels: Largest number of pixels of one request, all its images together. A file of
-            half a megabyte may declare 400 megabytes of pixels; it is refused before it is decoded.
+        encoded: string tensor `[batch]`, the contents of at least one file.
+        max_pixels: Maximum number of pixels in a request, summed over its images. A file of half a
+            megabyte can declare 400 megabytes of pixels; it is rejected without decoding it.
 
     Returns:
-        uint8 `[batch, height, width, 3]`, RGB.
+        uint8 tensor `[batch, height, width, 3]`, RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: If there is no file, a file breaks a rule or is damaged, the
-            files have two sizes or too many pixels.
+        tf.errors.InvalidArgumentError: If there is no file, if a file is damaged, breaks a rule, or
+            is neither JPEG nor PNG, if two sizes differ, or if there are too many pixels.
     """
     sizes = tf.map_fn(
         image_headers.header_size, encoded, fn_output_signature=tf.TensorSpec((2,), tf.int64)
     )
-    one_size = tf.debugging.assert_equal(
+    same_size = tf.debugging.assert_equal(
         sizes,
         tf.broadcast_to(sizes[:1], tf.shape(sizes)),
-        "The images of one batch must have one size (height, width). Send images of "
-        "different sizes one by one, or resize them before.",
+        "The images of one batch must have one size (height, width). Send images of different "
+        "sizes in separate requests, or resize them first.",
     )
-    with tf.control_dependencies([one_size, *_checks(sizes, max_pixels)]):
+    with tf.control_dependencies([same_size, *_size_assertions(sizes, max_pixels)]):
         encoded = tf.identity(encoded)
     images = tf.TensorSpec((None, None, 3), tf.uint8)
     return tf.map_fn(_decode, encoded, fn_output_signature=images)
@@ -77,16 +77,18 @@ def _opaque_png(contents: tf.Tensor) -> tf.Tensor:
         return image[..., :3]
 
 
-def _checks(sizes: tf.Tensor, max_pixels: int) -> list:
-    """Returns assertions on the heights and widths of the images of a request, `[batch, 2]`."""
-    # In floats: the product of two nonsensical sides may exceed an integer.
+def _size_assertions(sizes: tf.Tensor, max_pixels: int) -> list:
+    """Returns assertions on the heights and widths of a request's images, int64 `[batch, 2]`."""
+    # Computed in floating point, because the product of two absurd sides can overflow an integer.
     pixels = tf.reduce_sum(tf.reduce_prod(tf.cast(sizes, tf.float64), axis=1))
     return [
         tf.debugging.assert_positive(tf.shape(sizes)[0], "A request must hold at least one image."),
-        tf.debugging.assert_positive(sizes, "Height and width of an image must be at least 1."),
+        tf.debugging.assert_positive(
+            sizes, "The height and the width of an image must be at least 1."
+        ),
         tf.debugging.assert_less_equal(
             pixels,
             tf.constant(max_pixels, tf.float64),
-            f"The images of a request must hold at most {max_pixels} pixels together.",
+            f"The images of a request must hold at most {max_pixels} pixels in total.",
         ),
     ]

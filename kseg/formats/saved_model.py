@@ -1,12 +1,12 @@
-"""The SavedModel that TensorFlow Serving takes: constants only, two signatures."""
+"""SavedModels for TensorFlow Serving: two signatures and no variables."""
 
 import os
 
 import keras
 import tensorflow as tf
 
-from kseg.formats.frozen import answer, frozen
-from kseg.formats.requests import checked, decode_batch
+from kseg.formats.frozen import classify, freeze
+from kseg.formats.requests import check_images, decode_batch
 
 IMAGES_SIGNATURE = "serving_default"
 ENCODED_SIGNATURE = "encoded"
@@ -18,20 +18,20 @@ def write(
     """Writes a network as a SavedModel.
 
     Args:
-        model: A network of `kseg.models`: RGB 0..255 in, logits of the input's size out.
-        path: Folder to make.
-        probabilities: Whether both signatures give, besides `classes`, `probabilities`, float32
-            `[batch, height, width, classes]`.
-        max_pixels: Most pixels of one request, all its images together.
+        model: A network of `kseg.models`: RGB images in 0..255 in, logits of the same size out.
+        path: Folder to create.
+        probabilities: Whether both signatures return `probabilities`, float32
+            `[batch, height, width, num_classes]`, in addition to `classes`.
+        max_pixels: Maximum number of pixels in a request, summed over its images.
     """
     module = tf.Module()
-    module.network = network = frozen(model)
+    module.network = network = freeze(model)
 
     def classify_images(images):
-        return answer(network, checked(images, max_pixels), probabilities)
+        return classify(network, check_images(images, max_pixels), probabilities)
 
     def classify_encoded(encoded):
-        return answer(network, decode_batch(encoded, max_pixels), probabilities)
+        return classify(network, decode_batch(encoded, max_pixels), probabilities)
 
     module.images = tf.function(
         classify_images,

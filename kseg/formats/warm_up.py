@@ -1,10 +1,13 @@
-"""Requests that TensorFlow Serving answers once before it opens a version to others.
+"""Warm-up requests, which TensorFlow Serving runs before it makes a new version available.
 
-The first request of a size costs more than the next: TensorFlow plans the graph then. Serving
-takes the requests from `assets.extra/tf_serving_warmup_requests`, a TFRecord file of PredictionLog
-messages. Their protos come with no package that kseg needs, and a message is little: each field is
-its number, its length and its bytes. So they are written here, and a test reads them back with the
-protos of `tensorflow-serving-api`.
+The first request of a given image size is slow, because TensorFlow optimises the graph at that
+point. TensorFlow Serving therefore runs the requests in
+`assets.extra/tf_serving_warmup_requests`, a TFRecord file of `PredictionLog` messages.
+
+The message types belong to `tensorflow-serving-api`, which is needed to send requests but not to
+export. With it, an export would have warm-up requests only on machines that have the package.
+Since a `PredictionLog` is only a few nested fields, it is encoded here instead, so that every
+export is the same; the tests parse it with the message types of `tensorflow-serving-api`.
 """
 
 import math
@@ -12,19 +15,21 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from kseg.formats.saved_model import ENCODED_SIGNATURE, IMAGES_SIGNATURE
 
 FILE = "assets.extra/tf_serving_warmup_requests"
-SIDE = 513  # pixels, the papers' crop
+SIDE = 513  # pixels; the crop size of the papers
 
 
 def write(folder: Path, max_pixels: int) -> None:
-    """Writes one request for each signature of a SavedModel: a grey square.
+    """Writes one request, a grey square, for each signature of a SavedModel.
 
     Args:
-        folder: Of the SavedModel.
-        max_pixels: The square holds no more: Serving refuses a version whose warm-up fails.
+        folder: Folder of the SavedModel.
+        max_pixels: Maximum number of pixels in the square: TensorFlow Serving rejects a version
+            if one of its warm-up requests fails.
     """
     side = min(SIDE, math.isqrt(max_pixels))
     image = np.full((side, side, 3), 128, np.uint8)
@@ -36,12 +41,12 @@ def write(folder: Path, max_pixels: int) -> None:
         writer.write(prediction_log(ENCODED_SIGNATURE, encoded=encoded))
 
 
-def prediction_log(signature: str, **inputs) -> bytes:
-    """A serialised `tensorflow.serving.PredictionLog` of one predict request.
+def prediction_log(signature: str, **inputs: ArrayLike) -> bytes:
+    """Serialises a `tensorflow.serving.PredictionLog` that holds one predict request.
 
     Args:
-        signature: Name of the signature that is asked.
-        **inputs: Values of its inputs, as `tf.make_tensor_proto` takes them.
+        signature: Name of the requested signature.
+        **inputs: Values of its inputs, as `tf.make_tensor_proto` accepts them.
     """
     request = _field(1, _field(3, signature.encode()))  # model_spec.signature_name
     for name, value in inputs.items():
@@ -51,7 +56,7 @@ def prediction_log(signature: str, **inputs) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A field of bytes, text or a message in the wire format of protocol buffers."""
+    """Encodes a field that holds bytes, text or a message in the protocol buffer wire format."""
     return bytes([number << 3 | 2]) + _varint(len(content)) + content
 
 

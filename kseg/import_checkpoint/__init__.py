@@ -1,4 +1,4 @@
-"""Reads official DeepLab checkpoints."""
+"""Import of the official DeepLab checkpoints."""
 
 from kseg.import_checkpoint.importer import import_checkpoint
 

@@ -1,17 +1,26 @@
-"""Reads an official TF1 checkpoint of DeepLab or slim into the weight file of a backbone:
+"""Converts an official TF1 checkpoint of DeepLab or slim into the weight file of a backbone.
 
-python -m kseg.import_checkpoint --checkpoint=deeplabv3/model.ckpt --backbone=xception_65
-    --output=x65.weights.h5
+    python -m kseg.import_checkpoint --checkpoint=deeplabv3/model.ckpt --backbone=xception_65 \\
+        --output=x65.weights.h5
 
-`--backbone_weights=x65.weights.h5` then trains from it. Prints what became of every variable; with
-any missing or of another shape it writes nothing, unless `--allow_missing` insists.
+Afterwards `python -m kseg.train --backbone_weights=x65.weights.h5 ...` starts from these weights.
+The program reports what happened to every variable. If a variable of the backbone is missing in the
+checkpoint or has another shape, nothing is written, unless `--allow_missing` is given.
 
-Xception-65 goes in whole. So do MobileNetV2 and slim's ResNets, and compute the same at sizes
-k * 16 + 1; at others slim shifts its windows by a pixel, which the backbones here never do. The
-stride in the last unit of a ResNet block there is the one in the first unit of the next block
-here. A ResNet's stem is turned from RGB to BGR; the means that DeepLab subtracts differ from ours
-by less than one of 255 levels. The "beta" ResNets begin with three convolutions that have no
-counterpart here: all but these and the convolutions behind them can be taken.
+What can be imported:
+
+    xception_65   All weights; the backbone then computes what the official network computes, at
+                  any image size.
+    mobilenet_v2  All weights; equal to the official network at image sizes k * 16 + 1. At other
+                  sizes slim shifts its windows by a pixel, which the backbones of kseg never do.
+    resnet50, resnet101, resnet152
+                  All weights of slim's ResNets; equal at image sizes k * 16 + 1 as well. slim has
+                  the stride in the last unit of a block, kseg in the first unit of the next block.
+                  The kernel of the first convolution is reordered from RGB to BGR. The channel
+                  means that DeepLab subtracts differ from those of kseg by less than one of 255
+                  levels. The "beta" ResNets begin with three convolutions that have no counterpart
+                  in kseg: `--allow_missing` imports all weights except for those three and for the
+                  convolutions that read them.
 """
 
 from absl import flags
@@ -24,28 +33,31 @@ from kseg.import_checkpoint.official_names import SCOPES
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("checkpoint", "", "Prefix of the checkpoint: model.ckpt of *.ckpt.index.")
+    flags.DEFINE_string(
+        "checkpoint", "", "Prefix of the checkpoint: model.ckpt for the file model.ckpt.index."
+    )
     flags.DEFINE_string("backbone", "", f"One of {', '.join(sorted(SCOPES))}.")
-    flags.DEFINE_string("output", "", "File to write; its name ends in .weights.h5.")
+    flags.DEFINE_string("output", "", "File to write; its name must end in .weights.h5.")
     flags.DEFINE_bool(
         "allow_missing",
         False,
-        "Write the file though variables are missing or of another shape; they stay random.",
+        "Write the file even if variables are missing or have another shape; they keep random "
+        "values.",
     )
 
 
 def main(values: flags.FlagValues) -> int:
-    """Imports one checkpoint; returns 1, and writes nothing, if the backbone would not be whole."""
+    """Imports one checkpoint; returns 1 and writes nothing if the backbone would be incomplete."""
     cli.require(values, "checkpoint", "backbone", "output")
     if not values.output.endswith(".weights.h5"):
         raise UserError(f"`--output` must end in .weights.h5. Received: {values.output}")
     network, report = import_checkpoint(values.checkpoint, values.backbone)
     print(report.text())
-    lost = len(report.missing) + len(report.mismatched)
-    if lost and not values.allow_missing:
+    random = len(report.missing) + len(report.mismatched)
+    if random and not values.allow_missing:
         print(
-            f"nothing written: {lost} variables of {values.backbone} would stay random; "
-            "--allow_missing writes the file all the same"
+            f"Nothing was written: {random} variables of {values.backbone} would keep random "
+            "values. To write the file anyway: --allow_missing"
         )
         return 1
     write_weights(network, values.output)

@@ -6,7 +6,9 @@ code that runs: products that a fast form avoids are not counted.
 
 import dataclasses
 import math
+from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
 # Operations whose outputs are the feature maps of a network. Operations that only pass tensors on
@@ -31,7 +33,7 @@ class Cost:
     activation_bytes: int
 
 
-def parameters(layer, *, trainable: bool = True) -> int:
+def parameters(layer: keras.layers.Layer, *, trainable: bool = True) -> int:
     """Counts the parameters of a built layer or network.
 
     Args:
@@ -43,7 +45,7 @@ def parameters(layer, *, trainable: bool = True) -> int:
     return sum(math.prod(variable.shape) for variable in variables)
 
 
-def cost(call, *shapes) -> Cost:
+def cost(call: Callable, *shapes: tuple[int, ...]) -> Cost:
     """Traces a function of float32 tensors and counts the operations of its graph.
 
     Args:

@@ -16,6 +16,7 @@ import dataclasses
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -157,7 +158,7 @@ def _rising(pixels: int) -> np.ndarray:
 
 
 def blended(
-    scores_of: Callable[[np.ndarray], np.ndarray], image, tiling: Tiling
+    scores_of: Callable[[np.ndarray], np.ndarray], image: Any, tiling: Tiling
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Computes the scores of an image of any size, part by part.
 

@@ -1,12 +1,12 @@
-"""The layers: one public Keras layer a file, on `keras.ops` alone, channels last."""
+"""Keras layers: one public layer in each file, written in `keras.ops`, channels last."""
 
 from kseg.layers.aspp import ASPP
 from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.boundary_refinement import BoundaryRefinement
+from kseg.layers.conv2d_transpose import Conv2DTranspose
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.conv_stack import ConvStack
 from kseg.layers.crop import Crop
-from kseg.layers.deconvolution import Deconvolution
 from kseg.layers.gcn import GCN
 from kseg.layers.gcn_context import GCNContext
 from kseg.layers.image_normalization import ImageNormalization
@@ -28,10 +28,10 @@ __all__ = [
     "LKSPP",
     "BatchNorm",
     "BoundaryRefinement",
+    "Conv2DTranspose",
     "ConvNormAct",
     "ConvStack",
     "Crop",
-    "Deconvolution",
     "GCNContext",
     "ImageNormalization",
     "LargeKernelConv",

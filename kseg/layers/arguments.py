@@ -1,88 +1,154 @@
-"""Checks of constructor arguments that several layers share."""
+"""Checks of argument values, shared by layers, backbones, models and the recipe.
 
+Each check returns the value, converted where stated, or raises a `ValueError` that names the
+argument, states the rule and shows the value received.
+"""
+
+import math
 import warnings
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+import keras
+
+from kseg.layers.types import Shape
+
+Value = TypeVar("Value")
 
 
-def positive_integer(name, value):
-    """Returns `value` as an int, or raises if it is not an integer >= 1.
+def is_integer(value: Any) -> bool:
+    """Returns whether a value is an integer; NumPy's count, booleans do not."""
+    # bool is an int in Python, and `filters=True` is always a mistake.
+    return not isinstance(value, bool) and hasattr(value, "__index__")
+
+
+def is_number(value: Any) -> bool:
+    """Returns whether a value is a finite int or float; booleans are not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def integer_at_least(name: str, value: Any, minimum: int) -> int:
+    """Returns `value` as an int.
 
     Args:
-        name: String. The argument's name, for the message.
-        value: What came.
+        name: String. Name of the argument.
+        value: The value received.
+        minimum: Integer. The smallest value allowed.
 
     Raises:
-        ValueError: If `value` is not an integer of at least 1.
+        ValueError: If `value` is not an integer of at least `minimum`.
     """
-    # bool is an int in Python, and `filters=True` is never meant.
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
-        raise ValueError(f"`{name}` must be an integer >= 1. Received: {value!r}")
+    if not is_integer(value) or value.__index__() < minimum:
+        raise ValueError(f"`{name}` must be an integer >= {minimum}. Received: {value!r}")
     return value.__index__()
 
 
-def odd_integer(name, value):
-    """Returns `value` as an int, or raises if it is not an odd integer >= 1.
+def positive_integer(name: str, value: Any) -> int:
+    """Returns `value` as an int; raises unless it is an integer of at least 1."""
+    return integer_at_least(name, value, 1)
 
-    Raises:
-        ValueError: If `value` is anything else.
-    """
-    if positive_integer(name, value) % 2 == 0:
+
+def odd_integer(name: str, value: Any, minimum: int = 1) -> int:
+    """Returns `value` as an int; raises unless it is an odd integer of at least `minimum`."""
+    if integer_at_least(name, value, minimum) % 2 == 0:
         raise ValueError(f"`{name}` must be odd. Received: {value!r}")
     return value.__index__()
 
 
-def positive_integers(name, value):
-    """Returns `value` as a tuple of ints, or raises if it is not a list of different sizes.
+def positive_integer_tuple(name: str, value: Any, length: int) -> tuple[int, ...]:
+    """Returns `value` as a tuple of ints, which may be equal.
 
     Args:
-        name: String. The argument's name, for the message.
-        value: What came; a tuple or list of integers >= 1 is right.
+        name: String. Name of the argument.
+        value: The value received.
+        length: Integer. How many integers there must be.
 
     Raises:
-        ValueError: If `value` is no tuple or list, is empty, holds anything but integers of at
-            least 1, or holds one twice (the branches would be copies of each other).
+        ValueError: If `value` is not a tuple or list of `length` integers of at least 1.
     """
-    rule = f"`{name}` must hold at least one integer >= 1"
+    is_sequence = isinstance(value, (tuple, list)) and len(value) == length
+    if not is_sequence or not all(is_integer(item) and item.__index__() >= 1 for item in value):
+        raise ValueError(f"`{name}` must be a tuple of {length} integers >= 1. Received: {value!r}")
+    return tuple(item.__index__() for item in value)
+
+
+def integer_or_pair(name: str, value: Any) -> tuple[int, int]:
+    """Returns `value` as a pair (height, width); an integer stands for both.
+
+    Raises:
+        ValueError: If `value` is neither an integer of at least 1 nor a pair of such integers.
+    """
+    if is_integer(value):
+        return (positive_integer(name, value),) * 2
+    return positive_integer_tuple(name, value, 2)
+
+
+def positive_integers(name: str, value: Any) -> tuple[int, ...]:
+    """Returns `value` as a tuple of distinct ints.
+
+    Each integer belongs to one branch of a module; two equal ones would give two equal branches.
+
+    Raises:
+        ValueError: If `value` is not a tuple or list of at least one integer, if an item is not an
+            integer of at least 1, or if an item occurs twice.
+    """
     if not isinstance(value, (tuple, list)) or not value:
-        raise ValueError(f"{rule}. Received: {value!r}")
-    for item in value:
-        if isinstance(item, bool) or not hasattr(item, "__index__") or item.__index__() < 1:
-            raise ValueError(f"{rule} and nothing else. Received: {value!r}")
-    integers = tuple(item.__index__() for item in value)
+        raise ValueError(f"`{name}` must hold at least one integer >= 1. Received: {value!r}")
+    integers = positive_integer_tuple(name, value, len(value))
     if len(set(integers)) < len(integers):
-        raise ValueError(f"`{name}` must not hold a number twice. Received: {value!r}")
+        raise ValueError(f"`{name}` must not hold an integer twice. Received: {value!r}")
     return integers
 
 
-def dilation_rates(value):
-    """Returns `value` as a tuple of rates; see `positive_integers`."""
+def dilation_rates(value: Any) -> tuple[int, ...]:
+    """Returns `value` as a tuple of distinct rates; see `positive_integers`."""
     return positive_integers("dilation_rates", value)
 
 
-def warn_of_wide_rates(layer, rates, input_shape):
-    """Warns once if a rate reaches beyond a feature map of known size.
+def positive_number(name: str, value: Any) -> float:
+    """Returns `value` as a float; raises unless it is a finite number above 0."""
+    if not is_number(value) or value <= 0:
+        raise ValueError(f"`{name}` must be a number > 0. Received: {value!r}")
+    return float(value)
 
-    Args:
-        layer: The layer that is being built, for the message.
-        rates: Tuple of its dilation rates.
-        input_shape: `(batch, height, width, channels)`; nothing is said of sizes that are None.
+
+def positive_fraction(name: str, value: Any) -> float:
+    """Returns `value` as a float; raises unless it is a number in (0, 1]."""
+    if not is_number(value) or not 0 < value <= 1:
+        raise ValueError(f"`{name}` must be a number in (0, 1]. Received: {value!r}")
+    return float(value)
+
+
+def dropout_rate(value: Any) -> float:
+    """Returns `value` as a float; raises unless it is a number in [0, 1)."""
+    if not is_number(value) or not 0 <= value < 1:
+        raise ValueError(f"`dropout_rate` must be a number in [0, 1). Received: {value!r}")
+    return float(value)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Returns `value`; raises unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be True or False. Received: {value!r}")
+    return value
+
+
+def one_of(name: str, value: Any, choices: Collection[Value]) -> Value:
+    """Returns `value`; raises unless it equals one of `choices` and is of the same type.
+
+    The type matters where the choices are integers: 16.0 is not the output stride 16.
     """
-    sizes = [size for size in input_shape[1:3] if size is not None]
-    wide = [rate for rate in rates if sizes and rate >= max(sizes)]
-    if wide:
-        warnings.warn(
-            f"{type(layer).__name__} {layer.name!r}: `dilation_rates` {tuple(wide)} reach beyond "
-            f"the feature map of {input_shape[1]}x{input_shape[2]}: only the centre of the kernel "
-            "sees it there",
-            stacklevel=2,
-        )
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
+        raise ValueError(f"`{name}` must be one of {tuple(choices)}. Received: {value!r}")
+    return value
 
 
-def map_shape(layer, shape):
-    """Raises if a layer's input is no map `(batch, height, width, channels)` of some pixels.
+def map_shape(layer: keras.layers.Layer, shape: Shape) -> None:
+    """Raises unless a layer's input may be a feature map of at least one pixel.
 
     Args:
-        layer: The layer, for the message.
-        shape: What came; height and width may be None.
+        layer: The layer, named in the message.
+        shape: `(batch, height, width, channels)`; height and width may be None.
 
     Raises:
         ValueError: If height or width is known to be 0.
@@ -94,53 +160,42 @@ def map_shape(layer, shape):
         )
 
 
-def dropout_rate(value):
-    """Returns `value` as a float, or raises if it is not a share of units to drop.
-
-    Raises:
-        ValueError: If `value` is not a number in [0, 1).
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"`dropout_rate` must be a number in [0, 1). Received: {value!r}")
-    return float(value)
-
-
-def boolean(name, value):
-    """Returns `value`, or raises if it is neither True nor False.
-
-    Raises:
-        ValueError: If `value` is no boolean.
-    """
-    if not isinstance(value, bool):
-        raise ValueError(f"`{name}` must be True or False. Received: {value!r}")
-    return value
-
-
-def one_of(name, value, known):
-    """Returns `value`, or raises if it is not one of the names known.
-
-    Raises:
-        ValueError: If `value` is not in `known`.
-    """
-    if value not in known:
-        raise ValueError(f"`{name}` must be one of {tuple(known)}. Received: {value!r}")
-    return value
-
-
-def shape_pair(name, input_shape):
-    """Returns the shapes of features and reference that a layer is called on, or raises.
+def shape_pair(layer: keras.layers.Layer, input_shape: Any) -> tuple[Shape, Shape]:
+    """Returns the shapes of the features and the reference that a layer is called on.
 
     Args:
-        name: String. The layer's class, for the message.
-        input_shape: What came; a pair of shapes is right.
+        layer: The layer, named in the message.
+        input_shape: The shape received.
 
     Raises:
-        ValueError: If `input_shape` is no pair of shapes.
+        ValueError: If `input_shape` is not a pair of shapes.
     """
-    pair = isinstance(input_shape, (list, tuple)) and len(input_shape) == 2
-    if not pair or not all(isinstance(shape, (list, tuple)) for shape in input_shape):
+    is_pair = isinstance(input_shape, (list, tuple)) and len(input_shape) == 2
+    if not is_pair or not all(isinstance(shape, (list, tuple)) for shape in input_shape):
         raise ValueError(
-            f"{name} must be called on a pair [features, reference]. "
+            f"{type(layer).__name__} must be called on a pair [features, reference]. "
             f"Received inputs of shape: {input_shape}"
         )
-    return input_shape
+    features, reference = input_shape
+    return features, reference
+
+
+def warn_of_wide_rates(
+    layer: keras.layers.Layer, rates: tuple[int, ...], input_shape: Shape
+) -> None:
+    """Warns if dilation rates reach beyond a feature map of known size.
+
+    Args:
+        layer: The layer that is being built, named in the message.
+        rates: Tuple of integers. Its dilation rates.
+        input_shape: `(batch, height, width, channels)`. A size that is None is not checked.
+    """
+    sizes = [size for size in input_shape[1:3] if size is not None]
+    wide = [rate for rate in rates if sizes and rate >= max(sizes)]
+    if wide:
+        warnings.warn(
+            f"{type(layer).__name__} {layer.name!r}: `dilation_rates` {tuple(wide)} reach beyond "
+            f"the feature map of {input_shape[1]}x{input_shape[2]}, where only the centre of the "
+            "kernel falls on pixels",
+            stacklevel=2,
+        )

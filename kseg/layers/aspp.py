@@ -5,6 +5,7 @@ import keras
 from kseg.layers import arguments
 from kseg.layers.context_module import ContextModule
 from kseg.layers.separable_conv_norm_act import SeparableConvNormAct
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -97,17 +98,17 @@ class ASPP(ContextModule):
             return self.conv_block(name, **options)
         return SeparableConvNormAct(self.filters, dtype=self.dtype_policy, name=name, **options)
 
-    def build_branches(self, input_shape) -> int:
+    def build_branches(self, input_shape: Shape) -> int:
         arguments.warn_of_wide_rates(self, self.dilation_rates, input_shape)
         for branch in (self.first, *self.atrous):
             branch.build(input_shape)
         return 1 + len(self.atrous)
 
-    def branches(self, features, training) -> list:
+    def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         first = self.first(features, training=training)
         return [first, *self.rate_maps(features, training)]
 
-    def rate_maps(self, features, training=None) -> list:
+    def rate_maps(self, features: Tensor, training: bool | None = None) -> list[Tensor]:
         return [branch(features, training=training) for branch in self.atrous]
 
     def get_config(self):

@@ -1,29 +1,33 @@
-"""Batch normalisation by TensorFlow's fused kernel; elsewhere Keras' own."""
+"""Batch normalisation with TensorFlow's fused kernel, and Keras' layer on other backends."""
 
 import keras
 from keras import ops
+
+from kseg.layers.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
 class BatchNorm(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, faster to train on the TensorFlow backend.
 
-    Keras 3 composes it of some ten elementwise operations, each a pass over the feature map, and
-    TensorFlow differentiates them one by one. The fused kernel (oneDNN, cuDNN) does the same in
-    one operation each way: a training step of DeepLabv3 on MobileNetV2 takes about a quarter less
-    processor time. Values, gradients, variables and config are those of the Keras layer.
+    Keras 3 composes the normalisation of about ten elementwise operations, each of which reads the
+    feature map, and TensorFlow differentiates them one by one. The fused kernel (oneDNN, cuDNN)
+    does the same in one operation forward and one backward: a training step of DeepLabv3 on
+    MobileNetV2 takes about a quarter less processor time. Values, gradients, variables and config
+    are those of the Keras layer.
 
-    Where the fused kernel does not go (other backends, other dtypes than float32, statistics
-    synchronised over replicas, renormalisation, masks, inputs that are no maps, a missing scale or
-    centre) the Keras layer computes.
+    Where the fused kernel cannot be used, the Keras layer computes: on other backends, in dtypes
+    other than float32, with statistics synchronised over replicas, with renormalisation, with a
+    mask, for inputs other than batches of maps, and without scale or centre.
 
-    Args: those of `keras.layers.BatchNormalization`, with its defaults.
+    Args:
+        **kwargs: Arguments of `keras.layers.BatchNormalization`, with the same defaults.
 
     Input shape:
-        `(batch, height, width, channels)`, or any that the Keras layer takes.
+        `(batch, height, width, channels)`, or any other shape that the Keras layer takes.
 
     Output shape:
-        That of the input.
+        Same as the input shape.
 
     Example:
         >>> import numpy as np
@@ -34,12 +38,14 @@ class BatchNorm(keras.layers.BatchNormalization):
         [-1.225, 0.0, 1.225]
 
     Reference:
-        Ioffe and Szegedy, "Batch Normalization", 2015. The moving variance is that of the batch
-        (divided by n), as in Keras 3, and not the unbiased one that the kernel returns. The kernel
-        takes no epsilon below 1.001e-5 (cuDNN's least): a smaller one counts as that.
+        Ioffe and Szegedy, "Batch Normalization", 2015. The moving variance averages the biased
+        variance of the batch (divided by n), as in Keras 3, not the unbiased variance that the
+        kernel returns. The kernel raises an epsilon below 1.001e-5 (cuDNN's minimum) to that value.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         if mask is not None or not self._can_fuse(inputs):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf

@@ -3,15 +3,15 @@
 import keras
 from keras import ops
 
+from kseg.layers.types import Shape, Tensor
+
 
 @keras.saving.register_keras_serializable(package="kseg")
 class BoundaryRefinement(keras.layers.Layer):
-    """Adds to score maps what two 3x3 convolutions, with a ReLU between, make of them.
+    """Residual block of two 3x3 convolutions, which corrects scores near object boundaries.
 
-    `x + conv3x3(relu(conv3x3(x)))`, with the channels of the input throughout: mistakes near the
-    border of an object are corrected, the rest passes. No normalisation, hence biases.
-
-    Args: none of its own.
+    Computes `x + conv3x3(relu(conv3x3(x)))`; all maps have as many channels as the input. There is
+    no normalisation, so the convolutions have biases.
 
     Call arguments:
         scores: Float tensor `(batch, height, width, channels)`; height and width may be unknown.
@@ -20,7 +20,7 @@ class BoundaryRefinement(keras.layers.Layer):
         `(batch, height, width, channels)`
 
     Output shape:
-        That of the input.
+        Same as the input shape.
 
     Example:
         >>> import numpy as np
@@ -30,17 +30,15 @@ class BoundaryRefinement(keras.layers.Layer):
 
     Reference:
         Peng et al., "Large Kernel Matters - Improve Semantic Segmentation by Global Convolutional
-        Network", 2017, Figure 2 (C). Biases are not mentioned there; the public copies have them.
-        Nor are initial values: kernels start small (truncated normal, 0.01), so that a row of these
-        layers starts near the identity. With Keras' default the nine of `gcn_fcn`, up to six in a
-        row, multiply the scores until the first steps diverge.
+        Network", 2017, Figure 2 (C). The paper mentions neither biases nor initial values. The
+        public copies have biases. Kernels start small here (truncated normal, standard deviation
+        0.01), so that a sequence of these layers starts close to the identity: with Keras' default
+        the nine layers of `gcn_fcn`, up to six of them in sequence, amplify the scores until the
+        first training steps diverge.
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-
-    def build(self, input_shape):
-        # Here and not in the constructor: their width is that of the input.
+    def build(self, input_shape: Shape) -> None:
+        # Created here because the number of filters is that of the input's channels.
         self.first, self.second = (
             keras.layers.Conv2D(
                 input_shape[-1],
@@ -56,8 +54,8 @@ class BoundaryRefinement(keras.layers.Layer):
         self.first.build(input_shape)
         self.second.build(input_shape)
 
-    def call(self, scores):
+    def call(self, scores: Tensor) -> Tensor:
         return scores + self.second(ops.relu(self.first(scores)))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)

@@ -6,6 +6,7 @@ from keras import ops
 
 from kseg.layers import arguments
 from kseg.layers.conv_norm_act import ConvNormAct
+from kseg.layers.types import Shape, Tensor
 
 # The key under which weight files hold the number of dilation rates of a module.
 _NUMBER_OF_RATES = "number_of_rates"
@@ -60,11 +61,11 @@ class ContextModule(keras.layers.Layer):
         """Returns a convolution with normalisation and ReLU of this module's width and dtype."""
         return ConvNormAct(self.filters, dtype=self.dtype_policy, name=name, **options)
 
-    def build_branches(self, input_shape) -> int:
+    def build_branches(self, input_shape: Shape) -> int:
         """Builds the branches of the subclass and returns the number of maps they produce."""
         raise NotImplementedError
 
-    def branches(self, features, training) -> list:
+    def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         """Returns the maps `(batch, height, width, filters)` of the subclass' branches."""
         raise NotImplementedError
 
@@ -117,7 +118,7 @@ class ContextModule(keras.layers.Layer):
         }
 
 
-def pool_image(features):
+def pool_image(features: Tensor) -> Tensor:
     """Averages a map over its height and width.
 
     The mean is computed in float32 whatever the dtype, since a map of 65x65 has more pixels than
@@ -133,7 +134,7 @@ def pool_image(features):
     return ops.cast(mean, features.dtype)
 
 
-def broadcast_like(pooled, features):
+def broadcast_like(pooled: Tensor, features: Tensor) -> Tensor:
     """Repeats a map of one pixel over the height and width of `features`.
 
     This equals a bilinear resize, since the resize of one pixel is that pixel everywhere.

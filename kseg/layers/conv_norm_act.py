@@ -1,18 +1,22 @@
-"""The one brick: convolution, batch normalisation, activation."""
+"""Convolution, batch normalisation and activation in one layer."""
+
+from collections.abc import Callable
 
 import keras
 
 from kseg.layers import arguments
 from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.kernels.shared_atrous_conv import shared_atrous_conv
+from kseg.layers.types import Shape, Tensor
 
 
 class _AtrousConv2D(keras.layers.Conv2D):
-    """A 3x3 atrous convolution, computed as `shared_atrous_conv` at its one rate.
+    """A 3x3 atrous convolution computed by `shared_atrous_conv` at a single rate.
 
-    Weights and results are those of `Conv2D`. Keras hands an atrous convolution to
-    `tf.nn.convolution`, which cuts the map into rate x rate small ones and back: an ASPP trains
-    half as fast on a CPU so (`python -m kseg.benchmark --what=layers` shows it, column `keras`).
+    Weights and results are those of `Conv2D`. Keras delegates an atrous convolution to
+    `tf.nn.convolution`, which splits the map into rate x rate small maps and joins them again; on
+    a CPU that makes the training of ASPP half as fast (column `keras` of
+    `python -m kseg.benchmark --what=layers`).
     """
 
     def convolution_op(self, inputs, kernel):
@@ -23,15 +27,15 @@ class _AtrousConv2D(keras.layers.Conv2D):
 class ConvNormAct(keras.layers.Layer):
     """A convolution without bias, batch normalisation, then an activation.
 
-    The brick of every module and decoder of this package. The convolution pads with zeros so
-    that at stride 1 the map keeps its size; it has no bias, since the normalisation after it
-    has one.
+    The modules and decoders of this package are built from it. The convolution is padded with
+    zeros, so that at stride 1 the map keeps its size. It has no bias because the normalisation
+    that follows has one.
 
     Args:
         filters: Integer. Number of output channels.
         kernel_size: Integer or pair of integers (height, width). Defaults to 1.
-        strides: Integer. Step of the convolution. Defaults to 1.
-        dilation_rate: Integer. Distance between taps. Defaults to 1.
+        strides: Integer. Stride of the convolution. Defaults to 1.
+        dilation_rate: Integer. Dilation rate of the convolution. Defaults to 1.
         activation: Name, function or `None`. Defaults to `"relu"`.
         epsilon: Float. Added to the variance. Defaults to 1e-5 (DeepLabv3+ reference code,
             context module and decoder).
@@ -41,7 +45,7 @@ class ConvNormAct(keras.layers.Layer):
     Call arguments:
         features: Float tensor `(batch, height, width, channels)`; height and width may be
             unknown.
-        training: Boolean. Whether the normalisation uses the batch's statistics.
+        training: Boolean. Whether the normalisation uses the statistics of the batch.
 
     Input shape:
         `(batch, height, width, channels)`
@@ -51,8 +55,8 @@ class ConvNormAct(keras.layers.Layer):
 
     Raises:
         ValueError: If `filters`, `kernel_size`, `strides` or `dilation_rate` is not an integer
-            >= 1 (a pair of them for `kernel_size`), or if `strides` and `dilation_rate` are both
-            above 1.
+            >= 1 (`kernel_size` may be a pair of them), or if `strides` and `dilation_rate` are
+            both above 1.
 
     Example:
         >>> import numpy as np
@@ -68,24 +72,19 @@ class ConvNormAct(keras.layers.Layer):
 
     def __init__(
         self,
-        filters,
+        filters: int,
         *,
-        kernel_size=1,
-        strides=1,
-        dilation_rate=1,
-        activation="relu",
-        epsilon=1e-5,
-        kernel_initializer="glorot_uniform",
+        kernel_size: int | tuple[int, int] = 1,
+        strides: int = 1,
+        dilation_rate: int = 1,
+        activation: str | Callable | None = "relu",
+        epsilon: float = 1e-5,
+        kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.filters = arguments.positive_integer("filters", filters)
-        if isinstance(kernel_size, (tuple, list)) and len(kernel_size) == 2:
-            self.kernel_size = tuple(
-                arguments.positive_integer("kernel_size", size) for size in kernel_size
-            )
-        else:
-            self.kernel_size = (arguments.positive_integer("kernel_size", kernel_size),) * 2
+        self.kernel_size = arguments.integer_or_pair("kernel_size", kernel_size)
         self.strides = arguments.positive_integer("strides", strides)
         self.dilation_rate = arguments.positive_integer("dilation_rate", dilation_rate)
         if self.strides > 1 and self.dilation_rate > 1:
@@ -111,19 +110,19 @@ class ConvNormAct(keras.layers.Layer):
         )
         self.norm = BatchNorm(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.convolution.build(input_shape)
         self.norm.build(self.convolution.compute_output_shape(input_shape))
 
-    def call(self, features, training=None):
+    def call(self, features: Tensor, training: bool | None = None) -> Tensor:
         features = self.convolution(features)
         features = self.norm(features, training=training)
         return self.activation(features)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.convolution.compute_output_shape(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -1,24 +1,25 @@
-"""A stack of 3x3 convolutions with a large window: what GCN is measured against."""
+"""A stack of 3x3 convolutions, which GCN is compared with."""
 
 import keras
 
 from kseg.layers import arguments
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
 class ConvStack(keras.layers.Layer):
-    """`(k - 1) / 2` convolutions 3x3, rival of `GCN` with the same k x k window and interface.
+    """A sequence of `(k - 1) / 2` 3x3 convolutions, with the same k x k window as `GCN`.
 
-    Channels go from the input's to `channels`, stay there, and end at `filters`. No bias, no
-    normalisation, no activation, neither after the stack nor within: linear, as `GCN` is.
+    All convolutions but the last have `channels` filters; the last one has `filters`. There is no
+    bias, no normalisation and no activation, so the stack is linear, as `GCN` is.
 
     Args:
-        filters: Integer. Channels of the output.
+        filters: Integer. Number of output channels.
         kernel_size: Odd integer >= 3. Side k of the window of the whole stack. Defaults to 7, as
             in `GCN`: three convolutions.
-        channels: Integer or `None`. Channels between the convolutions (m in the paper's Table
-            4); without meaning at `kernel_size=3`, one convolution. Defaults to `None`, those of
-            the input (the paper's Table 3).
+        channels: Integer or `None`. Number of channels between the convolutions (m in the paper's
+            Table 4). Not used at `kernel_size=3`, a single convolution. Defaults to `None`, the
+            channels of the input (the paper's Table 3).
 
     Call arguments:
         features: Float tensor `(batch, height, width, channels)`; height and width may be
@@ -42,23 +43,21 @@ class ConvStack(keras.layers.Layer):
 
     Reference:
         Peng et al., "Large Kernel Matters - Improve Semantic Segmentation by Global Convolutional
-        Network", 2017, Tables 3 and 4, whose parameters leave no room for a bias. The slides say
-        nothing of activations; that the stack has none, to compare like with like, is recalled
-        from the paper.
+        Network", 2017, Tables 3 and 4, whose parameter counts leave no room for a bias. The slides
+        do not mention activations; that the stack has none, so that it is comparable with GCN, is
+        recalled from the paper.
     """
 
-    def __init__(self, filters, kernel_size=7, channels=None, **kwargs):
+    def __init__(self, filters: int, kernel_size: int = 7, channels: int | None = None, **kwargs):
         super().__init__(**kwargs)
         self.filters = arguments.positive_integer("filters", filters)
-        self.kernel_size = arguments.odd_integer("kernel_size", kernel_size)
-        if self.kernel_size < 3:
-            raise ValueError(f"`kernel_size` must be odd and >= 3. Received: {kernel_size!r}")
+        self.kernel_size = arguments.odd_integer("kernel_size", kernel_size, minimum=3)
         self.channels = channels
         if channels is not None:
             self.channels = arguments.positive_integer("channels", channels)
 
-    def build(self, input_shape):
-        # Here and not in the constructor: by default the width is that of the input.
+    def build(self, input_shape: Shape) -> None:
+        # Created here because `channels` may be that of the input.
         *size, channels = input_shape
         inner = self.channels or channels
         count = (self.kernel_size - 1) // 2
@@ -78,15 +77,15 @@ class ConvStack(keras.layers.Layer):
             convolution.build((*size, channels))
             channels = inner
 
-    def call(self, features):
+    def call(self, features: Tensor) -> Tensor:
         for convolution in self.convolutions:
             features = convolution(features)
         return features
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.filters,

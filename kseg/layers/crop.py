@@ -1,18 +1,20 @@
-"""The part of a map that lies over a reference."""
+"""Crop of a map to the size of a reference."""
 
 import keras
 from keras import ops
 
 from kseg.layers import arguments
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
 class Crop(keras.layers.Layer):
-    """Cuts features to the height and width of a reference, from the upper left corner.
+    """Crops features to the height and width of a reference, from the upper left corner.
 
     Call arguments:
-        inputs: Pair `[features, reference]` of tensors `(batch, height, width, channels)`, the
-            reference no larger than the features. Both sizes may be unknown until the layer runs.
+        inputs: Pair `[features, reference]` of tensors `(batch, height, width, channels)`. The
+            reference must not be larger than the features. Both sizes may be unknown until the
+            layer runs.
 
     Input shape:
         `[(batch, height, width, channels), (batch, new_height, new_width, any)]`
@@ -31,17 +33,14 @@ class Crop(keras.layers.Layer):
         (1, 40, 48, 21)
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
+    def build(self, input_shape: list[Shape]) -> None:
+        arguments.shape_pair(self, input_shape)
 
-    def build(self, input_shape):
-        arguments.shape_pair("Crop", input_shape)
-
-    def call(self, inputs):
+    def call(self, inputs: list[Tensor]) -> Tensor:
         features, reference = inputs
         height, width = ops.shape(reference)[1:3]
         return features[:, :height, :width]
 
-    def compute_output_shape(self, input_shape):
-        features, reference = arguments.shape_pair("Crop", input_shape)
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        features, reference = arguments.shape_pair(self, input_shape)
         return (features[0], reference[1], reference[2], features[3])

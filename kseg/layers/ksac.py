@@ -7,6 +7,7 @@ from kseg.layers import arguments
 from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.context_module import ContextModule
 from kseg.layers.kernels.shared_atrous_conv import shared_atrous_conv
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -89,7 +90,7 @@ class KSAC(ContextModule):
         """The kernels that weight decay applies to, besides those of sublayers."""
         return [self.kernel]
 
-    def build_branches(self, input_shape) -> int:
+    def build_branches(self, input_shape: Shape) -> int:
         *size, channels = input_shape
         arguments.warn_of_wide_rates(self, self.dilation_rates, input_shape)
         self.pointwise.build(input_shape)
@@ -102,12 +103,12 @@ class KSAC(ContextModule):
             norm.build((*size, self.filters))
         return 2 if self.merge == "sum" else 1 + len(self.norms)
 
-    def branches(self, features, training) -> list:
+    def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         maps = self.rate_maps(features, training)
         pointwise = self.pointwise(features, training=training)
         return [pointwise, sum(maps)] if self.merge == "sum" else [pointwise, *maps]
 
-    def rate_maps(self, features, training=None) -> list:
+    def rate_maps(self, features: Tensor, training: bool | None = None) -> list[Tensor]:
         # The ReLU precedes the sum, so that a rate can add evidence but not remove any.
         return [
             ops.relu(norm(rate_map, training=training))

@@ -1,18 +1,20 @@
-"""A plain convolution with a large kernel: what GCN is measured against."""
+"""A plain convolution with a large kernel, which GCN is compared with."""
 
 import keras
 
 from kseg.layers import arguments
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
 class LargeKernelConv(keras.layers.Layer):
-    """The plain k x k convolution, rival of `GCN` with the same window and interface.
+    """A plain k x k convolution, with the same window and arguments as `GCN`.
 
-    No bias, no normalisation, no activation, so that the two differ in the kernel alone.
+    It has no bias, no normalisation and no activation, so that it differs from `GCN` only in its
+    kernel.
 
     Args:
-        filters: Integer. Channels of the output.
+        filters: Integer. Number of output channels.
         kernel_size: Odd integer. Side k of the window. Defaults to 7, as in `GCN`.
 
     Call arguments:
@@ -37,10 +39,10 @@ class LargeKernelConv(keras.layers.Layer):
 
     Reference:
         Peng et al., "Large Kernel Matters - Improve Semantic Segmentation by Global Convolutional
-        Network", 2017, Table 2 ("Conv"), whose parameters leave no room for a bias.
+        Network", 2017, Table 2 ("Conv"), whose parameter counts leave no room for a bias.
     """
 
-    def __init__(self, filters, kernel_size=7, **kwargs):
+    def __init__(self, filters: int, kernel_size: int = 7, **kwargs):
         super().__init__(**kwargs)
         self.filters = arguments.positive_integer("filters", filters)
         self.kernel_size = arguments.odd_integer("kernel_size", kernel_size)
@@ -54,16 +56,16 @@ class LargeKernelConv(keras.layers.Layer):
             name="convolution",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.convolution.build(input_shape)
 
-    def call(self, features):
+    def call(self, features: Tensor) -> Tensor:
         return self.convolution(features)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.filters,

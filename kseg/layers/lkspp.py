@@ -7,6 +7,7 @@ from kseg.layers import arguments
 from kseg.layers.context_module import ContextModule
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.kernels.depthwise_line import depthwise_line
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -111,12 +112,12 @@ class LKSPP(ContextModule):
             self.filters, size, separable=separable, dtype=self.dtype_policy, name=name
         )
 
-    def build_branches(self, input_shape) -> int:
+    def build_branches(self, input_shape: Shape) -> int:
         for branch in self.large_kernels:
             branch.build(input_shape)
         return len(self.large_kernels)
 
-    def branches(self, features, training) -> list:
+    def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         return [branch(features, training=training) for branch in self.large_kernels]
 
     def get_config(self):

@@ -3,6 +3,7 @@
 import keras
 
 from kseg.layers.context_module import ContextModule
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -57,9 +58,9 @@ class NoContext(ContextModule):
         super().__init__(filters, dropout_rate=dropout_rate, image_pooling=image_pooling, **kwargs)
         self.pointwise = self.conv_block("pointwise")
 
-    def build_branches(self, input_shape) -> int:
+    def build_branches(self, input_shape: Shape) -> int:
         self.pointwise.build(input_shape)
         return 1
 
-    def branches(self, features, training) -> list:
+    def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         return [self.pointwise(features, training=training)]

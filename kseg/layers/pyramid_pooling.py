@@ -6,6 +6,7 @@ from keras import ops
 from kseg.layers import arguments
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.resize import Resize
+from kseg.layers.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -115,7 +116,7 @@ class PyramidPooling(keras.layers.Layer):
         }
 
 
-def pool_grids(features, bin_sizes):
+def pool_grids(features: Tensor, bin_sizes: tuple[int, ...]) -> list[Tensor]:
     """Averages a map over grids of cells, in float32 whatever the dtype.
 
     Args:
@@ -138,7 +139,7 @@ def pool_grids(features, bin_sizes):
     return grids
 
 
-def averaging_matrix(bins, size):
+def averaging_matrix(bins: int, size: int | Tensor) -> Tensor:
     """Returns the weights of an adaptive average pooling along one axis.
 
     Cell i is the mean of the pixels from `floor(i * size / bins)` to `ceil((i + 1) * size / bins)`,

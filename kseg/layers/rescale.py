@@ -1,28 +1,31 @@
 """Bilinear resize by a factor."""
 
 import fractions
-import math
 
 import keras
 from keras import ops
 
+from kseg.layers import arguments
 from kseg.layers.resize import Resize
+from kseg.layers.types import Shape, Tensor
+
+# The name that `kseg.models` imports.
 
 
 @keras.saving.register_keras_serializable(package="kseg")
 class Rescale(Resize):
-    """Resizes features by a factor, bilinearly.
+    """Resizes features bilinearly by a factor.
 
-    A side of `size` pixels gets `size * scale` of them, rounded to the nearest integer (a half
-    upwards), and at least one. The factor is taken as the nearest fraction with a denominator up
-    to 1000, so that the size is the same whether it is computed in Python or in a graph. As
-    `Resize` else: in float32, no smoothing when the size shrinks.
+    A side of `size` pixels becomes `size * scale` pixels, rounded to the nearest integer (halves
+    are rounded up) and at least 1. The factor is approximated by a fraction with a denominator of
+    at most 1000, so that Python and a graph compute the same size. Otherwise like `Resize`:
+    computed in float32, and without smoothing where the size decreases.
 
     Args:
-        scale: Number > 0. New size over old size.
-        align_corners: Boolean. As in `Resize`. Defaults to `False`: half-pixel, so that a
-            pixel of the small map stands for equal shares of the large one (PyTorch's default,
-            the framework of DFP).
+        scale: Number > 0. New size divided by old size.
+        align_corners: Boolean. See `Resize`. Defaults to `False`, half-pixel: each pixel of the
+            small map then represents an equal part of the large one (the default of PyTorch, which
+            DFP uses).
 
     Call arguments:
         features: Float tensor `(batch, height, width, channels)`; height and width may be
@@ -35,7 +38,7 @@ class Rescale(Resize):
         `(batch, round(height * scale), round(width * scale), channels)`
 
     Raises:
-        ValueError: If `scale` is no number > 0, or `align_corners` no boolean.
+        ValueError: If `scale` is not a number > 0, or if `align_corners` is not a boolean.
 
     Example:
         >>> import numpy as np
@@ -46,48 +49,32 @@ class Rescale(Resize):
 
     Reference:
         Chen et al., "The Feasibility of Deep Feature Pyramid for Semantic Segmentation", Figure 3
-        (a): "the bilinear interpolation is used to scale the feature map". How sizes are rounded
-        is not said there.
+        (a): "the bilinear interpolation is used to scale the feature map". The paper does not say
+        how sizes are rounded.
     """
 
-    def __init__(self, scale, *, align_corners=False, **kwargs):
+    def __init__(self, scale: float, *, align_corners: bool = False, **kwargs):
         super().__init__(align_corners=align_corners, **kwargs)
-        self.scale = check_scale("scale", scale)
+        self.scale = arguments.positive_number("scale", scale)
         self._fraction = fractions.Fraction(self.scale).limit_denominator(1000)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         pass
 
-    def call(self, features):
+    def call(self, features: Tensor) -> Tensor:
         dtype = features.dtype
         size = [self._scaled(length) for length in ops.shape(features)[1:3]]
         return ops.cast(self._resize(ops.cast(features, "float32"), size), dtype)
 
     def _scaled(self, length):
-        above, below = self._fraction.numerator, self._fraction.denominator
-        scaled = (2 * length * above + below) // (2 * below)
+        numerator, denominator = self._fraction.numerator, self._fraction.denominator
+        scaled = (2 * length * numerator + denominator) // (2 * denominator)
         return max(scaled, 1) if isinstance(scaled, int) else ops.maximum(scaled, 1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, *size, channels = input_shape
         scaled = [None if length is None else self._scaled(length) for length in size]
         return (batch, *scaled, channels)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "scale": self.scale}
-
-
-def check_scale(name, value):
-    """Returns `value` as a float, or raises if it is no factor to resize by.
-
-    Args:
-        name: String. The argument's name, for the message.
-        value: What came.
-
-    Raises:
-        ValueError: If `value` is not a finite number above 0.
-    """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
-        raise ValueError(f"`{name}` must be a number > 0. Received: {value!r}")
-    return float(value)

@@ -5,15 +5,16 @@ import numpy as np
 from keras import ops
 
 from kseg.layers import arguments
+from kseg.layers.types import Shape, Tensor
 
 
-def interpolation_matrix(size, new_size, align_corners):
-    """The weights of a bilinear resize along one axis.
+def interpolation_matrix(size: int, new_size: int, align_corners: bool) -> np.ndarray:
+    """Returns the weights of a bilinear resize along one axis.
 
     Args:
-        size: Integer. Number of samples that there are.
-        new_size: Integer. Number of samples wanted.
-        align_corners: Boolean. Whether first and last samples fall on each other; else the
+        size: Integer. Number of samples of the input.
+        new_size: Integer. Number of samples of the output.
+        align_corners: Boolean. Whether the first and last samples of both coincide; otherwise the
             samples are the centres of cells (half-pixel).
 
     Returns:
@@ -27,20 +28,23 @@ def interpolation_matrix(size, new_size, align_corners):
     position = np.clip(position, 0, size - 1)
     below = np.floor(position).astype(int)
     above = np.minimum(below + 1, size - 1)
-    share = position - below
+    fraction = position - below
     matrix = np.zeros((new_size, size))
-    matrix[np.arange(new_size), below] += 1 - share
-    matrix[np.arange(new_size), above] += share
+    matrix[np.arange(new_size), below] += 1 - fraction
+    matrix[np.arange(new_size), above] += fraction
     return matrix.astype("float32")
 
 
-def resize_in_graph(features, size, align_corners):
-    """The layer's resize as one TensorFlow operation, which takes a size known at run time.
+def resize_in_graph(features: Tensor, size: Tensor, align_corners: bool) -> Tensor:
+    """Resizes with one TensorFlow operation, whose size may be known only when it runs.
 
     Args:
         features: float32 TensorFlow tensor `(batch, height, width, channels)`.
-        size: Height and width wanted, integers or a tensor of two.
-        align_corners: See `Resize`.
+        size: New height and width; two integers, or a tensor of two.
+        align_corners: Boolean. See `Resize`.
+
+    Returns:
+        float32 TensorFlow tensor `(batch, new_height, new_width, channels)`.
     """
     import tensorflow as tf
 
@@ -54,20 +58,20 @@ def resize_in_graph(features, size, align_corners):
 
 @keras.saving.register_keras_serializable(package="kseg")
 class Resize(keras.layers.Layer):
-    """Resizes features to the height and width of a reference, bilinearly.
+    """Resizes features bilinearly to the height and width of a reference.
 
-    Both sizes may be unknown until the layer runs, which `keras.ops.image.resize` refuses in
-    TensorFlow graphs. Computed in float32 whatever the policy, then cast back to the features'
-    dtype. No smoothing when the size shrinks.
+    Both sizes may be unknown until the layer runs, which `keras.ops.image.resize` does not support
+    in TensorFlow graphs. The layer computes in float32 whatever the dtype policy and casts the
+    result to the dtype of the features. There is no smoothing where the size decreases.
 
     Args:
-        align_corners: Boolean. `True` puts the corner samples on each other (DeepLab networks,
-            sizes `k * output_stride + 1`); `False` is half-pixel, as `tf.image.resize`.
-            Defaults to `True` (DeepLabv3+ reference code, everywhere).
+        align_corners: Boolean. `True` aligns the corner samples of input and output (DeepLab
+            networks, sizes `k * output_stride + 1`); `False` is half-pixel, like
+            `tf.image.resize`. Defaults to `True` (DeepLabv3+ reference code, every resize).
 
     Call arguments:
-        inputs: Pair `[features, reference]` of tensors `(batch, height, width, channels)`. Of
-            the reference only height and width are used.
+        inputs: Pair `[features, reference]` of tensors `(batch, height, width, channels)`. Only
+            the height and width of the reference are used.
 
     Input shape:
         `[(batch, height, width, channels), (batch, new_height, new_width, any)]`
@@ -76,7 +80,7 @@ class Resize(keras.layers.Layer):
         `(batch, new_height, new_width, channels)`
 
     Raises:
-        ValueError: If `align_corners` is no boolean, or if the layer is not called on a pair.
+        ValueError: If `align_corners` is not a boolean, or if the layer is not called on a pair.
 
     Example:
         >>> import numpy as np
@@ -87,14 +91,14 @@ class Resize(keras.layers.Layer):
         [0.0, 0.5, 1.0, 1.5, 2.0]
     """
 
-    def __init__(self, *, align_corners=True, **kwargs):
+    def __init__(self, *, align_corners: bool = True, **kwargs):
         super().__init__(**kwargs)
         self.align_corners = arguments.boolean("align_corners", align_corners)
 
-    def build(self, input_shape):
-        arguments.shape_pair("Resize", input_shape)
+    def build(self, input_shape: list[Shape]) -> None:
+        arguments.shape_pair(self, input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: list[Tensor]) -> Tensor:
         features, reference = inputs
         dtype = features.dtype
         resized = self._resize(ops.cast(features, "float32"), ops.shape(reference)[1:3])
@@ -109,9 +113,9 @@ class Resize(keras.layers.Layer):
         features = ops.einsum("ah,nhwc->nawc", ops.convert_to_tensor(rows), features)
         return ops.einsum("bw,nawc->nabc", ops.convert_to_tensor(columns), features)
 
-    def compute_output_shape(self, input_shape):
-        features, reference = arguments.shape_pair("Resize", input_shape)
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        features, reference = arguments.shape_pair(self, input_shape)
         return (features[0], reference[1], reference[2], features[3])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "align_corners": self.align_corners}

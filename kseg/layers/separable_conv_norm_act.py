@@ -1,34 +1,37 @@
-"""The separable brick: depthwise and pointwise convolution, each normalised and activated."""
+"""Depthwise-separable convolution with normalisation and activation after each part."""
+
+from collections.abc import Callable
 
 import keras
 
 from kseg.layers import arguments
 from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.conv_norm_act import ConvNormAct
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
 class SeparableConvNormAct(keras.layers.Layer):
     """A depthwise convolution, then a pointwise one, each with normalisation and activation.
 
-    Takes the place of a plain `ConvNormAct` at about a ninth of its multiply-adds for a 3x3
-    kernel. Neither convolution has a bias; the depthwise one pads with zeros so that the map keeps
+    It replaces a plain `ConvNormAct` with a 3x3 kernel at about a ninth of the multiply-adds.
+    Neither convolution has a bias. The depthwise one is padded with zeros, so that the map keeps
     its size.
 
     Args:
         filters: Integer. Number of output channels.
         kernel_size: Integer. Height and width of the depthwise kernel. Defaults to 3.
-        dilation_rate: Integer. Distance between its taps. Defaults to 1.
-        depthwise_activation: Name, function or `None`. After the depthwise convolution. Defaults
-            to `"relu"` (DeepLabv3+ reference code, context module and decoder).
-        activation: Name, function or `None`. After the pointwise convolution. Defaults to
-            `"relu"`.
+        dilation_rate: Integer. Dilation rate of the depthwise convolution. Defaults to 1.
+        depthwise_activation: Name, function or `None`. Activation after the depthwise convolution.
+            Defaults to `"relu"` (DeepLabv3+ reference code, context module and decoder).
+        activation: Name, function or `None`. Activation after the pointwise convolution. Defaults
+            to `"relu"`.
         epsilon: Float. Added to the variances. Defaults to 1e-5 (the same code).
 
     Call arguments:
         features: Float tensor `(batch, height, width, channels)`; height and width may be
             unknown.
-        training: Boolean. Whether the normalisations use the batch's statistics.
+        training: Boolean. Whether the normalisations use the statistics of the batch.
 
     Input shape:
         `(batch, height, width, channels)`
@@ -48,19 +51,20 @@ class SeparableConvNormAct(keras.layers.Layer):
 
     Reference:
         Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
-        Segmentation", 2018, section 3.1. Kernels start from truncated normal distributions of
-        standard deviation 0.33 (depthwise) and 0.06 (pointwise), as in its reference code.
+        Segmentation", 2018, section 3.1. Kernels are initialised from truncated normal
+        distributions of standard deviation 0.33 (depthwise) and 0.06 (pointwise), as in its
+        reference code.
     """
 
     def __init__(
         self,
-        filters,
+        filters: int,
         *,
-        kernel_size=3,
-        dilation_rate=1,
-        depthwise_activation="relu",
-        activation="relu",
-        epsilon=1e-5,
+        kernel_size: int = 3,
+        dilation_rate: int = 1,
+        depthwise_activation: str | Callable | None = "relu",
+        activation: str | Callable | None = "relu",
+        epsilon: float = 1e-5,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -92,20 +96,20 @@ class SeparableConvNormAct(keras.layers.Layer):
             name="pointwise",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for sublayer in (self.depthwise, self.depthwise_norm, self.pointwise):
             sublayer.build(input_shape)
 
-    def call(self, features, training=None):
+    def call(self, features: Tensor, training: bool | None = None) -> Tensor:
         features = self.depthwise(features)
         features = self.depthwise_norm(features, training=training)
         features = self.depthwise_activation(features)
         return self.pointwise(features, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -5,6 +5,7 @@ import keras
 from kseg.layers import arguments
 from kseg.layers.context_module import ContextModule
 from kseg.layers.kernels.average_pool import average_pool
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -109,21 +110,21 @@ class VortexPooling(ContextModule):
             return (1, 3, 9, 27)
         return tuple(step * 96 // self.output_stride for step in (1, 2, 3))
 
-    def build_branches(self, input_shape) -> int:
+    def build_branches(self, input_shape: Shape) -> int:
         arguments.warn_of_wide_rates(self, self.dilation_rates, input_shape)
         branches = [self.pointwise, *self.atrous] if self.variant == "A" else self.atrous
         for branch in branches:
             branch.build(input_shape)
         return len(branches)
 
-    def branches(self, features, training) -> list:
+    def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         averages = self._averages(features)
         maps = self._convolved(averages, training)
         if self.variant == "B":
             return maps
         return [self.pointwise(averages[0], training=training), *maps]
 
-    def rate_maps(self, features, training=None) -> list:
+    def rate_maps(self, features: Tensor, training: bool | None = None) -> list[Tensor]:
         return self._convolved(self._averages(features), training)
 
     def _averages(self, features):

@@ -13,8 +13,8 @@ from kseg.layers import (
     SeparableConvNormAct,
     arguments,
 )
-from kseg.models import checks
 from kseg.models.contexts import find_context
+from kseg.models.feature_maps import deepest, feature_map
 from kseg.models.options import options_of
 from kseg.models.segmenter import Segmenter
 
@@ -110,28 +110,30 @@ def deeplab_v3_plus(
         `kseg.backbones.resnet`; 256 channels in the auxiliary classifier as in the public copies
         (512 in PSPNet).
     """
-    checks.count("num_classes", num_classes, 2)
-    checks.output_stride(output_stride)
-    checks.count("decoder_convs", decoder_convs, 1)
+    arguments.integer_at_least("num_classes", num_classes, 2)
+    arguments.positive_integer("output_stride", output_stride)
+    arguments.integer_at_least("decoder_convs", decoder_convs, 1)
     arguments.boolean("decoder", decoder)
     arguments.boolean("decoder_separable", decoder_separable)
     arguments.boolean("auxiliary", auxiliary)
     backbone_builder = as_backbone(backbone)
     context_layer = _context_layer(context, output_stride, context_options)
 
-    images = keras.Input((*checks.image_size(image_size), 3), name="images")
+    if image_size is not None:
+        arguments.positive_integer_tuple("image_size", image_size, 2)
+    images = keras.Input((*(image_size or (None, None)), 3), name="images")
     normalization = ImageNormalization(backbone_builder.normalization, name="image_normalization")
     padded = PadToStride(output_stride, name="pad_to_stride")(normalization(images))
     features = backbone_builder(
         output_stride=output_stride, weights=backbone_weights, multi_grid=multi_grid
     )(padded)
-    x = context_layer(_deepest(features))
+    x = context_layer(deepest(features))
     if decoder:
-        low_level = checks.feature_map(features, "stride_4", "`decoder=True`")
+        low_level = feature_map(features, "stride_4", "`decoder=True`")
         x = _decode(x, low_level, decoder_convs, decoder_separable)
     outputs = _classify(x, padded, images, num_classes, "logits")
     if auxiliary:
-        x = checks.feature_map(features, "stride_16", "`auxiliary=True`")
+        x = feature_map(features, "stride_16", "`auxiliary=True`")
         x = ConvNormAct(AUXILIARY_FILTERS, kernel_size=3, name="auxiliary_conv")(x)
         x = layers.Dropout(AUXILIARY_DROPOUT, name="auxiliary_dropout")(x)
         outputs = [outputs, _classify(x, padded, images, num_classes, "auxiliary_logits")]
@@ -169,11 +171,6 @@ def _context_layer(context, output_stride, options) -> keras.layers.Layer:
     if "output_stride" in accepted:
         options = {**options, "output_stride": output_stride}
     return context_class(name="context", **options)
-
-
-def _deepest(features):
-    """Returns the feature map of the largest stride of the undilated backbone."""
-    return features[max(features, key=lambda name: int(name.removeprefix("stride_")))]
 
 
 def _classify(x, padded, images, num_classes, name):

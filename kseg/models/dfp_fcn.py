@@ -4,9 +4,9 @@ import keras
 from keras import layers
 
 from kseg.backbones import Backbone, PyramidBackbone, as_backbone
-from kseg.layers import ConvNormAct, Crop, ImageNormalization, PadToStride, Resize
-from kseg.layers.rescale import Rescale, check_scale
-from kseg.models import checks
+from kseg.layers import ConvNormAct, Crop, ImageNormalization, PadToStride, Resize, arguments
+from kseg.layers.rescale import Rescale
+from kseg.models.feature_maps import feature_map
 from kseg.models.segmenter import Segmenter
 
 MAX_DEPTH = 5
@@ -81,17 +81,19 @@ def dfp_fcn(
         text mentions 1x1 and 3x3 kernels without saying where); at depth 0 one scale with the
         encoder, so that the rows of Table 1 differ only by the pyramid; the rounding of sizes.
     """
-    checks.count("num_classes", num_classes, 2)
-    if isinstance(depth, bool) or not isinstance(depth, int) or not 0 <= depth <= MAX_DEPTH:
+    arguments.integer_at_least("num_classes", num_classes, 2)
+    if not arguments.is_integer(depth) or not 0 <= depth <= MAX_DEPTH:
         raise ValueError(f"`depth` must be an integer in 0..{MAX_DEPTH}. Received: {depth!r}")
     scales = _check_scales(pyramid_scales)
     backbone_builder = as_backbone(backbone)
 
-    images = keras.Input((*checks.image_size(image_size), 3), name="images")
+    if image_size is not None:
+        arguments.positive_integer_tuple("image_size", image_size, 2)
+    images = keras.Input((*(image_size or (None, None)), 3), name="images")
     normalization = ImageNormalization(backbone_builder.normalization, name="image_normalization")
     padded = PadToStride(STRIDE, align_corners=False, name="pad_to_stride")(normalization(images))
     network = backbone_builder(output_stride=STRIDE, weights=backbone_weights)
-    checks.feature_map(network.output, f"stride_{STRIDE}", "`dfp_fcn`")
+    feature_map(network.output, f"stride_{STRIDE}", "`dfp_fcn`")
     trunk, stages = split(network, depth)
     features = padded if trunk is None else trunk(padded)
     encoder = ConvNormAct(network.output[f"stride_{STRIDE}"].shape[-1] // 2, name="encoder")
@@ -125,7 +127,7 @@ def dfp_fcn(
     )
 
 
-def split(network, depth):
+def split(network: keras.Model, depth: int) -> tuple[keras.Model | None, keras.Model | None]:
     """Splits a backbone where `depth` of its five down-samplings are still to come.
 
     Args:
@@ -189,7 +191,7 @@ def _check_scales(value):
     """Returns `pyramid_scales` as a tuple, or raises."""
     if not isinstance(value, (tuple, list)) or not value:
         raise ValueError(f"`pyramid_scales` must be a tuple of numbers > 0. Received: {value!r}")
-    scales = tuple(check_scale("pyramid_scales", scale) for scale in value)
+    scales = tuple(arguments.positive_number("pyramid_scales", scale) for scale in value)
     if 1 not in scales or len(set(scales)) < len(scales):
         raise ValueError(
             "`pyramid_scales` must hold 1, the scale of the fusion, and no number twice. "

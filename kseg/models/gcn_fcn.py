@@ -6,11 +6,11 @@ from keras import layers
 from kseg.backbones import Backbone, PyramidBackbone, as_backbone
 from kseg.layers import Crop, ImageNormalization, PadToStride, Resize, arguments
 from kseg.layers.boundary_refinement import BoundaryRefinement
+from kseg.layers.conv2d_transpose import Conv2DTranspose
 from kseg.layers.conv_stack import ConvStack
-from kseg.layers.deconvolution import Deconvolution
 from kseg.layers.gcn import GCN
 from kseg.layers.large_kernel_conv import LargeKernelConv
-from kseg.models import checks
+from kseg.models.feature_maps import feature_map
 from kseg.models.segmenter import Segmenter
 
 KERNELS = ("gcn", "conv", "stack", "1x1")
@@ -92,18 +92,18 @@ def gcn_fcn(
         Network", 2017, Figure 2. The slides that we worked from do not name the backbone of the
         best results; we recall ResNet152 from the paper.
     """
-    checks.count("num_classes", num_classes, 2)
+    arguments.integer_at_least("num_classes", num_classes, 2)
     backbone_builder = as_backbone(backbone)
     arguments.one_of("kernel", kernel, KERNELS)
     arguments.odd_integer("kernel_size", kernel_size)
     if conv_stack_channels is not None:
-        checks.count("conv_stack_channels", conv_stack_channels, 1)
+        arguments.integer_at_least("conv_stack_channels", conv_stack_channels, 1)
         if kernel != "stack":
             raise ValueError(
                 '`conv_stack_channels` requires `kernel="stack"`. '
                 f"Received: conv_stack_channels={conv_stack_channels!r}, kernel={kernel!r}"
             )
-    checks.output_stride(output_stride)
+    arguments.positive_integer("output_stride", output_stride)
     arguments.boolean("boundary_refinement", boundary_refinement)
     arguments.one_of("upsampling", upsampling, UPSAMPLINGS)
     heads = {
@@ -111,14 +111,16 @@ def gcn_fcn(
         for stride in (32, 16, 8, 4)
     }
 
-    images = keras.Input((*checks.image_size(image_size), 3), name="images")
+    if image_size is not None:
+        arguments.positive_integer_tuple("image_size", image_size, 2)
+    images = keras.Input((*(image_size or (None, None)), 3), name="images")
     normalization = ImageNormalization(backbone_builder.normalization, name="image_normalization")
     padded = PadToStride(output_stride, align_corners=False, name="pad_to_stride")(
         normalization(images)
     )
     features = backbone_builder(output_stride=output_stride, weights=backbone_weights)(padded)
     for stride in (32, 16, 8, 4, 2):
-        checks.feature_map(features, f"stride_{stride}", "`gcn_fcn`")
+        feature_map(features, f"stride_{stride}", "`gcn_fcn`")
 
     def head(stride):
         return refine(heads[stride](features[f"stride_{stride}"]), f"refine_head_{stride}")
@@ -131,7 +133,7 @@ def gcn_fcn(
     def upsample(scores, reference, stride):
         options = {"dtype": "float32", "name": f"upsample_to_{stride}"}
         if upsampling == "conv2d_transpose":
-            return Deconvolution(**options)([scores, reference])
+            return Conv2DTranspose(**options)([scores, reference])
         return Resize(align_corners=False, **options)([scores, reference])
 
     scores, scores_stride = head(32), output_stride

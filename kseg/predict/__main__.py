@@ -19,29 +19,41 @@ tiles, see `kseg.inference.tiles`. This takes less memory, but the scores of a n
 further than `--overlap / 2`, or the mean of the image, differ somewhat from those for the whole
 image. The inference flags then apply to each tile separately.
 
-TIFFs (extra `geo`; at least three bands of uint8, of which the first are red, green and blue) are
+TIFFs (extra `geo`; at least three bands of uint8, of which the first are red, green and blue, or
+the bands that the run was trained on, if its records are from `tfrecords_tools.build_scenes`) are
 always cut into tiles, 1024,1024 by default. They are read and written window by window, and the
 results are TIFFs with the same georeferencing: labels with a palette, the overlay, and a float32
 band of probabilities for each class. Where a TIFF has no data (nodata value, mask, or alpha of 0)
 labels are 255 and probabilities NaN, which are the nodata values of the results. TIFFs are left out
 of the contact sheet.
 
+`--vectors=out.gpkg` also writes the regions of each class in TIFFs as polygons in the projection of
+the scene, with the fields `class`, `class_id` and `area` (square metres). Each scene is a layer; a
+`.geojson` holds one scene. `--min_area` leaves out specks, `--vector_classes` all other classes.
+
 `--submission=DIR` writes the palette PNGs that the server of PASCAL VOC accepts to
 `DIR/results/VOC2012/Segmentation/comp6_test_cls/`; `tar -czf x.tgz -C DIR results` packs them.
 """
 
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
 from absl import flags
 
 from kseg import cli
-from kseg.data.images import MAX_PIXELS, MAX_TILED_PIXELS, find_images
+from kseg.data.datasets import LabelSet
+from kseg.data.images import MAX_PIXELS, MAX_TILED_PIXELS, find_images, is_tiff
 from kseg.errors import UserError
 from kseg.inference import config as configs
 from kseg.inference.backend import leave_gpus_to_jax
 from kseg.inference.tiles import Tiling
 from kseg.predict.predict_images import predict
+from kseg.predict.vectors import VectorFile
 from kseg.runs.folder import RunFolder
 
 TILES = "Tiles"
+VECTORS = "Polygons"
 
 
 def define_flags() -> None:
@@ -74,7 +86,18 @@ def define_flags() -> None:
         None,
         "Pixels by which a tile reaches into each neighbour. Unset: an eighth of the tile.",
     )
+    flags.DEFINE_string(
+        "vectors", "", "File of polygons of the regions in TIFFs, ending in .gpkg or .geojson."
+    )
+    flags.DEFINE_float(
+        "min_area",
+        0.0,
+        "Smaller polygons are left out; in square metres, or pixels without a projection.",
+        0,
+    )
+    flags.DEFINE_list("vector_classes", [], "Classes whose polygons are written. Empty: all.")
     cli.set_group(TILES, ["tile", "overlap"])
+    cli.set_group(VECTORS, ["vectors", "min_area", "vector_classes"])
     configs.define_flags()
 
 
@@ -91,26 +114,46 @@ def main(values: flags.FlagValues) -> int:
     # The images are found before the network is built, which takes seconds.
     images = find_images(values.images, values.output_dir or None)
     run = RunFolder(values.model_dir)
+    vectors = _vectors(values, run.label_set, images)
     model = run.load_model(values.checkpoint, config.applied_to(run.experiment))
-    failures = predict(
-        model,
-        run.label_set,
-        images,
-        values.output_dir or None,
-        config=config,
-        tiling=Tiling.of(model, tile, values.overlap) if tile else None,
-        probabilities=values.probabilities,
-        alpha=values.alpha,
-        sheet_rows=values.sheet_rows,
-        max_pixels=values.max_pixels,
-        submission=values.submission or None,
-    )
+    with vectors or contextlib.nullcontext():
+        failures = predict(
+            model,
+            run.label_set,
+            images,
+            values.output_dir or None,
+            config=config,
+            tiling=Tiling.of(model, tile, values.overlap) if tile else None,
+            probabilities=values.probabilities,
+            alpha=values.alpha,
+            sheet_rows=values.sheet_rows,
+            max_pixels=values.max_pixels,
+            submission=values.submission or None,
+            scene_bands=run.scene_bands,
+            vectors=vectors,
+        )
+    if vectors:
+        print(f"{vectors.count} polygons in {values.vectors}")
     done = len(images) - len(failures)
     folders = " and ".join(filter(None, (values.output_dir, values.submission)))
     print(f"{done} of {len(images)} images predicted ({config}); results in {folders}")
     for failure in failures:
         print(f"skipped {failure}")
     return 1 if failures else 0
+
+
+def _vectors(
+    values: flags.FlagValues, label_set: LabelSet, images: Mapping[str, Path]
+) -> VectorFile | None:
+    if not values.vectors:
+        if values.min_area or values.vector_classes:
+            raise UserError("`--min_area` and `--vector_classes` need `--vectors`")
+        return None
+    vectors = VectorFile(
+        values.vectors, label_set, min_area=values.min_area, classes=values.vector_classes
+    )
+    vectors.check_images(sum(map(is_tiff, images.values())))
+    return vectors
 
 
 if __name__ == "__main__":

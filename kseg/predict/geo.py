@@ -1,66 +1,23 @@
-"""TIFFs that are read and written window by window, with their georeferencing (extra `geo`).
-
-The memory in use does not grow with the image: GDAL, on which rasterio is built, keeps the blocks
-that it has read and those that it has still to write in a cache of fixed size.
-"""
+"""TIFFs that are written window by window, with the georeferencing of a scene (extra `geo`)."""
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from kseg import files
-from kseg.errors import UserError, missing_extra
+from kseg.data.scenes import Scene, gdal_errors, window_of
 from kseg.visualization.label_maps import Colour, colour_table
 
-CACHE_BYTES = 64_000_000
 _BLOCK = 256  # Side of the blocks that are written, in pixels.
-
-
-class GeoImage:
-    """The first three bands of a TIFF, as an array that is read when it is indexed.
-
-    Attributes:
-        shape: (height, width, 3).
-        source: The open rasterio dataset.
-    """
-
-    def __init__(self, source):
-        self.source = source
-        self.shape = (source.height, source.width, 3)
-
-    def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
-        """Reads uint8 (rows, columns, 3).
-
-        Raises:
-            UserError: The file is damaged there.
-        """
-        with _gdal_errors("The TIFF is damaged"):
-            bands = self.source.read((1, 2, 3), window=_window(place))
-        return np.ascontiguousarray(np.moveaxis(bands, 0, -1))
-
-    def is_nodata(self, place: tuple[slice, slice]) -> np.ndarray:
-        """Returns which pixels have no data: by nodata value, mask or an alpha of 0.
-
-        Args:
-            place: Rows and columns.
-
-        Returns:
-            Boolean array (rows, columns).
-
-        Raises:
-            UserError: The file is damaged there.
-        """
-        with _gdal_errors("The TIFF is damaged"):
-            return self.source.dataset_mask(window=_window(place)) == 0
 
 
 class GeoCanvas:
     """A TIFF that is written part by part like an array: `canvas[rows, columns] = part`."""
 
-    def __init__(self, target):
+    def __init__(self, target: Any):
         self._target = target
 
     def __setitem__(self, place: tuple[slice, slice], part: np.ndarray) -> None:
@@ -70,42 +27,14 @@ class GeoCanvas:
             UserError: The file cannot be written.
         """
         bands = part[np.newaxis] if part.ndim == 2 else np.moveaxis(part, -1, 0)
-        with _gdal_errors("The TIFF cannot be written"):
-            self._target.write(bands, window=_window(place))
-
-
-@contextlib.contextmanager
-def read(path: str | os.PathLike) -> Iterator[GeoImage]:
-    """Opens a TIFF of at least three bands of uint8: red, green, blue; further bands are ignored.
-
-    `write` works only inside this context.
-
-    Raises:
-        UserError: rasterio is not installed, or the file is not such a TIFF. The message does not
-            contain the path.
-    """
-    try:
-        import rasterio
-    except ImportError as error:
-        raise missing_extra("geo", "reading a TIFF", error) from error
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
-        # A TIFF need not be georeferenced.
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with _gdal_errors("The TIFF cannot be read"):
-            source = rasterio.open(path, driver="GTiff")
-        with source:
-            if source.count < 3 or set(source.dtypes[:3]) != {"uint8"}:
-                raise UserError(
-                    "A TIFF must have at least three bands of uint8: red, green, blue. Received: "
-                    f"{source.count} bands of {', '.join(sorted(set(source.dtypes)))}"
-                )
-            yield GeoImage(source)
+        with gdal_errors("The TIFF cannot be written"):
+            self._target.write(bands, window=window_of(place))
 
 
 @contextlib.contextmanager
 def write(
     path: str | os.PathLike,
-    like: GeoImage,
+    like: Scene,
     *,
     bands: int = 1,
     dtype: str = "uint8",
@@ -132,11 +61,11 @@ def write(
     import rasterio
 
     source = like.source
-    with _gdal_errors("The georeferencing cannot be read"):
+    with gdal_errors("The georeferencing cannot be read"):
         georeferencing, tags = _georeferencing(source)
     is_picture = bands == 3 and dtype == "uint8"
     with files.atomic_path(path) as partial, contextlib.ExitStack() as opened:
-        with _gdal_errors("The TIFF cannot be written"):
+        with gdal_errors("The TIFF cannot be written"):
             target = rasterio.open(
                 partial,
                 "w",
@@ -162,7 +91,7 @@ def write(
             for band, name in enumerate(names, start=1):
                 target.set_band_description(band, name)
         yield GeoCanvas(target)
-        with _gdal_errors("The TIFF cannot be written"):
+        with gdal_errors("The TIFF cannot be written"):
             target.close()  # Writes the blocks that GDAL still holds.
 
 
@@ -184,22 +113,3 @@ def _georeferencing(source) -> tuple[dict, dict]:
             georeferencing["transform"] = source.transform
     tags = {key: text for key, text in source.tags().items() if key == "AREA_OR_POINT"}
     return georeferencing | {"rpcs": source.rpcs}, tags
-
-
-@contextlib.contextmanager
-def _gdal_errors(what: str) -> Iterator[None]:
-    """Turns errors of rasterio and GDAL into `UserError`.
-
-    Damaged files can raise errors of any type, for example for names in an unknown encoding,
-    invalid numbers, or coordinate systems that do not exist.
-    """
-    try:
-        yield
-    except Exception as error:
-        raise UserError(f"{what}: {error}") from error
-
-
-def _window(place: tuple[slice, slice]):
-    from rasterio.windows import Window
-
-    return Window.from_slices(*place)

@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from kseg import files
 from kseg.data.datasets import LabelSet
+from kseg.data.scene_bands import PICTURE, SceneBands
+from kseg.data.scenes import Scene, open_scene
 from kseg.inference.predictor import Predictor, arg_max
 from kseg.inference.tiles import Tiling, blended
 from kseg.predict import geo
@@ -82,7 +84,8 @@ def predict_tiff(
     tiling: Tiling,
     alpha: float = 0.5,
     probabilities: bool = False,
-) -> None:
+    bands: SceneBands | None = None,
+) -> Path:
     """Predicts a TIFF tile by tile and writes TIFFs with its georeferencing, all of them or none.
 
     Args:
@@ -97,15 +100,22 @@ def predict_tiff(
         tiling: How the image is cut into tiles.
         alpha: Weight of the class colours in the overlay.
         probabilities: Whether probabilities are wanted.
+        bands: The bands of the file that the network sees. None: the first three, of uint8.
+
+    Returns:
+        The path of the labels.
 
     Raises:
         UserError: The file cannot be read. The message does not contain the path.
     """
-    with geo.read(path) as image, contextlib.ExitStack() as opened:
+
+    def file_of(part: str) -> Path:
+        return Path(output_dir) / part / f"{name}.tif"
+
+    with open_scene(path, bands or PICTURE) as image, contextlib.ExitStack() as opened:
 
         def create(part: str, **options) -> geo.GeoCanvas:
-            file = Path(output_dir) / part / f"{name}.tif"
-            return opened.enter_context(geo.write(file, image, **options))
+            return opened.enter_context(geo.write(file_of(part), image, **options))
 
         output = Output(
             create("labels", colours=label_set.colours, nodata=label_set.ignore_label),
@@ -121,6 +131,7 @@ def predict_tiff(
             else None,
         )
         _predict_tiles(predictor, image, label_set, tiling, alpha, output, image.is_nodata)
+    return file_of("labels")
 
 
 def save_probabilities(path: str | os.PathLike, probabilities: np.ndarray) -> None:
@@ -131,7 +142,7 @@ def save_probabilities(path: str | os.PathLike, probabilities: np.ndarray) -> No
 
 def _predict_tiles(
     predictor: Predictor,
-    image: np.ndarray | geo.GeoImage,
+    image: np.ndarray | Scene,
     label_set: LabelSet,
     tiling: Tiling,
     alpha: float,

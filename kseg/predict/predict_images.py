@@ -9,12 +9,15 @@ from tqdm import tqdm
 
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.images import MAX_PIXELS, MAX_TILED_PIXELS, is_tiff, read_image
+from kseg.data.names import shown
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.inference.config import InferenceConfig
 from kseg.inference.predictor import Predictor
 from kseg.inference.tiles import Tiling
 from kseg.models import Segmenter
 from kseg.predict.outputs import Output, predict_array, predict_tiff, save_probabilities
+from kseg.predict.vectors import VectorFile
 from kseg.visualization import image_files, label_maps, sheets
 
 CELL_SIZE = 240
@@ -35,6 +38,8 @@ def predict(
     sheet_rows: int = 8,
     max_pixels: int | None = None,
     submission: str | os.PathLike | None = None,
+    scene_bands: SceneBands | None = None,
+    vectors: VectorFile | None = None,
 ) -> list[str]:
     """Predicts all images and writes the results. An image that cannot be read is skipped.
 
@@ -54,6 +59,9 @@ def predict(
         max_pixels: Larger images are refused, except TIFFs. Defaults to None: 20 million pixels, or
             170 million with `tiling`.
         submission: Folder of a submission to the server of PASCAL VOC; None for no submission.
+        scene_bands: The bands of TIFFs that the network sees, `RunFolder.scene_bands`. Defaults to
+            None: the first three, of uint8.
+        vectors: File that receives the polygons of the TIFFs. Defaults to None.
 
     Returns:
         A message for each image that failed, with its path.
@@ -72,20 +80,25 @@ def predict(
     options = {"alpha": alpha, "probabilities": probabilities and output_dir is not None}
     failures, rows = [], []
 
-    def predict_file(name: str, path: Path) -> None:
+    def predict_file(name: str, path: Path) -> Path | None:
+        """Predicts one image; returns the labels of a TIFF whose polygons are wanted."""
         if is_tiff(path):
             if submission is not None:
                 raise UserError("`--submission` does not support TIFFs")
-            predict_tiff(
+            labels = predict_tiff(
                 predictor,
                 path,
                 name,
                 output_dir,
                 label_set,
                 tiling=tiling or Tiling.of(model),
+                bands=scene_bands,
                 **options,
             )
-            return
+            if vectors is None:
+                return None
+            vectors.check_scene(labels)
+            return labels
         image = read_image(path, max_pixels)
         output = predict_array(predictor, image, label_set, tiling=tiling, **options)
         if submission is not None:
@@ -97,13 +110,17 @@ def predict(
                 prediction = label_maps.colourise(output.labels, label_set.colours)
                 cells = (image, output.overlay, prediction)
                 rows.append([sheets.fitted(cell, CELL_SIZE) for cell in cells])
+        return None
 
     for name, path in tqdm(images.items(), desc="predict", unit="image"):
         try:
-            predict_file(name, path)
+            labels = predict_file(name, path)
         except UserError as error:
-            failures.append(f"{path}: {error}")
+            failures.append(f"{shown(path)}: {error}")
             tqdm.write(f"skipped {failures[-1]}")
+            continue
+        if labels is not None:
+            vectors.add(name, labels)
     if output_dir is not None and len(failures) < len(images):
         legend = sheets.legend(label_set.names, label_set.colours)
         image_files.save_picture(Path(output_dir) / "legend.png", legend)

@@ -1,1 +1,1 @@
-"""What the papers train and measure with: losses, metrics, schedules, optimizer."""
+"""Losses, metrics, learning-rate schedules and the optimizer of the papers."""

@@ -1,4 +1,4 @@
-"""Confusion matrix and the figures read off it: IoU, mIoU, pixel, boundary, internal accuracy."""
+"""Confusion matrix and the scores computed from it: IoU, mIoU and pixel accuracies."""
 
 from typing import NamedTuple
 
@@ -6,39 +6,45 @@ import keras
 import numpy as np
 from keras import ops
 
+from kseg.layers import arguments
+from kseg.layers.types import Tensor
+
 
 class Scores(NamedTuple):
-    """Figures of one confusion matrix; what no labelled pixel speaks for is `nan` (n/a)."""
+    """Scores of one confusion matrix; NaN where there are no labelled pixels."""
 
     iou: np.ndarray
-    """Per class: intersection over union, in 0..1; `nan` for a class without labelled pixels."""
+    """Intersection over union of each class, in 0..1; NaN for classes without labelled pixels."""
     support: np.ndarray
-    """Per class: number of labelled pixels."""
+    """Number of labelled pixels of each class."""
     miou: float
-    """Mean of `iou` over the classes that have labelled pixels."""
+    """Mean of `iou` over the classes with labelled pixels."""
     pixel_accuracy: float
-    """Share of the labelled pixels that are predicted right."""
+    """Fraction of the labelled pixels that are predicted correctly."""
     matrix: np.ndarray
-    """The counts, int64 `[num_classes, num_classes]`; row = label, column = prediction."""
+    """The counts, int64 `(num_classes, num_classes)`; row = label, column = prediction."""
     boundary_accuracy: float | None = None
     """Pixel accuracy near the borders of objects, see `near_border`; None if not measured."""
     internal_accuracy: float | None = None
     """Pixel accuracy elsewhere; None if not measured."""
 
 
-def scores(matrix, boundary_matrix=None) -> Scores:
-    """Reads IoU, mIoU and pixel accuracies off a confusion matrix.
+def scores(matrix: np.ndarray, boundary_matrix: np.ndarray | None = None) -> Scores:
+    """Computes IoU, mIoU and pixel accuracies from a confusion matrix.
 
-    A class that never occurs in the labels is left out of the mean, also when some pixels were
-    predicted as it: those pixels already lower the IoU of the classes they belong to.
+    A class that does not occur in the labels is left out of the mean, even if it was predicted for
+    some pixels: those already lower the IoU of the classes that they belong to.
 
     Args:
-        matrix: Counts `[num_classes, num_classes]`; row = label, column = prediction.
-        boundary_matrix: The same of the pixels near the borders of objects alone. By default
+        matrix: Counts `(num_classes, num_classes)`; row = label, column = prediction.
+        boundary_matrix: The same for the pixels near the borders of objects. Defaults to `None`:
             boundary and internal accuracy are not measured.
 
+    Returns:
+        `Scores`.
+
     Raises:
-        ValueError: No pixel is labelled, so that no figure means anything.
+        ValueError: If `matrix` counts no labelled pixel.
     """
     matrix = np.asarray(matrix, np.int64)
     if not matrix.sum():
@@ -46,44 +52,43 @@ def scores(matrix, boundary_matrix=None) -> Scores:
     support, predicted, hits = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)
     union = support + predicted - hits
     iou = np.where(support > 0, hits / np.maximum(union, 1), np.nan)
-    figures = Scores(iou, support, float(iou[support > 0].mean()), _accuracy(matrix), matrix)
+    result = Scores(iou, support, float(iou[support > 0].mean()), _accuracy(matrix), matrix)
     if boundary_matrix is None:
-        return figures
+        return result
     boundary_matrix = np.asarray(boundary_matrix, np.int64)
-    return figures._replace(
+    return result._replace(
         boundary_accuracy=_accuracy(boundary_matrix),
         internal_accuracy=_accuracy(matrix - boundary_matrix),
     )
 
 
-def _accuracy(matrix) -> float:
+def _accuracy(matrix: np.ndarray) -> float:
     pixels = matrix.sum()
     return float(np.trace(matrix) / pixels) if pixels else float("nan")
 
 
-def near_border(labels, width):
-    """Which pixels lie near the border of an object.
+def near_border(labels: Tensor, width: int) -> Tensor:
+    """Returns which pixels lie near the border of an object.
 
-    Those with another label at most `width` rows and columns away. The label to ignore is such
-    another label: PASCAL VOC draws the borders of objects in it. The edge of the image is no
-    border.
+    These are the pixels with another label at most `width` rows and columns away. The label to
+    ignore counts as another label, because PASCAL VOC marks the borders of objects with it. The
+    edge of the image is not a border.
 
     Args:
         labels: Integer tensor `(batch, height, width)`, values below 2 ** 24.
-        width: Integer >= 1. Pixels on either side of a border that count as near.
+        width: Integer >= 1. Largest distance in pixels, on either side of a border.
 
     Returns:
         Boolean tensor `(batch, height, width)`.
 
     Raises:
-        ValueError: If `width` is no integer >= 1.
+        ValueError: If `width` is not an integer >= 1.
 
     Reference:
-        Peng et al., "Large Kernel Matters", 2017 (GCN), Table 5. The distance, along rows and
-        columns and not across, is our choice: the paper does not say.
+        Peng et al., "Large Kernel Matters", 2017 (GCN), Table 5. The paper does not define the
+        distance; here it is the larger of the distances along rows and columns.
     """
-    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-        raise ValueError(f"`width` must be an integer >= 1. Received: {width!r}")
+    width = arguments.positive_integer("width", width)
     levels = ops.cast(labels, "float32")[..., None]
     side = 2 * width + 1
 
@@ -101,43 +106,55 @@ def near_border(labels, width):
 class ConfusionMatrix(keras.metrics.Metric):
     """Counts of (label, prediction) pairs, summed over batches.
 
-    Takes logits or probabilities, so that it stands beside a loss on logits; the arg-max and one
-    bincount are all it costs. Counts are kept as int32 pairs (low and high word): float32
-    counters stop counting at 16.8 million, a few dozen images. Labels that are neither a class
-    nor `ignore_label` are not dropped in silence: `matrix()` refuses to speak for them.
+    It takes logits or probabilities, like a loss on logits; its cost is one arg-max and one
+    bincount. Counts are kept as pairs of int32 (low and high word), because float32 counters stop
+    at 16.8 million, a few dozen images. Labels that are neither a class nor `ignore_label` are
+    counted as well, and `matrix()` then raises an error.
 
     Args:
-        num_classes: Number of classes.
-        ignore_label: Label of the pixels that count nowhere. 255, as in PASCAL VOC.
-        name: Name of the metric.
+        num_classes: Integer >= 2. Number of classes.
+        ignore_label: Integer. Label of the pixels to leave out. Defaults to 255 (PASCAL VOC).
+        name: String. Name of the metric.
 
     Call arguments:
-        y_true: Integer labels `[batch, height, width]`, 0..num_classes-1 or `ignore_label`.
-        y_pred: Scores `[batch, height, width, num_classes]`.
+        y_true: Integer tensor `(batch, height, width)`: 0..num_classes-1 or `ignore_label`.
+        y_pred: Float tensor `(batch, height, width, num_classes)`.
 
-    Returns (`result()`): float counts `[num_classes, num_classes]`, row = label.
+    Returns:
+        `result()` is a float tensor `(num_classes, num_classes)` of counts; row = label.
+
+    Raises:
+        ValueError: If `num_classes` is not an integer >= 2.
     """
 
     _WORD = 1 << 30
 
-    def __init__(self, num_classes, ignore_label=255, name="confusion_matrix", **kwargs):
-        if num_classes < 2:
-            raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}")
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_label: int = 255,
+        name: str = "confusion_matrix",
+        **kwargs,
+    ):
         super().__init__(name=name, **kwargs)
-        self.num_classes = num_classes
+        self.num_classes = arguments.integer_at_least("num_classes", num_classes, 2)
         self.ignore_label = ignore_label
-        # The last cell counts the labels that are no class.
-        cells = (num_classes * num_classes + 1,)
+        # The last cell counts labels that are not a class.
+        cells = (self.num_classes * self.num_classes + 1,)
         self.low = self.add_variable(cells, "zeros", dtype="int32", name="low")
         self.high = self.add_variable(cells, "zeros", dtype="int32", name="high")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         if sample_weight is not None:
-            raise ValueError("`sample_weight` is not taken: mark pixels with `ignore_label`.")
+            raise ValueError(
+                "`sample_weight` must be None: mark the pixels to leave out with `ignore_label`"
+            )
         self.count(y_true, ops.argmax(y_pred, axis=-1))
 
-    def count(self, labels, predictions):
-        """Adds pairs of label and predicted class, integer tensors of one shape."""
+    def count(self, labels: Tensor, predictions: Tensor) -> None:
+        """Counts pairs of label and predicted class, integer tensors of the same shape."""
         labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
         predictions = ops.reshape(ops.cast(predictions, "int32"), (-1,))
         invalid = self.num_classes * self.num_classes
@@ -149,28 +166,28 @@ class ConfusionMatrix(keras.metrics.Metric):
         self.high.assign(self.high + total // self._WORD)
         self.low.assign(total % self._WORD)
 
-    def result(self):
+    def result(self) -> Tensor:
         low, high = ops.cast(self.low, "float32"), ops.cast(self.high, "float32")
         matrix = low + high * float(self._WORD)
         return ops.reshape(matrix[:-1], (self.num_classes, self.num_classes))
 
     def matrix(self) -> np.ndarray:
-        """The exact counts, int64 `[num_classes, num_classes]`, row = label.
+        """Returns the exact counts, int64 `(num_classes, num_classes)`; row = label.
 
         Raises:
-            ValueError: Some labels were neither a class nor the label to ignore.
+            ValueError: If some labels were neither a class nor `ignore_label`.
         """
         low = ops.convert_to_numpy(self.low).astype(np.int64)
         high = ops.convert_to_numpy(self.high).astype(np.int64)
         counts = low + high * self._WORD
         if counts[-1]:
             raise ValueError(
-                f"`y_true` must hold 0..{self.num_classes - 1} or {self.ignore_label} only. "
+                f"`y_true` must contain only 0..{self.num_classes - 1} or {self.ignore_label}. "
                 f"Received: {counts[-1]} pixels with another label"
             )
         return counts[:-1].reshape(self.num_classes, self.num_classes)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

@@ -1,36 +1,47 @@
-"""Stochastic gradient descent that clips and reports the gradient of the global batch."""
+"""Stochastic gradient descent that measures and clips the gradient of the global batch."""
 
 import keras
 from keras import ops
 
+from kseg.layers.types import Tensor
+
 
 def inner_optimizer(model: keras.Model) -> "SGD":
-    """The optimizer of a compiled model; with float16 Keras wraps it in one that scales losses."""
+    """Returns the optimizer of a compiled model, without Keras' loss scaling for float16."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
+# Keras' `global_clipnorm` cannot replace this class: under MirroredStrategy `_clip_gradients` runs
+# in each replica before `_backend_update_step` sums the gradients, so every replica is clipped by
+# its own norm. Nor does Keras expose the norm, which training logs.
 @keras.saving.register_keras_serializable(package="kseg")
 class SGD(keras.optimizers.SGD):
-    """`keras.optimizers.SGD` whose gradient norm can be read and limited over all replicas.
+    """`keras.optimizers.SGD` that measures and clips the norm of the gradient over all replicas.
 
-    Keras clips before it sums the gradients of the replicas, each replica's by its own norm, so
-    that two replicas train to other weights than one device. Here the sum is measured, and clipped.
+    The sum of the replicas' gradients is clipped, so that several replicas train to the same
+    weights as one device. For its momentum, see `kseg.recipe.compilation`.
 
     Args:
-        learning_rate: Number or schedule.
-        clip_norm: Number >= 0. Largest norm of the whole gradient, the L2 of the weights included;
-            0 (default): not clipped.
-        **kwargs: Those of `keras.optimizers.SGD`, its own kinds of clipping aside.
+        learning_rate: Number or schedule. Defaults to 0.01, as in Keras.
+        clip_norm: Number >= 0. Largest norm of the whole gradient, including that of the L2 of the
+            weights. Defaults to 0, no clipping.
+        **kwargs: Arguments of `keras.optimizers.SGD`, except for its own kinds of clipping.
 
     Attributes:
-        gradient_norm: Variable: Euclidean norm of the last step's gradient, before clipping.
+        gradient_norm: Variable. Euclidean norm of the last step's gradient, before clipping.
     """
 
-    def __init__(self, learning_rate=0.01, *, clip_norm=0.0, **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.01,
+        *,
+        clip_norm: float = 0.0,
+        **kwargs,
+    ):
         super().__init__(learning_rate, **kwargs)
         self.clip_norm = float(clip_norm)
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
         super().build(variables)
@@ -40,16 +51,17 @@ class SGD(keras.optimizers.SGD):
         )  # fmt: skip
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        if keras.config.backend() != "tensorflow":  # there is one gradient, the global batch's
+        if keras.config.backend() != "tensorflow":  # Elsewhere it is that of the global batch.
             grads = self._measured(grads)
         super()._backend_update_step(grads, trainable_variables, learning_rate)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        """TensorFlow alone: called by the step above for the sum over the replicas."""
+        """Measures the sum over the replicas; the TensorFlow backend calls it in the step above."""
         grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
         return list(zip(self._measured(grads), variables, strict=True))
 
-    def _measured(self, grads):
+    def _measured(self, grads: list[Tensor]) -> list[Tensor]:
+        """Stores the norm of the gradients and returns them clipped."""
         squares = [ops.sum(ops.square(ops.cast(grad, "float32"))) for grad in grads]
         norm = ops.sqrt(ops.sum(ops.stack(squares)))
         self.gradient_norm.assign(norm)
@@ -59,11 +71,11 @@ class SGD(keras.optimizers.SGD):
         return [grad * ops.cast(factor, grad.dtype) for grad in grads]
 
     def last_learning_rate(self) -> float:
-        """That of the last step; Keras' `learning_rate` is that of the next one."""
+        """Returns the rate of the last step; `learning_rate` is that of the next one."""
         if not isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return float(ops.convert_to_numpy(self.learning_rate))
         last = ops.maximum(ops.subtract(self.iterations, 1), 0)
         return float(ops.convert_to_numpy(self._learning_rate(last)))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "clip_norm": self.clip_norm}

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from kseg.data.manifests import Manifest, read_manifest
 from kseg.data.pipeline import train_dataset
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.recipe.compilation import compile_model
@@ -137,3 +139,21 @@ def rest_of_epoch(
 
     batches = batches.map(repeat_for_outputs, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.take(plan.end_of(position.epoch) - position.step)
+
+
+def scene_bands_of(experiment: Experiment, val_manifest: Manifest | None) -> SceneBands | None:
+    """Returns how the images of the splits were made from scenes; None if none of them were.
+
+    Raises:
+        UserError: Two splits were made from other bands or limits.
+    """
+    manifests = [read_manifest(experiment.data_dir, split) for split in experiment.train_split]
+    known = [found for found in (*manifests, val_manifest) if found and found.scene_bands]
+    for found in known:
+        if found.scene_bands != known[0].scene_bands:
+            raise UserError(
+                "`--train_split` and `--val_split` must be made from the same bands and limits of "
+                f"scenes. Received: {known[0].scene_bands} in {known[0].split!r}, "
+                f"{found.scene_bands} in {found.split!r}"
+            )
+    return known[0].scene_bands if known else None

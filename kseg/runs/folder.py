@@ -6,7 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 from kseg import files
+from kseg.data import scene_bands
 from kseg.data.datasets import LabelSet
+from kseg.data.manifests import Manifest
+from kseg.data.masks import CLASS_IDS, IDS, MaskRule
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.runs import environment
@@ -21,7 +25,7 @@ class RunFolder:
 
     It holds `experiment.flags`, `labels.json`, `environment.json` (an entry for each start),
     `checkpoints/`, `logs/` and `metrics.csv`, and after `kseg.evaluate` also `eval.json`,
-    `eval.csv` and `confusion.png`.
+    `eval.csv` and `confusion.png`. A run on tiles of scenes also holds `scene_bands.json`.
 
     Args:
         path: The folder. `start` creates it; all other methods read it.
@@ -32,17 +36,33 @@ class RunFolder:
         self.experiment_file = self.path / "experiment.flags"
         self.labels_file = self.path / "labels.json"
         self.environment_file = self.path / "environment.json"
+        self.scene_bands_file = self.path / "scene_bands.json"
         self.logs = self.path / "logs"
         self.metrics_file = self.path / "metrics.csv"
         self.eval_file = self.path / "eval.json"
         self._checkpoints = self.path / "checkpoints"
 
     def start(
-        self, experiment: Experiment, label_set: LabelSet, *, overwrite: bool = False
+        self,
+        experiment: Experiment,
+        label_set: LabelSet,
+        *,
+        mask_rule: MaskRule = CLASS_IDS,
+        overwrite: bool = False,
+        bands: SceneBands | None = None,
     ) -> bool:
         """Prepares the folder for training.
 
-        The flags, the labels, the versions and the commit are written before training begins.
+        The flags, the labels, what the masks meant, the bands of scenes, the versions and the
+        commit are written before training begins.
+
+        Args:
+            experiment: The experiment.
+            label_set: The classes of the data.
+            mask_rule: What the masks meant. Defaults to class ids.
+            overwrite: Whether an earlier run in the folder is removed.
+            bands: How the images of the data were made from scenes. Defaults to None: they were
+                not.
 
         Returns:
             Whether the folder already held this experiment.
@@ -51,20 +71,32 @@ class RunFolder:
             UserError: The folder holds another experiment, other labels, or other files.
         """
         try:
-            return self._start(experiment, label_set, overwrite)
+            return self._start(experiment, label_set, mask_rule, overwrite, bands)
         except OSError as error:
             raise UserError(f"`--model_dir` cannot be written: {error}") from error
 
-    def _start(self, experiment: Experiment, label_set: LabelSet, overwrite: bool) -> bool:
+    def _start(
+        self,
+        experiment: Experiment,
+        label_set: LabelSet,
+        mask_rule: MaskRule,
+        overwrite: bool,
+        bands: SceneBands | None,
+    ) -> bool:
         if overwrite:
             self._clear()
         if self.experiment_file.is_file():
-            self._refuse_differences(experiment, label_set)
+            self._refuse_differences(experiment, label_set, bands)
             files.remove_partials(self.path)
             self._record_start()
             return True
         # A start that was killed may have written these files before the flags.
-        unfinished = {self.labels_file, self.environment_file, *files.partials(self.path)}
+        unfinished = {
+            self.labels_file,
+            self.scene_bands_file,
+            self.environment_file,
+            *files.partials(self.path),
+        }
         strangers = [path for path in self.path.glob("*") if path not in unfinished]
         if strangers:
             raise UserError(
@@ -77,8 +109,15 @@ class RunFolder:
             "names": label_set.names,
             "colours": label_set.colours,
             "ignore_label": label_set.ignore_label,
+            "masks_are": mask_rule.masks_are,
         }
+        if mask_rule.mask_colours:
+            labels["mask_colours"] = mask_rule.mask_colours
         files.write_text(self.labels_file, json.dumps(labels, indent=1) + "\n")
+        if bands is None:
+            self.scene_bands_file.unlink(missing_ok=True)
+        else:
+            scene_bands.write_file(self.scene_bands_file, bands)
         self._record_start()
         files.write_text(self.experiment_file, to_flagfile(experiment))
         return False
@@ -90,7 +129,9 @@ class RunFolder:
         starts.append(environment.describe())
         files.write_text(self.environment_file, json.dumps(starts, indent=1) + "\n")
 
-    def _refuse_differences(self, experiment: Experiment, label_set: LabelSet) -> None:
+    def _refuse_differences(
+        self, experiment: Experiment, label_set: LabelSet, bands: SceneBands | None
+    ) -> None:
         lines = [
             f"--{name}: {to_text(old)} in the run, {to_text(new)} in this command"
             for name, (old, new) in self.experiment.differences(experiment).items()
@@ -100,6 +141,8 @@ class RunFolder:
                 f"labels: {self.label_set.num_classes} classes in the run, "
                 f"{label_set.num_classes} in the data: {', '.join(label_set.names)}"
             )
+        if bands != self.scene_bands:
+            lines.append(f"scene bands: {self.scene_bands} in the run, {bands} in the data")
         if lines:
             raise UserError(
                 f"{self.path} holds another experiment. Give another `--model_dir`, or "
@@ -110,6 +153,7 @@ class RunFolder:
         for path in (
             self.experiment_file,
             self.labels_file,
+            self.scene_bands_file,
             self.environment_file,
             self.metrics_file,
             self.eval_file,
@@ -133,15 +177,33 @@ class RunFolder:
     @cached_property
     def label_set(self) -> LabelSet:
         """Names and colours of the classes that the run was trained on."""
+        return self._labels[0]
+
+    @cached_property
+    def mask_rule(self) -> MaskRule:
+        """What the masks meant from which the training data were converted."""
+        return self._labels[1]
+
+    @cached_property
+    def _labels(self) -> tuple[LabelSet, MaskRule]:
         try:
             labels = json.loads(self.labels_file.read_text(encoding="utf-8"))
-            return LabelSet(
+            label_set = LabelSet(
                 names=tuple(labels["names"]),
                 colours=tuple(map(tuple, labels["colours"])),
                 ignore_label=labels["ignore_label"],
             )
-        except (OSError, ValueError, KeyError) as error:
+            # Runs of earlier versions do not have the last two.
+            return label_set, MaskRule.recorded(
+                labels.get("masks_are", IDS), labels.get("mask_colours", ())
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"The labels of the run cannot be read: {error}") from error
+
+    @cached_property
+    def scene_bands(self) -> SceneBands | None:
+        """How the images of the run were made from scenes; None if they were not."""
+        return scene_bands.read_file(self.scene_bands_file)
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -184,4 +246,23 @@ class RunFolder:
                 f"The run {self.path} was trained on {self.label_set.num_classes} classes "
                 f"({', '.join(self.label_set.names)}), but {source} holds "
                 f"{label_set.num_classes} ({', '.join(label_set.names)})"
+            )
+
+    def check_data(self, manifest: Manifest, source: str | Path) -> None:
+        """Raises `UserError` unless a data set has the classes, and the bands, of the run.
+
+        Records that were not made by `tfrecords_tools.build_scenes` do not say what their bands
+        are, and are accepted.
+
+        Args:
+            manifest: Description of a split of the data set.
+            source: The data set, for messages.
+        """
+        self.check_labels(manifest.label_set(), source)
+        bands = manifest.scene_bands
+        if bands and self.scene_bands and bands != self.scene_bands:
+            raise UserError(
+                f"The run {self.path} was trained on other bands or limits of scenes "
+                f"({self.scene_bands}) than those in {source} ({bands}). `--limits` of "
+                "tfrecords_tools.build_scenes cuts scenes with given limits"
             )

@@ -1,6 +1,8 @@
 """The rules that the values of an experiment must satisfy, beyond their types."""
 
 import math
+from collections.abc import Collection
+from typing import Any
 
 from kseg.errors import UserError
 from kseg.recipe.losses import LOSSES
@@ -33,7 +35,7 @@ _AT_LEAST_0 = (
 _BELOW_1 = ("momentum", "batch_norm_momentum")
 
 
-def check(experiment) -> None:
+def check(experiment: Any) -> None:
     """Checks the values of an experiment.
 
     Raises:
@@ -100,13 +102,13 @@ def _check_data(experiment) -> None:
         )
 
 
-def require_known(name: str, value: str, names) -> None:
+def require_known(name: str, value: str, names: Collection[str]) -> None:
     """Raises `UserError` if the value of a flag is not one of the names."""
     if value not in names:
         raise UserError(f"`--{name}` must be one of {', '.join(names)}. Received: {value!r}")
 
 
-def to_text(value) -> str:
+def to_text(value: Any) -> str:
     """Returns a value as it is written on a command line."""
     if isinstance(value, bool):
         return str(value).lower()

@@ -24,7 +24,7 @@ class EpochBar(keras.callbacks.ProgbarLogger):
         super().__init__()
         self._all_epochs = epochs
 
-    def set_params(self, params):
+    def set_params(self, params: dict) -> None:
         super().set_params(params | {"epochs": self._all_epochs})
 
 
@@ -45,7 +45,7 @@ class StepCallback(keras.callbacks.Callback):
         super().__init__()
         self.step = done
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.step += 1
         self.after_step(self.step, logs)
 
@@ -68,7 +68,7 @@ class StepLog(StepCallback):
         self._log = log
         self._every = every
 
-    def after_step(self, step, logs):
+    def after_step(self, step: int, logs: dict) -> None:
         if step % self._every:
             return
         optimizer = inner_optimizer(self.model)
@@ -96,7 +96,7 @@ class SaveEvery(StepCallback):
         self._until = until
         self._save = save
 
-    def after_step(self, step, logs):
+    def after_step(self, step: int, logs: dict) -> None:
         if self._every and step % self._every == 0 and step < self._until:
             _ = self.model  # On JAX this access updates the variables with the state of `fit`.
             self._save(step)
@@ -109,12 +109,13 @@ class StopOnBadLoss(StepCallback):
         UserError: The loss is not finite; the message names the step.
     """
 
-    def after_step(self, step, logs):
+    def after_step(self, step: int, logs: dict) -> None:
         # This is the running mean of the epoch, which stays not finite once it is.
         if not np.isfinite(logs["loss"]):
             raise UserError(
                 f"The loss is {logs['loss']} at step {step}. The earlier checkpoints are complete. "
-                "Try a lower --learning_rate, --warm_up_steps or --clip_norm"
+                "Try a lower --learning_rate, --warm_up_steps or --clip_norm. Labels that are not "
+                "classes have this effect, too: python -m tfrecords_tools.check_records finds them"
             )
 
 
@@ -129,7 +130,7 @@ class RestoreMetrics(keras.callbacks.Callback):
         super().__init__()
         self._values = values
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         # `fit` resets the metrics before it calls this.
         variables = checkpoints.metric_variables(self.model)
         for path, value in self._values.items():
@@ -177,6 +178,6 @@ class StopOnSignal(keras.callbacks.Callback):
             signal.signal(number, handler)
         self._former = {}
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if self.received() is not None:
             self.model.stop_training = True

@@ -1,4 +1,4 @@
-"""The rebuilding of a network at another output stride, on networks of a few layers."""
+"""Tests of at_output_stride on networks of a few layers."""
 
 import keras
 import numpy as np
@@ -34,13 +34,13 @@ def windows(network):
         (8, [(2, 1), (2, 1), (2, 1), (1, 1), (1, 2), (1, 2), (1, 4)]),
     ],
 )
-def test_a_convolution_that_loses_its_stride_keeps_the_old_rate(output_stride, expected):
+def test_a_convolution_that_loses_its_stride_keeps_the_previous_rate(output_stride, expected):
     strides = (2, 2, 2, 2, 1, 2, 1)
     network = small_network(*(strided(number, stride) for number, stride in enumerate(strides)))
     assert windows(at_output_stride(network, output_stride)) == expected
 
 
-def test_a_multi_grid_multiplies_the_dilation_of_the_layers_it_names():
+def test_multi_grid_multiplies_the_dilation_rates_of_the_named_layers():
     strides = (2, 2, 2, 2, 1, 2, 1)
     network = small_network(*(strided(number, stride) for number, stride in enumerate(strides)))
     grid = {"conv_4": 3, "conv_6": 4}
@@ -48,13 +48,13 @@ def test_a_multi_grid_multiplies_the_dilation_of_the_layers_it_names():
     assert windows(at_output_stride(network, 16, grid)) == expected
 
 
-def test_a_multi_grid_of_an_unknown_layer_is_refused():
-    with pytest.raises(ValueError, match="`multi_grid` must name layers of the network.*'conv_9'"):
+def test_multi_grid_of_an_unknown_layer_raises():
+    with pytest.raises(ValueError, match="`multi_grid`.*'conv_9'"):
         at_output_stride(small_network(strided(0, 2)), 16, {"conv_9": 2})
 
 
 def test_windows_of_unequal_sides_are_centred():
-    """A row kernel that passes its middle column, at an even size: pixels 0, 2, 4."""
+    """A row kernel that selects its middle column samples pixels 0, 2, 4 at an even size."""
     row = layers.Conv2D(1, (1, 5), strides=2, padding="same", use_bias=False, name="conv_0")
     network = small_network(row)
     kernel = np.zeros((1, 5, 3, 1), "float32")
@@ -65,21 +65,21 @@ def test_windows_of_unequal_sides_are_centred():
     np.testing.assert_array_equal(output[..., 0], image[:, ::2, ::2, 0])
 
 
-def test_an_operation_that_is_no_layer_is_refused():
+def test_an_operation_that_is_not_a_layer_raises():
     images = keras.Input((None, None, 3))
     outputs = strided(0, 2)(keras.ops.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]]))
-    with pytest.raises(ValueError, match="Layer 'conv_0' takes the output of an operation that is"):
+    with pytest.raises(ValueError, match="'conv_0'"):
         at_output_stride(keras.Model(images, outputs), 16)
 
 
-def test_the_original_is_left_as_it_is():
+def test_the_original_is_not_changed():
     network = small_network(*(strided(number, 2) for number in range(7)))
     at_output_stride(network, 8)
     assert windows(network) == [(2, 1)] * 7
 
 
-def test_windows_are_centred_at_even_sizes_too():
-    """A kernel that passes its centre samples pixels 0, 2, 4: whatever the parity of the size."""
+def test_windows_are_centred_at_even_sizes():
+    """A kernel that selects its centre samples pixels 0, 2, 4 at any size."""
     network = small_network(
         layers.Conv2D(1, 3, strides=2, padding="same", use_bias=False, name="conv_0")
     )
@@ -91,21 +91,20 @@ def test_windows_are_centred_at_even_sizes_too():
     np.testing.assert_array_equal(output[..., 0], image[:, ::2, ::2, 0])
 
 
-def test_pooling_that_would_have_to_be_dilated_is_refused():
+def test_pooling_that_would_be_dilated_raises():
     pool = layers.MaxPooling2D(3, strides=2, padding="same", name="late_pool")
     network = small_network(*(strided(number, 2) for number in range(3)), pool)
-    with pytest.raises(ValueError, match="Pooling layer 'late_pool' cannot be dilated"):
+    with pytest.raises(ValueError, match="'late_pool'"):
         at_output_stride(network, 8)
 
 
-def test_a_subsampling_layer_of_unknown_kind_is_refused():
+def test_a_subsampling_layer_of_unknown_kind_raises():
     network = small_network(layers.AveragePooling2D(2, name="average"))
-    with pytest.raises(ValueError, match=r"Layer 'average' \(AveragePooling2D\) of strides"):
+    with pytest.raises(ValueError, match=r"'average' \(AveragePooling2D\)"):
         at_output_stride(network, 16)
 
 
 @pytest.mark.parametrize("output_stride", [4, 64, 16.0, "16", True, None])
-def test_another_output_stride_is_refused(output_stride):
-    message = r"`output_stride` must be one of \(8, 16, 32\)\. Received: " + repr(output_stride)
-    with pytest.raises(ValueError, match=message):
+def test_other_output_strides_raise(output_stride):
+    with pytest.raises(ValueError, match=f"`output_stride`.*{output_stride!r}"):
         at_output_stride(small_network(strided(0, 2)), output_stride)

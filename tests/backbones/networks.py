@@ -1,4 +1,4 @@
-"""What the tests of networks share: random weights that carry a picture through, and comparison."""
+"""Helpers that the tests of networks share: random weights, images and comparison."""
 
 import keras
 import numpy as np
@@ -6,15 +6,15 @@ import pytest
 
 from tests.layer_checks import to_numpy
 
-# Output strides finer than that of the application; what differs between two is no backend's work.
+# Output strides smaller than that of the application. One is enough on each backend.
 DILATED = [16, pytest.param(8, marks=pytest.mark.one_backend)]
 
 
 def scramble(network, seed=0):
-    """Gives every variable a value of its own, the statistics of batch normalisation included.
+    """Sets all variables to random values, including the statistics of batch normalisation.
 
-    Kernels are large enough to carry the picture through to the last tap: in a network whose maps
-    are flat, a wrong dilation changes nothing.
+    Kernels are large enough for the last feature map to vary: in a constant map a wrong dilation
+    rate changes nothing.
     """
     random = np.random.default_rng(seed)
     depthwise = {
@@ -39,7 +39,7 @@ def photograph(height, width, seed=1):
 
 
 def assert_close(actual, expected):
-    """Equal within rounding, measured against how much the map varies from place to place."""
+    """Asserts equality up to rounding, relative to the spatial variation of the map."""
     actual, expected = to_numpy(actual), to_numpy(expected)
     variation = expected.std(axis=(1, 2)).mean()
     assert variation > 0.02 * np.abs(expected).max()
@@ -47,7 +47,7 @@ def assert_close(actual, expected):
 
 
 def multiply_adds(network, height, width):
-    """Multiply-adds of the convolutions of a network for an image of this size, by its layers."""
+    """Returns the multiply-adds of all convolutions of a network for an image of this size."""
     convs = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
     outputs = keras.Model(network.input, [layer.output for layer in convs])
     shapes = outputs.compute_output_shape((1, height, width, network.input.shape[-1]))

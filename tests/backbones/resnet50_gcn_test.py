@@ -1,4 +1,4 @@
-"""ResNet50-GCN against the table of its paper, and the atrous identity."""
+"""Tests of ResNet50-GCN against the table of its paper, and of the atrous identity."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ GCN = BACKBONES["resnet50_gcn"]
 
 @pytest.fixture(scope="module")
 def network():
-    """The undilated network with scrambled weights."""
+    """The undilated network with random weights."""
     network = resnet50_gcn_network()
     scramble(network)
     return network
@@ -28,15 +28,15 @@ def resnet50():
 
 
 @pytest.mark.one_backend
-def test_multiply_adds_are_those_of_resnet50(network, resnet50):
-    """Table 11 prints 3700 M for both, at 224 x 224; within 5 %."""
-    counts = [multiply_adds(each, 224, 224) for each in (resnet50, network)]
+def test_multiply_adds_are_close_to_those_of_resnet50(network, resnet50):
+    """Table 11 prints 3700 M for both at 224 x 224, which ours equal within 5 %."""
+    counts = [multiply_adds(model, 224, 224) for model in (resnet50, network)]
     assert counts == [3_855_925_248, 3_589_458_544]
     assert all(abs(count / 3.7e9 - 1) < 0.05 for count in counts)
 
 
 @pytest.mark.one_backend
-def test_kernels_are_those_of_the_table(network):
+def test_kernels_equal_the_table(network):
     for stage, blocks, k, filters, width in ((4, 6, 5, 85, 1024), (5, 3, 7, 128, 2048)):
         for block in range(1, blocks + 1):
             name = f"conv{stage}_block{block}"
@@ -59,19 +59,19 @@ def test_kernels_are_those_of_the_table(network):
 
 
 @pytest.mark.one_backend
-def test_stem_res_2_and_res_3_take_the_weights_of_resnet50_by_name(network, resnet50):
+def test_stem_res_2_and_res_3_have_the_layers_of_resnet50(network, resnet50):
     ours = {layer.name: [w.shape for w in layer.weights] for layer in network.layers}
     shared = [layer for layer in resnet50.layers if layer.name in ours and layer.weights]
     for layer in shared:
         assert [w.shape for w in layer.weights] == ours[layer.name]
-    # The stem and 7 blocks of three convolutions, two of them with a shortcut's, each with its
-    # normalisation; of the later stages nothing.
+    # The stem, and 7 blocks of three convolutions, two of which have another one in the shortcut;
+    # each with its normalisation. Nothing of the later stages.
     assert len(shared) == 2 * (1 + 7 * 3 + 2)
     assert not any(layer.name.startswith(("conv4", "conv5")) for layer in shared)
 
 
 @pytest.mark.parametrize("output_stride", DILATED)
-def test_the_dense_output_subsampled_is_the_output_at_stride_32(network, output_stride):
+def test_subsampled_dense_output_equals_the_output_at_stride_32(network, output_stride):
     backbone = dataclasses.replace(GCN, application=lambda **_: network)
     image = photograph(65, 97)
     dense = call(backbone(output_stride=output_stride), image)
@@ -91,8 +91,8 @@ def test_channels_of_the_taps(network):
     assert channels == [64, 256, 512, 1024, 2048]
 
 
-def test_a_block_sees_k_by_k(network):
-    """Every pixel of a k x k neighbourhood reaches the sum of the two paths, and no other."""
+def test_window_of_a_block_is_k_by_k(network):
+    """Exactly the pixels of a k x k window contribute to the sum of the two paths."""
     names = ("conv5_block1_out", "conv5_block2_paths_add")
     below, above = (network.get_layer(name).output for name in names)
     paths = keras.Model(below, above)
@@ -105,6 +105,6 @@ def test_a_block_sees_k_by_k(network):
 
 
 @pytest.mark.one_backend
-def test_there_is_no_classifier():
-    with pytest.raises(ValueError, match="`include_top` must be False and `weights` None"):
+def test_a_classifier_raises():
+    with pytest.raises(ValueError, match="`include_top`"):
         resnet50_gcn_network(include_top=True)

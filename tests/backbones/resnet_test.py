@@ -1,4 +1,4 @@
-"""The deeper ResNets, and the multi-grid of all of them."""
+"""Tests of the deeper ResNets, and of the multi-grid of all ResNets."""
 
 import dataclasses
 
@@ -7,14 +7,14 @@ import pytest
 
 from kseg.backbones import BACKBONES
 
-# Parameters of keras.applications without the classifier, as its documentation prints them.
+# Parameters without the classifier, from the documentation of keras.applications.
 PARAMETERS = {"resnet101": 42_658_176, "resnet152": 58_370_944}
 # Residual units of each stage, He et al. 2016, Table 1.
 UNITS = {"resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
 
 
 def dilations(network, stage, units):
-    """Dilation of the 3x3 convolution of each unit of a stage."""
+    """Returns the dilation rate of the 3x3 convolution of each unit of a stage."""
     found = [network.get_layer(f"conv{stage}_block{unit + 1}_2_conv") for unit in range(units)]
     assert all(layer.dilation_rate[0] == layer.dilation_rate[1] for layer in found)
     return [layer.dilation_rate[0] for layer in found]
@@ -22,7 +22,7 @@ def dilations(network, stage, units):
 
 @pytest.fixture(scope="module")
 def resnet50():
-    """The builder, on a network that is built once."""
+    """The backbone, with a network that is built only once."""
     backbone = BACKBONES["resnet50"]
     network = backbone.application(include_top=False, weights=None, input_shape=(None, None, 3))
     return dataclasses.replace(backbone, application=lambda **_: network)
@@ -43,12 +43,12 @@ def test_output_stride_8_with_the_multi_grid_of_vortex_pooling(name):
 
 @pytest.mark.one_backend
 @pytest.mark.parametrize(("output_stride", "rates"), [(16, [2, 4, 8]), (32, [1, 2, 4])])
-def test_the_multi_grid_multiplies_what_the_output_stride_asks_for(resnet50, output_stride, rates):
+def test_multi_grid_multiplies_the_rates_of_the_output_stride(resnet50, output_stride, rates):
     network = resnet50(output_stride=output_stride, multi_grid=[1, 2, 4])
     assert dilations(network, 5, 3) == rates
     assert dilations(network, 4, 6) == [1] * 6
 
 
 @pytest.mark.one_backend
-def test_a_multi_grid_of_ones_is_none(resnet50):
+def test_multi_grid_of_ones_changes_nothing(resnet50):
     assert dilations(resnet50(output_stride=16, multi_grid=(1, 1, 1)), 5, 3) == [2, 2, 2]

@@ -1,7 +1,7 @@
-"""Xception-65: the official counts and rates, and the atrous identity.
+"""Tests of Xception-65: official parameter counts and rates, and the atrous identity.
 
-What it computes is compared with the official network, with one unit of the middle flow, in
-`tests/import_checkpoint/import_checkpoint_test.py`; the names of all sixteen are checked here.
+`tests/import_checkpoint/import_checkpoint_test.py` compares the results of the network, with one
+unit of the middle flow, to the official network; the names of all sixteen units are tested here.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ XCEPTION = BACKBONES["xception_65"]
 
 @pytest.fixture(scope="module")
 def network():
-    """The undilated network with scrambled weights, two units of the middle flow for sixteen."""
+    """The undilated network with random weights, and two units of the middle flow, not sixteen."""
     network = xception_65_network(middle_units=2)
     scramble(network)
     return network
@@ -33,7 +33,7 @@ def backbone(network):
 
 
 def depthwise_windows(network):
-    """(stride, dilation) of the three depthwise convolutions of each module, by module."""
+    """Returns (stride, dilation rate) of the depthwise convolutions of each module, by module."""
     found = {}
     for layer in network.layers:
         if isinstance(layer, keras.layers.DepthwiseConv2D):
@@ -48,17 +48,17 @@ def whole():
 
 
 @pytest.mark.one_backend
-def test_counts_are_those_of_the_official_network(whole):
+def test_parameter_counts_equal_the_official_network(whole):
     sizes = {variable.path: int(np.prod(variable.shape)) for variable in whole.variables}
     kernels = [size for path, size in sizes.items() if path.endswith("kernel")]
     assert sum(kernels) == 37_682_112
-    assert sum(sizes.values()) == 38_052_512  # 38.05 M, moving statistics included
-    assert len(kernels) == 2 + 2 * 3 * 21 + 4  # stem, 21 modules of separable ones, shortcuts
+    assert sum(sizes.values()) == 38_052_512  # 38.05 M, including moving statistics.
+    assert len(kernels) == 2 + 2 * 3 * 21 + 4  # Stem, 21 modules, shortcuts.
 
 
 @pytest.mark.one_backend
-def test_each_variable_of_all_sixteen_middle_units_has_its_official_name(whole):
-    from tests import official_networks  # and with it TensorFlow, which other backends do without
+def test_all_variables_have_official_names(whole):
+    from tests import official_networks  # Imports TensorFlow, which other backends do not need.
 
     official = official_networks.OfficialShapes(epsilon=1e-3)
     official_networks.xception_65(official, np.zeros((1, 1, 1, 3), "float32"), output_stride=32)
@@ -72,7 +72,7 @@ def test_each_variable_of_all_sixteen_middle_units_has_its_official_name(whole):
 
 
 @pytest.mark.parametrize("output_stride", DILATED)
-def test_the_dense_output_subsampled_is_the_output_at_stride_32(network, backbone, output_stride):
+def test_subsampled_dense_output_equals_the_output_at_stride_32(network, backbone, output_stride):
     image = photograph(65, 97)
     dense = call(backbone(output_stride=output_stride, multi_grid=(1, 1, 1)), image)
     sparse = call(keras.Model(network.input, XCEPTION.tapped(network)), image)
@@ -94,7 +94,7 @@ def test_the_dense_output_subsampled_is_the_output_at_stride_32(network, backbon
         (8, (1, 1), 2, [(1, 2), (1, 2), (1, 2)], [4, 8, 16]),
     ],
 )
-def test_strides_and_rates_are_those_of_the_official_network(
+def test_strides_and_rates_equal_the_official_network(
     backbone, output_stride, third, middle, exit_1, exit_2
 ):
     windows = depthwise_windows(backbone(output_stride=output_stride, multi_grid=(1, 2, 4)))
@@ -107,7 +107,7 @@ def test_strides_and_rates_are_those_of_the_official_network(
 
 
 @pytest.mark.one_backend
-def test_channels_of_the_taps_and_the_low_level_map_is_not_rectified(network, backbone):
+def test_channels_of_the_taps_and_no_relu_at_stride_4(network, backbone):
     outputs = XCEPTION.tapped(network)
     assert [output.shape[-1] for output in outputs.values()] == [128, 256, 728, 1024, 2048]
     features = call(keras.Model(network.input, outputs), photograph(33, 33))
@@ -116,14 +116,14 @@ def test_channels_of_the_taps_and_the_low_level_map_is_not_rectified(network, ba
 
 
 @pytest.mark.one_backend
-def test_variable_paths_are_unique_and_the_same_in_every_build(network, backbone):
+def test_variable_paths_are_unique_and_reproducible(network, backbone):
     paths = [variable.path for variable in network.variables]
     assert len(set(paths)) == len(paths)
     assert [variable.path for variable in backbone(output_stride=16).variables] == paths
 
 
 @pytest.mark.one_backend
-def test_a_file_of_another_network_is_refused_by_name(network, tmp_path):
+def test_a_weight_file_of_another_network_raises(network, tmp_path):
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
 
@@ -131,11 +131,11 @@ def test_a_file_of_another_network_is_refused_by_name(network, tmp_path):
         return network
 
     backbone = dataclasses.replace(XCEPTION, application=xception_65_network)
-    with pytest.raises(ValueError, match=r"does not fit xception_65_network\(include_top=False\)"):
+    with pytest.raises(ValueError, match="`weights`.*other.weights.h5.*xception_65_network"):
         backbone(weights=path)
 
 
 @pytest.mark.one_backend
-def test_there_is_no_classifier():
-    with pytest.raises(ValueError, match="`include_top` must be False and `weights` None"):
+def test_pretrained_weights_raise():
+    with pytest.raises(ValueError, match="`weights`"):
         xception_65_network(weights="imagenet")

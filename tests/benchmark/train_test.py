@@ -1,33 +1,23 @@
-"""The trainer's cost is measured on the program itself."""
-
-import csv
+"""The cost of the training program is measured on the program itself."""
 
 import pytest
 
-from kseg.benchmark import train
-from kseg.errors import UserError
+from kseg.benchmark import runner, train
 
 
 @pytest.mark.slow
-def test_measures_the_program_beside_the_bare_step(tmp_path, monkeypatch):
+def test_measures_the_program_beside_the_bare_step(monkeypatch):
     monkeypatch.setattr(train, "LOG_EVERY", 2)
     monkeypatch.setattr(train, "STEPS", 6)
     monkeypatch.setattr(train, "IMAGES", 16)
-    output = tmp_path / "rows.csv"
-    rows = train.run(1, str(output), ("step",), (2, 65, 65))
-    assert [row.name for row in rows] == ["bare step", "python -m kseg.train"]
-    assert rows[0].ratio is None and rows[1].ratio == rows[1].ms[1] / rows[0].ms[1] > 0
-    with open(output, newline="") as file:
-        assert [row["name"] for row in csv.DictReader(file)] == [row.name for row in rows]
+    bare, program = runner.run(train.BENCHMARK, repetitions=1, only=("step",), shape=(2, 65, 65))
+    assert (bare.name, program.name) == ("bare step", "python -m kseg.train")
+    assert bare.ratio == 1 and program.ratio == program.ms[1] / bare.ms[1] > 0
+    assert bare.setting == program.setting == "step, batch 2, 65x65"
 
 
-def test_measures_the_metric_beside_the_forward_pass(monkeypatch, capsys):
+def test_measures_the_metric_beside_the_forward_pass(monkeypatch):
     monkeypatch.setattr(train, "METRIC_SHAPE", (1, 65, 65))
-    forward, metric = train.run(1, only=("metric",))
+    forward, metric = runner.run(train.BENCHMARK, only=("metric",))
+    assert metric.name == "arg-max and confusion matrix"
     assert metric.ratio == metric.ms[1] / forward.ms[1] > 0
-    assert "arg-max and confusion matrix" in capsys.readouterr().out
-
-
-def test_unknown_parts_are_refused_by_name():
-    with pytest.raises(UserError, match="`--only` must hold step or metric. Received: 'loss'"):
-        train.run(1, only=("loss",))

@@ -101,6 +101,23 @@ def test_a_list_that_is_empty_missing_or_not_text_is_rejected(tmp_path):
             find_images(str(tmp_path / name), None)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_of_another_system_names_the_same_files(tmp_path, encoding):
+    path = write_image(tmp_path / "photos" / "caf\u00e9 1.PNG")
+    lines = ["photos\\caf\u00e9 1.PNG", ".\\photos\\cafe\u0301 1.png"]
+    for line in lines:
+        (tmp_path / "list.txt").write_bytes(f"{line}\r\n".encode(encoding))
+        assert list(find_images(str(tmp_path / "list.txt"), None).values()) == [path]
+
+
+def test_a_link_to_a_file_that_does_not_exist_is_found_and_named_when_it_is_read(tmp_path):
+    (tmp_path / "a.png").symlink_to("gone.png")
+    for pattern in (tmp_path, tmp_path / "*.png"):
+        assert find_images(str(pattern), None) == {"a": tmp_path / "a.png"}
+    with pytest.raises(UserError, match="link"):
+        read_image(tmp_path / "a.png")
+
+
 def test_a_file_name_with_brackets_is_not_a_glob(tmp_path):
     path = write_image(tmp_path / "a[1]" / "b[2].png")
     assert find_images(str(path), None) == {"b[2]": path}

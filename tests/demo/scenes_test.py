@@ -1,4 +1,4 @@
-"""The demo's scenes: what is drawn, the layout they are written in, that colour is not enough."""
+"""The scenes of the demo: what is drawn, how they are stored, and that colour is not enough."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from kseg.demo import scenes as demo_scenes
 from kseg.demo.baseline import nearest_mean_colour
 
 
-def test_a_scene_depends_on_its_seed_and_number_only():
+def test_a_scene_depends_only_on_its_seed_and_number():
     image, labels = demo_scenes.draw_scene(3, 7)
     demo_scenes.draw_scene(3, 8)
     again, labels_again = demo_scenes.draw_scene(3, 7)
@@ -18,27 +18,27 @@ def test_a_scene_depends_on_its_seed_and_number_only():
     assert (demo_scenes.draw_scene(3, 8)[0] != image).any()
 
 
-def test_scenes_hold_every_class_and_thin_ignored_edges():
+def test_scenes_contain_every_class_and_thin_ignored_edges():
     labels = np.stack([demo_scenes.draw_scene(0, index)[1] for index in range(12)])
-    share = np.bincount(labels.ravel(), minlength=256) / labels.size
+    fractions = np.bincount(labels.ravel(), minlength=256) / labels.size
     assert set(np.unique(labels)) == {0, 1, 2, 3, 4, 255}
-    assert (share[:5] > 0.03).all(), f"a class is rare: {share[:5]}"
-    assert share[255] < 0.12
+    assert (fractions[:5] > 0.03).all(), f"a class is rare: {fractions[:5]}"
+    assert fractions[255] < 0.12
 
 
-def test_mean_colours_tell_the_classes_apart_badly():
+def test_mean_colours_do_not_separate_the_classes():
     scenes = [demo_scenes.draw_scene(0, index) for index in range(24)]
     images, labels = (np.stack(part) for part in zip(*scenes, strict=True))
     colours = np.stack([images[labels == label].mean(0) for label in range(5)])
     predicted = nearest_mean_colour(images, colours)
     iou = []
     for label in range(5):
-        hit, there = (predicted == label) & (labels != 255), labels == label
-        iou.append((hit & there).sum() / (hit | there).sum())
+        positive, true = (predicted == label) & (labels != 255), labels == label
+        iou.append((positive & true).sum() / (positive | true).sum())
     assert np.mean(iou) < 0.5
 
 
-def test_scenes_are_written_in_the_layout_of_voc(tmp_path):
+def test_scenes_are_stored_in_the_layout_of_voc(tmp_path):
     demo_scenes.write_scenes(tmp_path, train=2, val=1, seed=5)
     names = demo_scenes.scene_names(tmp_path, "train")
     assert len(names) == 2 and len(demo_scenes.scene_names(tmp_path, "val")) == 1

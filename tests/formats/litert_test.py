@@ -1,4 +1,6 @@
-"""LiteRT models beside the SavedModel, on real photographs."""
+"""LiteRT models compared with the SavedModel, on real photographs."""
+
+import sys
 
 import numpy as np
 import pytest
@@ -8,13 +10,19 @@ from kseg.data import records
 from kseg.formats import litert, saved_model
 from kseg.formats.frozen import fixed_size
 from tests.data import shards
-from tests.formats.networks import photographs, picture, small_network, tiny_network
+from tests.formats.networks import (
+    photographs,
+    predicted_classes,
+    small_network,
+    smooth_image,
+    tiny_network,
+)
 
 WEIGHTS = "weights/mobilenet_v2_1.0_224_no_top_from_ptq.weights.h5"
 SIZE = (193, 257)
-# Share of the pixels that may get another class than from the SavedModel. The last layer is
-# random, so that its classes are nearer to each other than those of a trained network.
-DIFFERING = {"float32": 1e-4, "float16": 0.02, "int8": 0.15}
+# The fraction of the pixels whose class may differ from that of the SavedModel. The last layer is
+# random, so its logits are closer to each other than those of a trained network.
+MAX_DIFFERENCE = {"float32": 1e-4, "float16": 0.02, "int8": 0.15}
 
 
 @pytest.fixture(scope="module")
@@ -26,55 +34,66 @@ def model(real_data):
 def images(real_data):
     height, width = SIZE
     files = photographs(real_data, 12)
-    return [records.decode_image(one)[:height, :width].numpy()[np.newaxis] for one in files]
+    return [records.decode_image(file)[:height, :width].numpy()[np.newaxis] for file in files]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", litert.PRECISIONS)
 def test_photographs_get_the_classes_of_the_saved_model(model, images, precision, tmp_path):
-    interpreters = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra edge")
     saved_model.write(model, tmp_path, probabilities=False, max_pixels=10**6)
-    served = tf.saved_model.load(tmp_path).signatures["serving_default"]
+    loaded = tf.saved_model.load(tmp_path)
     content = litert.convert(model, SIZE, precision=precision, calibration=images[4:])
-    runner = interpreters.Interpreter(model_content=content).get_signature_runner()
+    run = litert.load(content)
     for image in images[:4]:
-        found, expected = runner(images=image)["classes"], served(tf.constant(image))["classes"]
-        assert found.dtype == np.uint8
+        classes = run(image)["classes"]
+        expected = loaded.signatures["serving_default"](tf.constant(image))["classes"]
+        assert classes.dtype == np.uint8
         assert len(np.unique(expected)) > 1
-        assert np.mean(found != expected) <= DIFFERING[precision]
+        assert np.mean(classes != expected) <= MAX_DIFFERENCE[precision]
+
+
+def test_the_interpreter_of_tensorflow_runs_the_model_without_ai_edge_litert(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    model = tiny_network()
+    image = smooth_image(33, 41, seed=3)[np.newaxis]
+    classes = litert.load(litert.convert(model, (33, 41)))(image)["classes"]
+    assert np.mean(classes != predicted_classes(model, image)) < 1e-3
 
 
 def test_fewer_bits_make_smaller_files():
     model = tiny_network()
+    calibration = [smooth_image(33, 33, seed=0)[np.newaxis]]
     sizes = [
-        len(litert.convert(model, (33, 33), precision=one, calibration=[picture(33, 33, 0)[None]]))
-        for one in litert.PRECISIONS
+        len(litert.convert(model, (33, 33), precision=precision, calibration=calibration))
+        for precision in litert.PRECISIONS
     ]
     assert sizes[0] > 1.5 * sizes[1] and sizes[1] > 1.3 * sizes[2]
 
 
-def test_probabilities_are_given_where_they_are_asked_for():
-    image = picture(33, 41, seed=3)[np.newaxis]
+def test_probabilities_are_returned_on_request():
+    image = smooth_image(33, 41, seed=3)[np.newaxis]
     model = tiny_network()
     module = fixed_size(model, (33, 41), probabilities=True)
     expected = tf.nn.softmax(model(image.astype("float32"))).numpy()
-    answers = module.classify(tf.constant(image))
-    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
-    np.testing.assert_array_equal(answers["classes"], np.argmax(expected, axis=-1))
+    outputs = module.classify(tf.constant(image))
+    np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
+    np.testing.assert_array_equal(outputs["classes"], np.argmax(expected, axis=-1))
 
 
-def test_what_cannot_be_converted_is_said():
+def test_errors_name_the_argument():
     model = tiny_network()
-    with pytest.raises(ValueError, match="`precision` must be one of .* Received: 'int4'"):
+    with pytest.raises(ValueError, match="`precision`.*'int4'"):
         litert.convert(model, (33, 33), precision="int4")
-    with pytest.raises(ValueError, match="`calibration` must hold at least one image"):
+    with pytest.raises(ValueError, match="`calibration`"):
         litert.convert(model, (33, 33), precision="int8")
 
 
-def test_images_to_calibrate_with_are_spread_over_the_split_and_brought_to_one_size(tmp_path):
+def test_calibration_images_are_spread_over_the_split_and_have_one_size(tmp_path):
     shards.write(tmp_path, "train", [shards.numbered(number, (9, 12)) for number in range(7)])
-    found = litert.calibration_images(tiny_network(), str(tmp_path), "train", (11, 10), 3)
-    assert [image.shape for image in found] == [(1, 11, 10, 3)] * 3
-    assert [image[0, 0, 0, 0] for image in found] == [0, 2, 4]
-    assert [len(np.unique(image[0, :9])) for image in found] == [1, 1, 1]
-    assert set(np.unique(found[1][0, 9:])) == {127}  # grey, which this network normalises to 0
+    images = litert.calibration_images(tiny_network(), str(tmp_path), "train", (11, 10), 3)
+    assert [image.shape for image in images] == [(1, 11, 10, 3)] * 3
+    assert [image[0, 0, 0, 0] for image in images] == [0, 2, 4]
+    assert [len(np.unique(image[0, :9])) for image in images] == [1, 1, 1]
+    assert set(np.unique(images[1][0, 9:])) == {
+        127
+    }  # the grey that this network normalises to zero

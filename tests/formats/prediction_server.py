@@ -1,6 +1,6 @@
-"""TensorFlow Serving's PredictionService over a SavedModel, on its own protos, for tests.
+"""A PredictionService of TensorFlow Serving that runs a SavedModel, for tests.
 
-The server itself cannot be installed from the package index; what is on the wire is the same.
+The real server cannot be installed from the package index. This one exchanges the same messages.
 """
 
 import contextlib
@@ -12,18 +12,18 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Answers `Predict` by the signatures of one SavedModel."""
+    """Answers `Predict` requests with the signatures of one SavedModel."""
 
     def __init__(self, folder):
         self.model = tf.saved_model.load(folder)
 
     def Predict(self, request, context):
-        answer = self.model.signatures[request.model_spec.signature_name or "serving_default"]
+        signature = self.model.signatures[request.model_spec.signature_name or "serving_default"]
         inputs = {
             name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()
         }
         try:
-            outputs = answer(**inputs)
+            outputs = signature(**inputs)
         except tf.errors.InvalidArgumentError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
         response = predict_pb2.PredictResponse()
@@ -34,7 +34,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 @contextlib.contextmanager
 def serving(folder):
-    """A server over a SavedModel; gives its address on loopback."""
+    """Serves a SavedModel on the loopback interface and yields the address."""
     server = grpc.server(
         futures.ThreadPoolExecutor(2), options=[("grpc.max_receive_message_length", -1)]
     )

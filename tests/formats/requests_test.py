@@ -1,4 +1,4 @@
-"""What a served model is asked: bad requests get an error, the next a right answer."""
+"""Requests to a served model: a bad one gets an error, the next one a correct answer."""
 
 import struct
 
@@ -10,18 +10,23 @@ from kseg.formats import saved_model
 from kseg.formats.image_headers import header_size
 from kseg.formats.requests import decode_batch
 from tests.data.shards import encoded as encode
-from tests.formats.networks import classes, decoded, picture, small_network
+from tests.formats.networks import (
+    decode_with_pillow,
+    predicted_classes,
+    small_network,
+    smooth_image,
+)
 
 MAX_PIXELS = 5000
-GOOD = picture(33, 40, seed=2)
+GOOD = smooth_image(33, 40, seed=2)
 
 
-def declared(height, width, form="PNG"):
-    """A file whose header declares another size than it has: cheap to send, dear to decode."""
-    contents = encode(GOOD, form)
-    if form == "PNG":
+def file_declaring(height, width, file_format="PNG"):
+    """A small file whose header declares a size that may be expensive to decode."""
+    contents = encode(GOOD, file_format)
+    if file_format == "PNG":
         return contents[:16] + struct.pack(">II", width, height) + contents[24:]
-    size = contents.index(b"\xff\xc0") + 5  # start of frame: marker, length, bits of a sample
+    size = contents.index(b"\xff\xc0") + 5  # After marker, length and sample precision of SOF0.
     return contents[:size] + struct.pack(">HH", height, width) + contents[size + 4 :]
 
 
@@ -31,8 +36,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def right(model):
-    return classes(model, GOOD[np.newaxis])
+def expected(model):
+    return predicted_classes(model, GOOD[np.newaxis])
 
 
 @pytest.fixture(scope="module")
@@ -42,37 +47,37 @@ def served(model, tmp_path_factory):
     return tf.saved_model.load(folder)
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_a_header_says_height_and_width(form):
-    assert header_size(tf.constant(encode(GOOD, form))).numpy().tolist() == [33, 40]
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_header_size_is_height_and_width(file_format):
+    assert header_size(tf.constant(encode(GOOD, file_format))).numpy().tolist() == [33, 40]
 
 
 @pytest.mark.parametrize(
     ("encoded", "message"),
     [
         ([], "at least one image"),
-        ([b""], "must be JPEG or PNG files"),
-        ([b"GET / HTTP/1.1"], "must be JPEG or PNG files"),
-        ([encode(GOOD, "GIF")], "must be JPEG or PNG files"),
-        ([encode(GOOD, "BMP")], "must be JPEG or PNG files"),
+        ([b""], "JPEG or PNG"),
+        ([b"GET / HTTP/1.1"], "JPEG or PNG"),
+        ([encode(GOOD, "GIF")], "JPEG or PNG"),
+        ([encode(GOOD, "BMP")], "JPEG or PNG"),
         ([encode(GOOD, "JPEG")[:-200]], "(?i)jpeg"),
         ([encode(GOOD, "JPEG")[:3]], "(?i)jpeg"),
         ([encode(GOOD, "PNG")[:-200]], "(?i)png"),
         ([encode(GOOD, "PNG")[:8]], "must be at least 1"),
-        ([declared(0, 40)], "must be at least 1"),
-        ([declared(50_000, 50_000)], f"at most {MAX_PIXELS} pixels"),
-        ([declared(65_500, 65_500, "JPEG")], f"at most {MAX_PIXELS} pixels"),
-        ([declared(2**31 - 1, 2**31 - 1)], f"at most {MAX_PIXELS} pixels"),
-        ([declared(2**32 - 1, 2**32 - 1)], "must be at least 1"),
+        ([file_declaring(0, 40)], "must be at least 1"),
+        ([file_declaring(50_000, 50_000)], f"at most {MAX_PIXELS} pixels"),
+        ([file_declaring(65_500, 65_500, "JPEG")], f"at most {MAX_PIXELS} pixels"),
+        ([file_declaring(2**31 - 1, 2**31 - 1)], f"at most {MAX_PIXELS} pixels"),
+        ([file_declaring(2**32 - 1, 2**32 - 1)], "must be at least 1"),
         ([encode(GOOD, "PNG")] * 4, f"at most {MAX_PIXELS} pixels"),
-        ([encode(GOOD, "PNG"), encode(GOOD.swapaxes(0, 1), "PNG")], "must have one size"),
+        ([encode(GOOD, "PNG"), encode(GOOD.swapaxes(0, 1), "PNG")], "one size"),
     ],
 )
-def test_a_bad_file_is_an_error_and_the_model_lives_on(right, served, encoded, message):
+def test_a_bad_file_is_an_error_and_the_model_serves_on(expected, served, encoded, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         served.signatures["encoded"](encoded=tf.constant(encoded, tf.string))
-    answer = served.signatures["encoded"](encoded=tf.constant([encode(GOOD, "PNG")]))["classes"]
-    assert np.mean(answer != right) < 1e-3
+    classes = served.signatures["encoded"](encoded=tf.constant([encode(GOOD, "PNG")]))["classes"]
+    assert np.mean(classes != expected) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -84,29 +89,29 @@ def test_a_bad_file_is_an_error_and_the_model_lives_on(right, served, encoded, m
         ((4, 33, 40, 3), f"at most {MAX_PIXELS} pixels"),
     ],
 )
-def test_pixels_without_sense_are_an_error_and_the_model_lives_on(right, served, shape, message):
-    answer = served.signatures["serving_default"]
+def test_bad_pixels_are_an_error_and_the_model_serves_on(expected, served, shape, message):
+    serve = served.signatures["serving_default"]
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        answer(images=tf.zeros(shape, tf.uint8))
-    again = answer(images=tf.constant(GOOD[np.newaxis]))["classes"]
-    assert np.mean(again != right) < 1e-3
+        serve(images=tf.zeros(shape, tf.uint8))
+    classes = serve(images=tf.constant(GOOD[np.newaxis]))["classes"]
+    assert np.mean(classes != expected) < 1e-3
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
 @pytest.mark.parametrize(
     "image",
     [GOOD[:1, :1], GOOD[:1], np.ascontiguousarray(GOOD[..., 0])],
     ids=["1x1", "1x40", "grey"],
 )
-def test_small_and_grey_files_are_answered_rightly(model, served, image, form):
-    contents = encode(image, form)
-    answer = served.signatures["encoded"](encoded=tf.constant([contents]))["classes"]
-    colours = decoded(contents)
-    assert answer.shape == (1, *image.shape[:2])
-    assert np.mean(answer != classes(model, colours[np.newaxis])) < 1e-3
+def test_small_and_grey_files_are_classified_correctly(model, served, image, file_format):
+    contents = encode(image, file_format)
+    classes = served.signatures["encoded"](encoded=tf.constant([contents]))["classes"]
+    pixels = decode_with_pillow(contents)[np.newaxis]
+    assert classes.shape == pixels.shape[:3] == (1, *image.shape[:2])
+    assert np.mean(classes != predicted_classes(model, pixels)) < 1e-3
 
 
-def test_a_file_is_refused_before_it_is_decoded():
-    """Decoded, this one would say that it is damaged."""
+def test_a_file_is_rejected_before_it_is_decoded():
+    """Decoding this damaged file would raise another error."""
     with pytest.raises(tf.errors.InvalidArgumentError, match="at most 100 pixels"):
         decode_batch(tf.constant([encode(GOOD, "JPEG")[:-200]]), 100)

@@ -1,4 +1,4 @@
-"""The exported model behind TensorFlow Serving's protocol, asked by the client of README."""
+"""Exported models served over TensorFlow Serving's protocol, with the client of the docs."""
 
 import json
 import re
@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kseg import export as exporting
 from kseg.data.datasets import LabelSet
 from kseg.data.records import decode_image
+from kseg.export import export
 from tests.data.shards import encoded as encode
-from tests.formats.networks import classes, photographs, picture, small_network
+from tests.formats.networks import photographs, predicted_classes, small_network, smooth_image
 
 pytest.importorskip("tensorflow_serving.apis", reason="needs the extra serving")
 
@@ -29,7 +29,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tests.formats.prediction_server import serving
 
 pytestmark = pytest.mark.slow
-README = Path(__file__).parents[2] / "docs" / "serving.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "serving.md"
 LABELS = LabelSet(names=("a", "b", "c"), colours=((0, 0, 0), (9, 9, 9), (99, 99, 99)))
 
 
@@ -40,24 +40,24 @@ def model():
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    return exporting.export(model, LABELS, tmp_path_factory.mktemp("kseg"), max_pixels=10**6)
+    return export(model, LABELS, tmp_path_factory.mktemp("kseg"), max_pixels=10**6)
 
 
-def client_of_readme(address):
-    """The Python block of README that speaks gRPC, sent to another address."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def documented_client(address):
+    """The gRPC client in docs/serving.md, with another address."""
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     (client,) = [block for block in blocks if "import grpc" in block]
     assert "localhost:8500" in client
     return client.replace("localhost:8500", address)
 
 
-def assert_right(answer, model, contents):
+def assert_correct(classes, model, contents):
     image = decode_image(contents).numpy()[np.newaxis]
-    assert answer.shape == image.shape[:3]
-    assert np.mean(answer != classes(model, image)) < 1e-3
+    assert classes.shape == image.shape[:3]
+    assert np.mean(classes != predicted_classes(model, image)) < 1e-3
 
 
-def test_the_client_of_readme_gets_the_classes_of_a_photograph(
+def test_the_documented_client_gets_the_classes_of_a_photograph(
     model, exported, real_data, tmp_path, monkeypatch
 ):
     (contents,) = photographs(real_data, 1)
@@ -65,17 +65,17 @@ def test_the_client_of_readme_gets_the_classes_of_a_photograph(
     monkeypatch.chdir(tmp_path)
     with serving(exported) as address:
         names = {}
-        exec(client_of_readme(address), names)
-    assert_right(names["classes"], model, contents)
+        exec(documented_client(address), names)
+    assert_correct(names["classes"], model, contents)
 
 
-def test_after_bad_requests_the_server_answers_as_before(model, exported):
-    good = encode(picture(33, 40, seed=2))
-    bad = [b"", b"no picture", good[:-200], encode(picture(1200, 1000, seed=0)), good[:20]]
+def test_the_server_answers_correctly_after_bad_requests(model, exported):
+    good = encode(smooth_image(33, 40, seed=2))
+    bad = [b"", b"no image", good[:-200], encode(smooth_image(1200, 1000, seed=0)), good[:20]]
     with serving(exported) as address, grpc.insecure_channel(address) as channel:
         server = prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
-        def ask(contents):
+        def request_classes(contents):
             request = predict_pb2.PredictRequest()
             request.model_spec.signature_name = "encoded"
             request.inputs["encoded"].CopyFrom(tf.make_tensor_proto([contents]))
@@ -83,12 +83,12 @@ def test_after_bad_requests_the_server_answers_as_before(model, exported):
 
         for contents in bad:
             with pytest.raises(grpc.RpcError) as caught:
-                ask(contents)
+                request_classes(contents)
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-            assert_right(ask(good), model, good)
+            assert_correct(request_classes(good), model, good)
 
 
-def test_tensorflow_serving_itself_answers(model, exported):
+def test_tensorflow_serving_itself_serves_the_model(model, exported):
     program = shutil.which("tensorflow_model_server")
     if program is None:
         pytest.skip("tensorflow_model_server is not on PATH")
@@ -106,15 +106,17 @@ def test_tensorflow_serving_itself_answers(model, exported):
                 if b"AVAILABLE" in urllib.request.urlopen(url, timeout=5).read():
                     break
             except (urllib.error.URLError, ConnectionError):
-                assert process.poll() is None, "the server ended"
+                assert process.poll() is None, "the server has exited"
             time.sleep(1)
-        contents = encode(picture(33, 40, seed=2))
-        asked = {
+        contents = encode(smooth_image(33, 40, seed=2))
+        request = {
             "signature_name": "encoded",
             "instances": [{"encoded": {"b64": b64encode(contents).decode()}}],
         }
-        answer = urllib.request.urlopen(f"{url}:predict", json.dumps(asked).encode(), timeout=60)
-        assert_right(np.array(json.load(answer)["predictions"], np.uint8), model, contents)
+        response = urllib.request.urlopen(
+            f"{url}:predict", json.dumps(request).encode(), timeout=60
+        )
+        assert_correct(np.array(json.load(response)["predictions"], np.uint8), model, contents)
     finally:
         process.terminate()
         process.wait(timeout=60)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,22 +15,15 @@ from kseg.backbones.xception_65 import xception_65_network
 from kseg.errors import UserError
 from kseg.import_checkpoint import __main__ as program
 from kseg.layers import ImageNormalization
-from tests import official_networks
+from tests import official_networks, program_calls
 from tests.backbones.networks import assert_close, photograph
 from tests.official_networks import Official
 
 GRID = (1, 2, 4)
 
 
-class Flags(SimpleNamespace):
-    """Parsed flags, as `main` reads them."""
-
-    def __getitem__(self, name):
-        return SimpleNamespace(value=getattr(self, name), help="")
-
-
 def write_checkpoint(prefix, variables):
-    """Writes by the operation that TF1's `Saver` runs, without a graph of hundreds of variables."""
+    """Writes a checkpoint with the operation of TF1's `Saver`, but without building a graph."""
     tf.raw_ops.SaveV2(
         prefix=str(prefix),
         tensor_names=list(variables),
@@ -41,36 +33,32 @@ def write_checkpoint(prefix, variables):
     return str(prefix)
 
 
-def write_as_tf1_does(prefix, variables):
-    """Writes by `Saver` in a session, as the official code."""
+def write_with_saver(prefix, variables):
+    """Writes a checkpoint with TF1's `Saver` in a session, as the official code does."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        made = [
+        created = [
             tf.compat.v1.get_variable(name, initializer=value) for name, value in variables.items()
         ]
         session.run(tf.compat.v1.global_variables_initializer())
-        saver = tf.compat.v1.train.Saver(made)
+        saver = tf.compat.v1.train.Saver(created)
         return saver.save(session, str(prefix), write_meta_graph=False)
 
 
-def run_main(checkpoint, backbone, output, allow_missing=False):
-    return program.main(
-        Flags(
-            checkpoint=checkpoint,
-            backbone=backbone,
-            output=str(output),
-            allow_missing=allow_missing,
-        )
-    )
+def run_main(checkpoint, backbone, output, *options):
+    return program_calls.call_main(
+        program, f"--checkpoint={checkpoint}", f"--backbone={backbone}", f"--output={output}",
+        *options,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def mobilenet(tmp_path_factory):
-    """The official MobileNetV2, what it gives for an image, and its checkpoint as DeepLab's is."""
+    """The official MobileNetV2, an image and its output, and a checkpoint as DeepLab's."""
     official = Official(epsilon=1e-3)
     image = photograph(65, 97)
     output = official_networks.mobilenet_v2(official, image, output_stride=16)
     conv = "MobilenetV2/Conv/weights"
-    beside = {
+    others = {
         f"{conv}/Momentum": official.variables[conv],
         f"{conv}/ExponentialMovingAverage": official.variables[conv],
         "global_step": np.int64(30000),
@@ -78,34 +66,34 @@ def mobilenet(tmp_path_factory):
         "logits/semantic/biases": np.zeros((21,), "float32"),
     }
     folder = tmp_path_factory.mktemp("mobilenet")
-    prefix = write_as_tf1_does(folder / "model.ckpt-30000", {**official.variables, **beside})
+    prefix = write_with_saver(folder / "model.ckpt-30000", {**official.variables, **others})
     return official.variables, image, output, prefix
 
 
 @pytest.fixture(scope="module")
 def resnet():
-    """The official ResNet50 and what it gives for a picture."""
+    """The official ResNet50, an image and its output."""
     official = Official(epsilon=1e-5)
-    picture = np.random.default_rng(2).integers(0, 256, (1, 65, 65, 3)).astype("float32")
-    normalized = picture - np.array([123.68, 116.779, 103.939], "float32")
+    image = np.random.default_rng(2).integers(0, 256, (1, 65, 65, 3)).astype("float32")
+    normalized = image - np.array([123.68, 116.779, 103.939], "float32")
     output = official_networks.resnet_v1(official, normalized, 16, multi_grid=GRID)
-    return official.variables, picture, output
+    return official.variables, image, output
 
 
-def test_mobilenet_v2_computes_what_the_official_network_does(mobilenet, tmp_path, capsys):
+def test_mobilenet_v2_computes_the_output_of_the_official_network(mobilenet, tmp_path, capsys):
     variables, image, expected, prefix = mobilenet
     output = tmp_path / "new" / "mobilenet.weights.h5"
     assert run_main(prefix, "mobilenet_v2", output) == 0
     network = BACKBONES["mobilenet_v2"](output_stride=16, weights=str(output))
     assert_close(network(image)["stride_32"], expected)
     printed = capsys.readouterr().out
-    assert f"taken: {len(variables)}\n" in printed
+    assert f"imported: {len(variables)}\n" in printed
     for name in variables:
         assert f"  {name} -> " in printed
 
 
-def test_xception_65_computes_what_the_official_network_does(monkeypatch, tmp_path):
-    """At even sizes too, with a multi-grid; one unit of the middle flow stands for sixteen."""
+def test_xception_65_computes_the_output_of_the_official_network(monkeypatch, tmp_path):
+    """At even sizes as well, with a multi-grid; one middle-flow unit instead of sixteen."""
     small = functools.partial(xception_65_network, middle_units=1)
     backbone = dataclasses.replace(BACKBONES["xception_65"], application=small)
     monkeypatch.setitem(BACKBONES, "xception_65", backbone)
@@ -120,22 +108,22 @@ def test_xception_65_computes_what_the_official_network_does(monkeypatch, tmp_pa
     assert_close(features["stride_4"], low_level)
 
 
-def test_resnet50_computes_what_the_official_network_does(resnet, tmp_path):
-    """Though the strides stand elsewhere there, and red comes first."""
-    variables, picture, expected = resnet
+def test_resnet50_computes_the_output_of_the_official_network(resnet, tmp_path):
+    """Although its strides are in other units and its channels are RGB."""
+    variables, image, expected = resnet
     prefix = write_checkpoint(tmp_path / "model.ckpt", variables)
-    filled, report = importing.import_checkpoint(prefix, "resnet50")
-    assert len(report.taken) == len(variables) and report.complete
-    assert len(report.zeroed) == 53  # One for each convolution.
-    backbone = dataclasses.replace(BACKBONES["resnet50"], application=lambda **_: filled)
-    network = backbone(output_stride=16, multi_grid=GRID)
-    assert_close(network(ImageNormalization("caffe")(picture))["stride_32"], expected)
+    network, report = importing.import_checkpoint(prefix, "resnet50")
+    assert len(report.imported) == len(variables) and report.complete
+    assert len(report.zeroed) == 53  # one for each convolution
+    backbone = dataclasses.replace(BACKBONES["resnet50"], application=lambda **_: network)
+    features = backbone(output_stride=16, multi_grid=GRID)(ImageNormalization("caffe")(image))
+    assert_close(features["stride_32"], expected)
 
 
-def test_every_variable_of_the_checkpoint_is_accounted_for(mobilenet):
+def test_every_variable_of_the_checkpoint_is_reported(mobilenet):
     variables, _, _, prefix = mobilenet
     _, report = importing.import_checkpoint(prefix + ".index", "mobilenet_v2")
-    assert report.left == {
+    assert report.ignored == {
         "optimizer slots": ["MobilenetV2/Conv/weights/Momentum (3, 3, 3, 32)"],
         "moving averages of weights": [
             "MobilenetV2/Conv/weights/ExponentialMovingAverage (3, 3, 3, 32)"
@@ -143,13 +131,13 @@ def test_every_variable_of_the_checkpoint_is_accounted_for(mobilenet):
         "counters": ["global_step ()"],
         "other variables": ["aspp0/weights (1, 1, 320, 256)", "logits/semantic/biases (21,)"],
     }
-    assert sorted(line.split(" -> ")[0] for line in report.taken) == sorted(variables)
-    # The 1280-channel convolution that no network here uses, and that DeepLab's do not hold.
-    assert {line.split("/")[1] for line in report.dropped} == {"Conv_1"}
-    assert len(report.dropped) == 5
+    assert sorted(line.split(" -> ")[0] for line in report.imported) == sorted(variables)
+    # The 1280-channel convolution, which no network here uses and no DeepLab checkpoint holds.
+    assert {line.split("/")[1] for line in report.unused} == {"Conv_1"}
+    assert len(report.unused) == 5
 
 
-def test_the_beta_stem_is_reported_and_nothing_is_written(resnet, tmp_path, capsys):
+def test_the_stem_of_a_beta_resnet_is_reported_and_nothing_is_written(resnet, tmp_path, capsys):
     variables = dict(resnet[0])
     for name in [name for name in variables if name.startswith("resnet_v1_50/conv1/")]:
         del variables[name]
@@ -164,64 +152,59 @@ def test_the_beta_stem_is_reported_and_nothing_is_written(resnet, tmp_path, caps
     assert run_main(prefix, "resnet50", output) == 1
     assert not output.exists()
     printed = capsys.readouterr().out
-    assert "left (other variables): 3\n  resnet_v1_50/conv1_1/weights (3, 3, 3, 64)\n" in printed
+    assert "ignored (other variables): 3\n  resnet_v1_50/conv1_1/weights (3, 3, 3, 64)\n" in printed
     assert "missing in the checkpoint: 5\n  resnet_v1_50/conv1/weights -> conv1_conv/" in printed
     assert f"  {unit}/conv1/weights (1, 1, 128, 64) -> conv2_block1_1_conv/kernel" in printed
     assert "of another shape: 2\n" in printed
-    assert "nothing written: 7 variables of resnet50 would stay random" in printed
+    assert "7 variables of resnet50" in printed and "--allow_missing" in printed
 
 
-def test_missing_variables_can_be_insisted_on(mobilenet, tmp_path):
+def test_allow_missing_writes_the_file_without_missing_variables(mobilenet, tmp_path):
     variables = dict(mobilenet[0])
-    lost = variables.pop("MobilenetV2/expanded_conv_16/project/weights")
+    removed = variables.pop("MobilenetV2/expanded_conv_16/project/weights")
     prefix = write_checkpoint(tmp_path / "model.ckpt", variables)
     output = tmp_path / "partial.weights.h5"
-    assert run_main(prefix, "mobilenet_v2", output, allow_missing=True) == 0
+    assert run_main(prefix, "mobilenet_v2", output, "--allow_missing") == 0
     network = BACKBONES["mobilenet_v2"](weights=output)
     expand = variables["MobilenetV2/expanded_conv_16/expand/weights"]
     np.testing.assert_array_equal(network.get_layer("block_16_expand").get_weights()[0], expand)
     random = network.get_layer("block_16_project").get_weights()[0]
-    assert random.shape == lost.shape and not np.array_equal(random, lost)
+    assert random.shape == removed.shape and not np.array_equal(random, removed)
 
 
-def test_a_checkpoint_of_another_network_is_refused(mobilenet):
-    message = (
-        r"holds nothing of 'xception_65', whose variables are called xception_65/\.\.\. "
-        "It holds: MobilenetV2, aspp0, global_step, logits"
-    )
+def test_a_checkpoint_of_another_network_is_an_error(mobilenet):
+    message = "`--checkpoint`.*'xception_65'.*MobilenetV2, aspp0, global_step, logits"
     with pytest.raises(UserError, match=message):
         importing.import_checkpoint(mobilenet[3], "xception_65")
 
 
-def test_a_checkpoint_cut_short_is_refused(mobilenet, tmp_path):
+def test_a_truncated_checkpoint_is_an_error(mobilenet, tmp_path):
     prefix = write_checkpoint(tmp_path / "model.ckpt", mobilenet[0])
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"model\.ckpt is damaged: MobilenetV2/.* cannot be read"):
+    with pytest.raises(UserError, match=r"model\.ckpt.*MobilenetV2/"):
         importing.import_checkpoint(prefix, "mobilenet_v2")
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_an_error(tmp_path):
     (tmp_path / "model.ckpt.index").write_text("no index")
-    with pytest.raises(UserError, match="`--checkpoint` must be the prefix of a TF1 checkpoint"):
+    with pytest.raises(UserError, match="`--checkpoint`"):
         importing.import_checkpoint(tmp_path / "model.ckpt", "mobilenet_v2")
 
 
-def test_a_backbone_without_official_checkpoints_is_refused():
-    message = r"`--backbone` must be one of \['mobilenet_v2', .*\]\. Received: 'resnet50_gcn'"
-    with pytest.raises(UserError, match=message):
+def test_a_backbone_without_official_checkpoints_is_an_error():
+    with pytest.raises(UserError, match="`--backbone`.*'resnet50_gcn'"):
         importing.import_checkpoint("model.ckpt", "resnet50_gcn")
 
 
 def test_the_output_must_be_a_keras_weight_file():
-    with pytest.raises(UserError, match=r"`--output` must end in \.weights\.h5\. Received: x\.h5"):
+    with pytest.raises(UserError, match=r"`--output`.*x\.h5"):
         run_main("model.ckpt", "mobilenet_v2", "x.h5")
 
 
-def test_the_program_says_that_there_is_no_such_checkpoint(tmp_path):
+def test_a_missing_checkpoint_is_an_error_message_of_the_program(tmp_path):
     command = [sys.executable, "-m", "kseg.import_checkpoint", "--backbone=xception_65"]
     command += [f"--checkpoint={tmp_path}/gone.ckpt", f"--output={tmp_path}/x65.weights.h5"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "error: `--checkpoint` must be the prefix of a TF1 checkpoint" in done.stderr
-    assert "gone.ckpt" in done.stderr
+    assert "`--checkpoint`" in done.stderr and "gone.ckpt" in done.stderr

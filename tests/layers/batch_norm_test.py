@@ -1,4 +1,4 @@
-"""The fused kernel computes what Keras' layer computes, forward, backward and in its statistics."""
+"""BatchNorm equals Keras' layer in its outputs, gradients and moving statistics."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from kseg.layers import BatchNorm
 from tests import layer_checks
 
 on_tensorflow = pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="elsewhere the layer is the Keras layer"
+    keras.config.backend() != "tensorflow", reason="on other backends it is the Keras layer"
 )
 
 
@@ -26,8 +26,8 @@ def random_maps(shape=(2, 5, 7, 4)):
     return np.random.default_rng(0).normal(2, 3, shape).astype("float32")
 
 
-def test_keeps_the_contract(tmp_path):
-    # All but the signature, which is that of Keras.
+def test_layer_contract(tmp_path):
+    # `check_layer` without the check of the signature, which is that of Keras.
     shapes = [(4, 6, 5, 3)]
     layer_checks.check_shapes(BatchNorm, shapes, shapes[0], 1.0)
     layer_checks.check_variable_paths(BatchNorm, shapes)
@@ -38,12 +38,12 @@ def test_keeps_the_contract(tmp_path):
 
 
 @pytest.mark.one_backend
-def test_example_runs():
+def test_docstring_example():
     layer_checks.run_docstring_example(BatchNorm)
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_values_and_statistics_are_those_of_keras(training):
+def test_outputs_and_statistics_equal_keras(training):
     maps, results = random_maps(), []
     for layer in ours_and_theirs(4, momentum=0.8, epsilon=1e-3):
         outputs = ops.convert_to_numpy(layer(maps, training=training))
@@ -54,7 +54,7 @@ def test_values_and_statistics_are_those_of_keras(training):
 
 @on_tensorflow
 @pytest.mark.parametrize("training", [False, True])
-def test_gradients_are_those_of_keras(training):
+def test_gradients_equal_keras(training):
     import tensorflow as tf
 
     maps, gradients = tf.constant(random_maps()), []
@@ -68,7 +68,7 @@ def test_gradients_are_those_of_keras(training):
 
 
 @on_tensorflow
-def test_a_training_step_holds_the_fused_kernel_and_a_synchronised_layer_does_not():
+def test_training_uses_the_fused_kernel_unless_synchronised_or_without_scale():
     import tensorflow as tf
 
     def operations(layer):
@@ -83,7 +83,7 @@ def test_a_training_step_holds_the_fused_kernel_and_a_synchronised_layer_does_no
     assert "FusedBatchNormV3" not in operations(BatchNorm(scale=False))
 
 
-def test_a_layer_that_is_frozen_keeps_its_statistics():
+def test_a_frozen_layer_keeps_its_statistics():
     layer, _ = ours_and_theirs(4)
     layer.trainable = False
     before = layer.get_weights()

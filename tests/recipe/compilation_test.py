@@ -1,10 +1,10 @@
-"""One step of the recipe against hand arithmetic."""
+"""Tests of the compilation of models, against NumPy where it is arithmetic."""
 
 import keras
 import numpy as np
 import pytest
 
-from kseg.layers import KSAC, Deconvolution
+from kseg.layers import KSAC, Conv2DTranspose
 from kseg.models import CONTEXTS
 from kseg.recipe.compilation import compile_model, freeze_batch_norms
 
@@ -17,7 +17,7 @@ RECIPE = {
 
 
 def linear_model(**options):
-    """Logits that are one 1x1 convolution of the image, with a bias."""
+    """Returns a compiled model of one 1x1 convolution with a bias."""
     images = keras.Input((None, None, 3))
     model = keras.Model(images, keras.layers.Conv2D(2, 1, name="logits")(images))
     compile_model(model, **RECIPE | options)
@@ -25,18 +25,18 @@ def linear_model(**options):
 
 
 def cross_entropy_gradients(images, labels, kernel, bias):
-    """Gradients of the mean cross-entropy over the pixels whose label is not 255."""
+    """Returns the gradients of the mean cross-entropy over pixels with a label other than 255."""
     valid = labels != 255
     pixels, classes = images[valid], labels[valid].astype(int)
     logits = pixels @ kernel + bias
-    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares /= shares.sum(axis=-1, keepdims=True)
-    error = (shares - np.eye(2)[classes]) / len(classes)
+    probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    error = (probabilities - np.eye(2)[classes]) / len(classes)
     return pixels.T @ error, error.sum(axis=0)
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_two_steps_equal_hand_arithmetic_with_l2_in_the_gradient(nesterov):
+def test_two_steps_equal_numpy_with_l2_in_the_gradient(nesterov):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 3, 4, 3)).astype("float32")
     labels = rng.choice([0, 1, 255], (2, 3, 4)).astype("uint8")
@@ -47,7 +47,7 @@ def test_two_steps_equal_hand_arithmetic_with_l2_in_the_gradient(nesterov):
         model.train_on_batch(images, labels)
         rate = 0.1 * (1 - step / 10) ** 0.9
         gradients = list(cross_entropy_gradients(images, labels, kernel, bias))
-        gradients[0] = gradients[0] + 0.5 * kernel  # weight_decay * w, and none on the bias
+        gradients[0] = gradients[0] + 0.5 * kernel  # L2 of the kernel, none of the bias.
         weights = [kernel, bias]
         for i, gradient in enumerate(gradients):
             velocities[i] = 0.9 * velocities[i] - rate * gradient
@@ -59,7 +59,7 @@ def test_two_steps_equal_hand_arithmetic_with_l2_in_the_gradient(nesterov):
     np.testing.assert_allclose(model.get_weights()[1], bias, rtol=1e-5, atol=1e-7)
 
 
-def test_l2_is_on_convolution_kernels_and_the_shared_kernel_only():
+def test_l2_applies_to_convolution_kernels_and_the_shared_kernel_only():
     images = keras.Input((9, 9, 3))
     x = keras.layers.Conv2D(4, 3, name="conv")(images)
     x = keras.layers.DepthwiseConv2D(3, name="depthwise")(x)
@@ -80,10 +80,10 @@ def test_l2_is_on_convolution_kernels_and_the_shared_kernel_only():
 
 
 @pytest.mark.parametrize("name", [*CONTEXTS, "upsampling"])
-def test_l2_reaches_the_kernels_of_every_module_but_no_depthwise_one(name):
+def test_l2_applies_to_all_kernels_of_a_module_except_depthwise_ones(name):
     images = keras.Input((9, 9, 8))
     if name == "upsampling":
-        outputs = Deconvolution(name="upsampling")([images, keras.layers.UpSampling2D()(images)])
+        outputs = Conv2DTranspose(name="upsampling")([images, keras.layers.UpSampling2D()(images)])
     else:
         outputs = CONTEXTS[name](4, name="context")(images)
     model = keras.Model(images, outputs)
@@ -94,7 +94,31 @@ def test_l2_reaches_the_kernels_of_every_module_but_no_depthwise_one(name):
     assert decayed
 
 
-def test_a_batch_without_labelled_pixels_moves_no_weight():
+class Scale(keras.layers.Layer):
+    """A layer that declares one of its two variables as a kernel with weight decay."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1],))
+        self.offset = self.add_weight(name="offset", shape=(input_shape[-1],))
+
+    @property
+    def decayed_kernels(self):
+        return [self.kernel]
+
+    def call(self, inputs):
+        return inputs * self.kernel + self.offset
+
+
+def test_l2_applies_to_the_kernels_that_a_layer_declares():
+    images = keras.Input((9, 9, 3))
+    layer = Scale()
+    model = keras.Model(images, layer(images))
+    compile_model(model, **RECIPE | {"weight_decay": 0.25})
+    assert layer.kernel.regularizer is not None
+    assert layer.offset.regularizer is None
+
+
+def test_a_batch_without_labelled_pixels_changes_no_weight():
     model = linear_model()
     before = model.get_weights()
     loss = model.train_on_batch(np.ones((2, 3, 3, 3)), np.full((2, 3, 3), 255, "uint8"))
@@ -103,14 +127,14 @@ def test_a_batch_without_labelled_pixels_moves_no_weight():
         np.testing.assert_array_equal(old, new)
 
 
-def test_the_learning_rate_follows_the_poly_schedule_to_its_end():
+def test_poly_schedule_up_to_its_end():
     schedule = linear_model(end_learning_rate=0.01).optimizer._learning_rate
     assert float(schedule(0)) == pytest.approx(0.1)
     assert float(schedule(5)) == pytest.approx(0.09 * 0.5**0.9 + 0.01)
     assert float(schedule(10)) == pytest.approx(0.01)
 
 
-def test_the_momentum_of_batch_normalisation_reaches_every_layer():
+def test_batch_norm_momentum_is_set_in_every_layer():
     images = keras.Input((9, 9, 3))
     model = keras.Model(images, KSAC(4, dilation_rates=(1, 2))(images))
     compile_model(model, **RECIPE)
@@ -124,7 +148,7 @@ def test_the_momentum_of_batch_normalisation_reaches_every_layer():
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_batch_statistics_are_taken_over_all_replicas(replicas):
+def test_batch_statistics_are_computed_over_all_replicas(replicas):
     images = keras.Input((9, 9, 3))
     model = keras.Model(images, KSAC(4, dilation_rates=(1,))(images))
     compile_model(model, **RECIPE, replicas=replicas)
@@ -136,7 +160,7 @@ def test_batch_statistics_are_taken_over_all_replicas(replicas):
     assert {layer.synchronized for layer in norms} == {replicas > 1}
 
 
-def test_the_schedule_follows_the_warm_up():
+def test_schedule_starts_after_the_warm_up():
     schedule = linear_model(
         schedule="halving", halve_every=3, warm_up_steps=2
     ).optimizer._learning_rate
@@ -144,31 +168,31 @@ def test_the_schedule_follows_the_warm_up():
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.1, 0.05])
 
 
-def test_the_gradient_is_clipped_by_its_whole_norm():
+def test_gradient_is_clipped_by_its_norm_over_all_variables():
     images = np.ones((2, 3, 3, 3), "float32")
     labels = np.ones((2, 3, 3), "uint8")
-    moved = []
+    distances = []
     for clip_norm in (0.0, 0.001):
         model = linear_model(clip_norm=clip_norm, momentum=0.0, nesterov=False)
-        # All classes alike: the gradient is large, whatever the random weights were.
+        # With equal logits the gradient is large, whatever the random weights were.
         model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
         before = model.get_weights()
         model.train_on_batch(images, labels)
         squares = [np.sum((a - b) ** 2) for a, b in zip(before, model.get_weights(), strict=True)]
-        moved.append(float(np.sqrt(sum(squares))))
-    assert moved[1] == pytest.approx(0.1 * 0.001, rel=1e-3)
-    assert moved[0] > 100 * moved[1]
+        distances.append(float(np.sqrt(sum(squares))))
+    assert distances[1] == pytest.approx(0.1 * 0.001, rel=1e-3)
+    assert distances[0] > 100 * distances[1]
 
 
-def test_losses_are_summed_by_name():
+def test_named_losses_are_added():
     images = np.zeros((2, 3, 3, 3), "float32")
     labels = np.array([0, 1] * 9, "uint8").reshape(2, 3, 3)
     values = {}
     for losses in (("cross_entropy",), ("dice",), ("cross_entropy", "dice")):
         model = linear_model(losses=losses)
         values[losses] = float(np.ravel(model.train_on_batch(images, labels))[0])
-    alone = values["cross_entropy",] + values["dice",]
-    assert values["cross_entropy", "dice"] == pytest.approx(alone, rel=1e-5)
+    total = values["cross_entropy",] + values["dice",]
+    assert values["cross_entropy", "dice"] == pytest.approx(total, rel=1e-5)
 
 
 @pytest.mark.parametrize("trained_before", [False, True])
@@ -182,7 +206,7 @@ def test_frozen_batch_norms_keep_their_statistics_and_weights(trained_before):
     batch = rng.normal(size=(4, 9, 9, 3)).astype("float32"), rng.integers(0, 2, (4, 7, 7))
     if trained_before:
         if keras.config.backend() == "jax":
-            pytest.skip("on JAX batch norms are frozen from the start or never")
+            pytest.skip("on JAX batch norms can be frozen only before compilation")
         model.fit(*batch, verbose=0)
     freeze_batch_norms(model)
     if not trained_before:
@@ -194,7 +218,7 @@ def test_frozen_batch_norms_keep_their_statistics_and_weights(trained_before):
         assert same == variable.path.startswith("norm/"), variable.path
 
 
-def test_the_loss_of_auxiliary_logits_counts_by_its_weight():
+def test_loss_of_auxiliary_logits_is_weighted():
     images = keras.Input((None, None, 3))
     outputs = [keras.layers.Conv2D(2, 1, name=name)(images) for name in ("logits", "auxiliary")]
     labels = np.array([0, 1] * 9, "uint8").reshape(2, 3, 3)
@@ -208,5 +232,5 @@ def test_the_loss_of_auxiliary_logits_counts_by_its_weight():
             sample_weight=(weights, weights), return_dict=True,
         )["loss"]  # fmt: skip
         values.append(loss)
-    # On black images both logits are equal: each loss is log 2.
+    # On black images all logits are equal, so each loss is log 2.
     np.testing.assert_allclose(values, np.log(2) * np.array([1.0, 1.4, 2.0]), rtol=1e-5)

@@ -1,15 +1,15 @@
 """Converting in several processes, and resuming after a stop: always the same bytes."""
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kseg.data import masks, records
+from kseg.data import manifests
 from kseg.data.datasets import VOC, LabelSet, voc_palette
+from kseg.data.masks import MaskRule
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders
 from tfrecords_tools import check_records, inputs, staging, stored, writer
@@ -121,7 +121,7 @@ def test_shards_whose_input_changed_after_a_stop_are_written_again(
     elif change == "classes":
         changes["label_set"] = LabelSet(tuple("0123456789abcdefghijk"), voc_palette(21))
     elif change == "reader":
-        changes["read_label"] = functools.partial(masks.read_index_or_colour_mask)
+        changes["read_label"] = MaskRule(trusts_palettes=True)
     elif change == "shard":
         path = out / ".train.partial" / "train-00001-of-00004.tfrecord"
         path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -157,7 +157,7 @@ def test_manifest_of_a_resumed_run_has_its_arguments(samples, tmp_path, encoded)
     (manifest,) = _convert(samples, tmp_path, workers=2, arguments={"raw_dir": Path("raw")})
     assert encoded == [*"abcd", *"defg"]
     assert manifest.arguments == {"raw_dir": "raw", "num_shards": 4, "on_error": "fail"}
-    assert records.read_manifest(tmp_path, "train") == manifest
+    assert manifests.read_manifest(tmp_path, "train") == manifest
     (manifest,) = _convert(samples, tmp_path, num_shards=None, on_error="skip")
     assert manifest.arguments == {"num_shards": None, "on_error": "skip"}
 
@@ -234,7 +234,7 @@ def test_orientation_and_matte_are_flags_of_a_conversion(samples, tmp_path):
     (manifest,) = _convert(samples, tmp_path / "out", num_shards=1, **arguments)
     assert manifest.arguments["exif"] == "apply"
     assert manifest.arguments["matte"] == [1, 2, 3]
-    (path,) = records.shard_paths(tmp_path / "out", manifest)
+    (path,) = manifests.shard_paths(tmp_path / "out", manifest)
     images = [stored.decode(serialized)[1] for _, serialized in stored.read(path)]
     np.testing.assert_array_equal(images[0], turned)
     assert (images[1] == (1, 2, 3)).all()

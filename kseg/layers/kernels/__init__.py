@@ -1,1 +1,1 @@
-"""Fast forms of the operations that the layers are made of."""
+"""Fast implementations of operations that the layers use."""

@@ -1,28 +1,31 @@
-"""Average pooling at stride 1 without the padding, at a price that hardly grows with the window.
+"""Average pooling at stride 1, padding excluded, whose cost hardly grows with the window.
 
-The mean over a k x k window is the mean over k rows of the means over k columns, also where the
-border cuts the window: what is left of it is still a rectangle. Each of the two is one product
-with a small band matrix, whose rows hold 1 over the number of pixels that the window keeps. A
-pooling kernel reads k x k values for each pixel instead, and its gradient writes as many: on a CPU
-at 33x33x2048 it trains 34 times slower at k = 27 and 1.8 times at 9, but 1.3 times faster at 5.
+The mean over a k x k window is the mean over k rows of the means over k columns. That holds at the
+border as well, because the part of a window inside the map is still a rectangle. Each of the two
+means is a product with a small band matrix, whose rows contain 1 / number of pixels of the window
+inside the map. A pooling kernel reads k x k values for each pixel instead, and its gradient writes
+as many: on a CPU, at 33x33x2048, it trains 34 times slower at k = 27 and 1.8 times slower at 9, but
+1.3 times faster at 5.
 """
 
 from keras import ops
 
-# The largest window for which the backend's pooling kernel is the faster of the two.
+from kseg.layers.types import Tensor
+
+# The largest window for which the pooling kernel of the backend is faster.
 _KERNEL_POOL_SIZE = 5
 
 
-def average_pool(features, pool_size):
-    """The mean of the window around each pixel, counting only pixels inside the map.
+def average_pool(features: Tensor, pool_size: int) -> Tensor:
+    """Computes the mean of the window around each pixel, over the pixels inside the map.
 
-    Equal to `tf.nn.avg_pool2d(features, pool_size, 1, "SAME")` up to rounding, in value and in
+    Equals `tf.nn.avg_pool2d(features, pool_size, 1, "SAME")` up to rounding, in value and in
     gradient.
 
     Args:
         features: Float tensor `(batch, height, width, channels)`; in TensorFlow graphs the first
-            three may be unknown.
-        pool_size: Odd integer >= 1, height and width of the window. It may exceed the map.
+            three sizes may be unknown.
+        pool_size: Odd integer >= 1. Height and width of the window, which may exceed the map.
 
     Returns:
         Tensor `(batch, height, width, channels)` of the same dtype.
@@ -30,7 +33,7 @@ def average_pool(features, pool_size):
     if pool_size == 1:
         return features
     sides = [side for side in features.shape[1:3] if side is not None]
-    # Where the window is larger than the map the gradient of TensorFlow's kernel is wrong, on a CPU
+    # For a window larger than the map, the gradient of TensorFlow's kernel is wrong on a CPU
     # without oneDNN.
     if pool_size <= min([_KERNEL_POOL_SIZE, *sides]):
         return ops.average_pool(
@@ -45,7 +48,7 @@ def average_pool(features, pool_size):
 
 
 def _window_means(length, pool_size, dtype):
-    """Matrix `(length, length)` that takes a line to the means of the windows around its pixels."""
+    """Returns the matrix `(length, length)` that maps a line to the means of its windows."""
     positions = ops.arange(length, dtype="int32")
     distances = ops.abs(positions[:, None] - positions[None, :])
     window = ops.cast(distances <= pool_size // 2, "float32")

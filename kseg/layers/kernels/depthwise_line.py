@@ -1,28 +1,31 @@
-"""Depthwise convolution with a line of k taps, `k x 1` or `1 x k`, that also trains fast.
+"""Depthwise convolution with a kernel of one line, `k x 1` or `1 x k`, with fast gradients.
 
-TensorFlow's gradient of the kernel is slow on a CPU when the line lies along the width: for
-`1 x 16` on a map of 33x33 it takes some fifty times as long as the convolution itself, for
-`16 x 1` about as long. But each row of a map is the column of a map one pixel wide, which costs
-no copy to see so. Convolved that way the gradients take the short path; the convolution itself is
-a little slower, so at inference it stays as it is.
+On a CPU TensorFlow's gradient of a depthwise kernel is slow when the line lies along the width: for
+`1 x 16` on a map of 33x33 it takes about fifty times as long as the convolution itself, for
+`16 x 1` about as long. Each row of a map can be viewed, without a copy, as the column of a map one
+pixel wide. Convolved in that form the gradients are fast, while the convolution itself is a little
+slower; inference therefore uses the plain form.
 """
 
 import keras
 from keras import ops
 
+from kseg.layers.types import Tensor
 
-def depthwise_line(features, kernel, *, training=False):
-    """Convolves each channel with a line of its own.
 
-    Equal to `ops.depthwise_conv(features, kernel, padding="same")` up to rounding, in value and
-    in gradient: a line of even length reaches one pixel further after its centre than before it.
+def depthwise_line(features: Tensor, kernel: Tensor, *, training: bool | None = False) -> Tensor:
+    """Convolves each channel with its own line.
+
+    Equals `ops.depthwise_conv(features, kernel, padding="same")` up to rounding, in value and in
+    gradient: a line of even length extends one pixel further after its centre than before it.
 
     Args:
         features: Float tensor `(batch, height, width, channels)`; in TensorFlow graphs the first
-            three may be unknown.
+            three sizes may be unknown.
         kernel: Tensor `(k, 1, channels, 1)` or `(1, k, channels, 1)` of the same dtype. The line
             may be longer than the map.
-        training: Boolean. Whether gradients are to be fast rather than the convolution.
+        training: Boolean. Whether to use the form with fast gradients, rather than the one with
+            the fastest convolution.
 
     Returns:
         Tensor `(batch, height, width, channels)`.

@@ -1,33 +1,38 @@
-"""One 3x3 kernel at several dilation rates, for the products of one convolution.
+"""Convolution with one 3x3 kernel at several dilation rates, at the products of one convolution.
 
-At rate r the convolution adds, at each pixel, nine products `features @ kernel[i, j]` taken from
-the pixels `((i - 1) * r, (j - 1) * r)` away. The products do not depend on the rate: only where
-they are added does. So they are computed once, and each rate is a sum of nine shifted maps. These
-additions grow with the number of rates; the fewer the channels, the more of the time they take.
+At rate r the convolution adds, at each pixel, nine products `features @ kernel[i, j]`, taken from
+the pixels at distance `((i - 1) * r, (j - 1) * r)`. The products do not depend on the rate; only
+the positions at which they are added do. They are therefore computed once, and each rate is a sum
+of nine shifted maps. The number of additions grows with the number of rates, and the fewer channels
+the features have, the larger is the fraction of the time that the additions take.
 
-The gradient of that form, left to the backend, would carry nine maps for each rate through two
-matrix products. It is written here instead: the same sums with mirrored shifts first, over the
-rates, which leaves one map for each tap, and then one matrix product each for the features and
-for the kernel.
+The gradient that a backend would derive from this form carries nine maps for each rate through two
+matrix products. The gradient is therefore written out below: it first adds the mirrored shifts over
+the rates, which leaves one map for each tap, and then needs one matrix product for the features and
+one for the kernel.
 """
 
 from keras import ops
 
-# (row, column) of the nine taps of a 3x3 kernel from its centre, in the kernel's order.
+from kseg.layers.types import Tensor
+
+# (row, column) of the nine taps of a 3x3 kernel relative to its centre, in the kernel's order.
 _OFFSETS = tuple((row, column) for row in (-1, 0, 1) for column in (-1, 0, 1))
 
 
-def shared_atrous_conv(features, kernel, dilation_rates):
+def shared_atrous_conv(
+    features: Tensor, kernel: Tensor, dilation_rates: tuple[int, ...]
+) -> list[Tensor]:
     """Convolves features with one 3x3 kernel at each dilation rate.
 
-    Equal to `[ops.conv(features, kernel, padding="same", dilation_rate=rate) for rate in
+    Equals `[ops.conv(features, kernel, padding="same", dilation_rate=rate) for rate in
     dilation_rates]` up to rounding, in value and in gradient.
 
     Args:
         features: Float tensor `(batch, height, width, channels)`; in TensorFlow graphs the first
-            three may be unknown.
+            three sizes may be unknown.
         kernel: Tensor `(3, 3, channels, filters)` of the same dtype.
-        dilation_rates: Tuple of integers >= 1. A rate beyond the map is allowed: taps that fall
+        dilation_rates: Tuple of integers >= 1. A rate may reach beyond the map: taps that fall
             outside are skipped.
 
     Returns:
@@ -37,9 +42,9 @@ def shared_atrous_conv(features, kernel, dilation_rates):
     @ops.custom_gradient
     def convolve(features, taps):
         def gradient(*arguments, upstream=None):
-            # TensorFlow and JAX hand over the upstream gradient alone, torch the arguments and
-            # then the gradient by name; torch also knows no more than one output, which is why
-            # the maps leave this function as one tensor.
+            # TensorFlow and JAX pass only the upstream gradient; torch passes the arguments and
+            # the gradient by name. Torch also supports only one output, so the maps are returned
+            # as one tensor.
             upstream = arguments[0] if upstream is None else upstream
             maps = ops.split(upstream, len(dilation_rates), axis=0)
             return _gradients(features, taps, dilation_rates, maps)
@@ -47,15 +52,15 @@ def shared_atrous_conv(features, kernel, dilation_rates):
         maps = _maps(features, taps, dilation_rates)
         return ops.concatenate(maps, axis=0), gradient
 
-    # The reshape also reads the variable: TensorFlow wants a custom gradient free of variables.
+    # The reshape also reads the variable: TensorFlow does not allow variables in a custom gradient.
     maps = convolve(ops.convert_to_tensor(features), ops.reshape(kernel, (9, *kernel.shape[2:])))
     return ops.split(maps, len(dilation_rates), axis=0)
 
 
 def _maps(features, taps, dilation_rates):
-    """The convolution at each rate."""
-    # What the smallest rate pushes off the map, no rate reads: it is left out of the products.
-    # At rate 1 that is a rim of one pixel, not worth the copy.
+    """Returns the convolution at each rate, as a list."""
+    # Pixels that the smallest rate shifts off the map are not used by any rate, so the products
+    # leave them out. At rate 1 that is a border of one pixel, which is not worth a copy.
     cropped = min(dilation_rates)
     cropped = cropped if cropped > 1 else 0
     size = ops.shape(features)[1:3]
@@ -76,7 +81,7 @@ def _maps(features, taps, dilation_rates):
 
 
 def _gradients(features, taps, dilation_rates, maps):
-    """The gradients of features and taps, from the gradient of each rate's map."""
+    """Returns the gradients of features and taps, given the gradient of each rate's map."""
     channels, filters = taps.shape[1:]
     size = ops.shape(features)[1:3]
     gathered = []
@@ -96,7 +101,7 @@ def _gradients(features, taps, dilation_rates, maps):
 
 
 def _outside(tap, rate, size):
-    """Whether the tap is known to fall outside a map of this size everywhere."""
+    """Returns whether a tap is known to fall outside a map of this size at every pixel."""
     return any(
         step and isinstance(length, int) and rate >= length
         for step, length in zip(tap, size, strict=True)
@@ -104,7 +109,7 @@ def _outside(tap, rate, size):
 
 
 def _crop(tensor, row, column):
-    """Drops that many first rows and columns, or last ones where negative."""
+    """Drops the first `row` rows and `column` columns, or the last ones where negative."""
     if not row and not column:
         return tensor
     return tensor[:, _kept(row), _kept(column)]
@@ -115,14 +120,14 @@ def _kept(offset):
 
 
 def _fill(tensor, row, column, size):
-    """Gives back, as zeros after the others, the rows and columns that a crop dropped."""
+    """Appends zeros for the rows and columns that a crop dropped, on the opposite side."""
     if not row and not column:
         return tensor
     return ops.pad(tensor, [[0, 0], _margins(row, size[0]), _margins(column, size[1]), [0, 0]])
 
 
 def _margins(offset, length):
-    # A map smaller than the offset was cropped to nothing, not to less.
+    # A crop drops at most the whole map.
     if not isinstance(length, int):
         dropped = ops.minimum(abs(offset), length)
     else:
@@ -131,7 +136,7 @@ def _margins(offset, length):
 
 
 def _project(tensor, tap):
-    """A 1x1 convolution, as one matrix product."""
+    """Computes a 1x1 convolution as one matrix product."""
     batch, height, width, channels = ops.shape(tensor)
     product = ops.matmul(ops.reshape(tensor, (-1, channels)), tap)
     return ops.reshape(product, (batch, height, width, tap.shape[-1]))

@@ -1,4 +1,4 @@
-"""The average pooling against a count by hand, TensorFlow's kernel and its own laws."""
+"""Tests of average_pool against its definition and TensorFlow's kernel."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from keras import ops
 from kseg.layers.kernels.average_pool import average_pool
 from tests import layer_checks
 
-# Windows inside the map, as large as it, and beyond it one way and both ways.
+# Windows smaller than the map, as large as the map, and larger along one side or both.
 CASES = [
     ((7, 5), 3),
     ((7, 5), 5),
@@ -27,7 +27,7 @@ def random_map(size, channels=3, batch=2):
 
 
 def mean_of_each_window(features, pool_size):
-    """The definition: the mean of the window's pixels that lie inside the map."""
+    """The definition: the mean of the pixels of the window that lie inside the map."""
     reach = pool_size // 2
     means = np.empty_like(features)
     for row in range(features.shape[1]):
@@ -39,14 +39,14 @@ def mean_of_each_window(features, pool_size):
 
 
 @pytest.mark.parametrize(("size", "pool_size"), CASES)
-def test_is_the_mean_of_the_window_inside_the_map(size, pool_size):
+def test_equals_the_definition(size, pool_size):
     features = random_map(size)
     pooled = layer_checks.to_numpy(average_pool(ops.convert_to_tensor(features), pool_size))
     np.testing.assert_allclose(pooled, mean_of_each_window(features, pool_size), atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "pool_size"), CASES)
-def test_equals_the_kernel_of_tensorflow_in_value_and_gradient(size, pool_size):
+def test_equals_the_tensorflow_kernel_in_value_and_gradient(size, pool_size):
     if keras.config.backend() != "tensorflow":
         pytest.skip("needs TensorFlow's pooling")
     import tensorflow as tf
@@ -57,12 +57,12 @@ def test_equals_the_kernel_of_tensorflow_in_value_and_gradient(size, pool_size):
     )
     ours, truth = (layer_checks.value_and_gradients(form, random_map(size)) for form in forms)
     np.testing.assert_allclose(ours[0][0], truth[0][0], atol=1e-5)
-    if pool_size <= min(size):  # beyond that TensorFlow's own gradient is wrong on some CPUs
+    if pool_size <= min(size):  # Otherwise TensorFlow's gradient is wrong on some CPUs.
         np.testing.assert_allclose(ours[1][0], truth[1][0], atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "pool_size"), CASES)
-def test_gradient_hands_each_mean_back_in_equal_shares(size, pool_size):
+def test_gradient_of_each_mean_is_divided_equally_over_its_window(size, pool_size):
     features = random_map(size)
     (pooled,), (gradient,) = layer_checks.value_and_gradients(
         lambda tensor: [average_pool(tensor, pool_size)], features
@@ -75,25 +75,25 @@ def test_gradient_hands_each_mean_back_in_equal_shares(size, pool_size):
             rows = slice(max(row - reach, 0), row + reach + 1)
             columns = slice(max(column - reach, 0), column + reach + 1)
             window = expected[:, rows, columns]
-            share = np.cos(pooled[:, row, column]) / (window.shape[1] * window.shape[2])
-            window += share[:, None, None]
+            fraction = np.cos(pooled[:, row, column]) / (window.shape[1] * window.shape[2])
+            window += fraction[:, None, None]
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("pool_size", [1, 3, 9, 27])
-def test_a_constant_stays_one_up_to_the_border(pool_size):
+def test_a_constant_map_is_unchanged_up_to_the_border(pool_size):
     pooled = average_pool(ops.full((1, 12, 7, 2), 3.5), pool_size)
     np.testing.assert_allclose(layer_checks.to_numpy(pooled), 3.5, rtol=1e-6)
 
 
-def test_a_window_of_one_pixel_changes_nothing():
+def test_a_window_of_one_pixel_is_the_identity():
     features = random_map((4, 5))
     pooled = average_pool(ops.convert_to_tensor(features), 1)
     np.testing.assert_array_equal(layer_checks.to_numpy(pooled), features)
 
 
 @pytest.mark.parametrize("pool_size", [3, 9])
-def test_unknown_sizes_give_what_known_ones_give(pool_size):
+def test_unknown_sizes_give_the_same_results(pool_size):
     if keras.config.backend() != "tensorflow":
         pytest.skip("only TensorFlow graphs have unknown sizes")
     import tensorflow as tf
@@ -109,7 +109,7 @@ def test_unknown_sizes_give_what_known_ones_give(pool_size):
 
 
 @pytest.mark.parametrize("pool_size", [3, 9])
-def test_bfloat16_is_near_float32(pool_size):
+def test_bfloat16_is_close_to_float32(pool_size):
     features = random_map((12, 11))
     pooled = average_pool(ops.convert_to_tensor(features, "bfloat16"), pool_size)
     assert keras.backend.standardize_dtype(pooled.dtype) == "bfloat16"

@@ -1,4 +1,4 @@
-"""The line convolution against Keras' depthwise convolution and the definition."""
+"""Tests of depthwise_line against its definition and Keras' depthwise convolution."""
 
 import functools
 from unittest import mock
@@ -12,7 +12,7 @@ from kseg.layers.kernels import depthwise_line as module
 from kseg.layers.kernels.depthwise_line import depthwise_line
 from tests import layer_checks
 
-# Odd and even lines, shorter than the map, as long as it and longer.
+# Odd and even lengths, shorter than the map, as long as the map, and longer.
 TAPS = (1, 2, 3, 4, 7, 16)
 
 
@@ -28,7 +28,7 @@ def plain(features, kernel):
 
 
 def by_definition(features, kernel, axis):
-    """Sum over the taps of the pixel as far from this one as the tap is from the centre."""
+    """Sum over the taps of the shifted maps, each multiplied by its weight."""
     taps = kernel.shape[axis]
     before = (taps - 1) // 2
     margins = [(0, 0)] * 4
@@ -66,7 +66,7 @@ def test_equals_the_plain_form_in_value_and_gradients(taps, axis, training):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_trains_rows_as_columns_of_maps_one_pixel_wide():
+def test_training_convolves_rows_as_columns_of_maps_one_pixel_wide():
     if keras.config.backend() != "tensorflow":
         pytest.skip("only TensorFlow's gradient of a row is slow")
     seen = []
@@ -81,18 +81,18 @@ def test_trains_rows_as_columns_of_maps_one_pixel_wide():
             for training in (True, False):
                 arrays = map(ops.convert_to_tensor, features_and_kernel(4, axis))
                 depthwise_line(*arrays, training=training)
-    of_map = (2, 7, 5, 3)
+    map_shape = (2, 7, 5, 3)
     assert seen == [
-        (of_map, (4, 1, 3, 1)),
-        (of_map, (4, 1, 3, 1)),
+        (map_shape, (4, 1, 3, 1)),
+        (map_shape, (4, 1, 3, 1)),
         ((2 * 7, 5, 1, 3), (4, 1, 3, 1)),
-        (of_map, (1, 4, 3, 1)),
+        (map_shape, (1, 4, 3, 1)),
     ]
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("taps", [3, 4, 16])
-def test_unknown_sizes_give_what_known_ones_give(taps, axis):
+def test_unknown_sizes_give_the_same_results(taps, axis):
     if keras.config.backend() != "tensorflow":
         pytest.skip("only TensorFlow graphs have unknown sizes")
     import tensorflow as tf
@@ -115,10 +115,10 @@ def test_unknown_sizes_give_what_known_ones_give(taps, axis):
             np.testing.assert_allclose(ours, known, rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16_is_near_float32():
+def test_bfloat16_is_close_to_float32():
     features, kernel = features_and_kernel(4, 1)
     outputs = depthwise_line(
-        *(ops.convert_to_tensor(each, "bfloat16") for each in (features, kernel))
+        *(ops.convert_to_tensor(array, "bfloat16") for array in (features, kernel))
     )
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
     truth = by_definition(features, kernel, 1)

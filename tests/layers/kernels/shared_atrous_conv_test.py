@@ -1,4 +1,4 @@
-"""The shared convolution against one plain convolution for each rate."""
+"""Tests of shared_atrous_conv against one plain convolution for each rate."""
 
 from unittest import mock
 
@@ -12,7 +12,7 @@ from kseg.layers.kernels import shared_atrous_conv as module
 from kseg.layers.kernels.shared_atrous_conv import shared_atrous_conv
 from tests import layer_checks
 
-# Rates that crop and rates that do not, inside the map, partly beyond it and wholly beyond it.
+# Rates that crop the products and rates that do not; inside the map, partly and fully beyond it.
 CASES = [
     ((7, 5), (1,)),
     ((7, 5), (3,)),
@@ -44,10 +44,10 @@ def test_equals_the_plain_form_in_value_and_gradients(size, rates):
         np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_come_from_the_written_backward_pass():
-    written = module._gradients
+def test_gradients_are_computed_by_the_custom_backward_pass():
+    original = module._gradients
     with mock.patch.object(
-        module, "_gradients", lambda *given: tuple(-2 * each for each in written(*given))
+        module, "_gradients", lambda *inputs: tuple(-2 * g for g in original(*inputs))
     ):
         _, doubled = gradients_of_two_rates()
     _, gradients = gradients_of_two_rates()
@@ -62,7 +62,7 @@ def gradients_of_two_rates():
 
 
 @pytest.mark.parametrize("rates", [(1, 2), (2, 3, 5), (9,)])
-def test_unknown_sizes_give_what_known_ones_give(rates):
+def test_unknown_sizes_give_the_same_results(rates):
     if keras.config.backend() != "tensorflow":
         pytest.skip("only TensorFlow graphs have unknown sizes")
     import tensorflow as tf
@@ -85,7 +85,7 @@ def test_unknown_sizes_give_what_known_ones_give(rates):
             np.testing.assert_allclose(ours, known, rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16_is_near_float32():
+def test_bfloat16_is_close_to_float32():
     arrays = features_and_kernel()
     exact = shared_atrous_conv(*map(ops.convert_to_tensor, arrays), (1, 2, 3))
     rounded = shared_atrous_conv(
@@ -98,7 +98,7 @@ def test_bfloat16_is_near_float32():
         np.testing.assert_allclose(ours, truth, atol=0.02 * np.max(np.abs(truth)))
 
 
-def test_work_does_not_grow_with_the_rates():
+def test_number_of_products_does_not_depend_on_the_number_of_rates():
     def multiplications(rates):
         features, kernel = features_and_kernel((13, 13))
         count = 0
@@ -119,7 +119,7 @@ def test_work_does_not_grow_with_the_rates():
     assert multiplications((1, 2, 3, 4, 5)) == multiplications((1,))
 
 
-def test_dilating_then_subsampling_equals_subsampling_then_convolving():
+def test_dilation_then_subsampling_equals_subsampling_then_convolution():
     features, kernel = map(ops.convert_to_tensor, features_and_kernel((13, 10)))
     for rate in (2, 3, 6):
         (dilated,) = shared_atrous_conv(features, kernel, (rate,))
@@ -132,7 +132,7 @@ def test_dilating_then_subsampling_equals_subsampling_then_convolving():
         )
 
 
-def test_rate_beyond_the_map_leaves_the_centre_tap():
+def test_a_rate_beyond_the_map_leaves_only_the_centre_tap():
     features, kernel = map(ops.convert_to_tensor, features_and_kernel((7, 5)))
     (outputs,) = shared_atrous_conv(features, kernel, (7,))
     pointwise = ops.matmul(features, kernel[1, 1])

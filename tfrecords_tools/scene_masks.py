@@ -1,0 +1,194 @@
+"""Masks of scenes as rasters on the grid of the scene, read window by window."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kseg.data import masks, scenes
+from kseg.data.checked_images import BadInput
+from kseg.data.datasets import LabelSet
+from kseg.errors import UserError
+
+if TYPE_CHECKING:
+    import rasterio
+
+SUFFIXES = (".tif", ".tiff")
+NODATA = ("refuse", "ignore", "class")
+
+# From rows and columns to class ids, uint8 (rows, columns). Raises `BadInput`.
+ReadWindow = Callable[[scenes.Place], np.ndarray]
+
+# Corners may differ by this fraction of a pixel between files of one grid.
+_GRID_TOLERANCE = 0.01
+
+
+def grid_problem(mask: "rasterio.DatasetReader", scene: "rasterio.DatasetReader") -> str:
+    """Returns in what the grid of a mask differs from that of its scene; empty if it does not."""
+    if mask.crs != scene.crs:
+        return f"is in the projection {name_of(mask.crs)}, but its scene in {name_of(scene.crs)}"
+    if mask.shape != scene.shape:
+        return (
+            f"has {mask.width} x {mask.height} pixels, but its scene {scene.width} x {scene.height}"
+        )
+    corners = [(0, 0), (scene.width, 0), (0, scene.height), (scene.width, scene.height)]
+    to_pixel = ~scene.transform
+    for corner in corners:
+        column, row = to_pixel * (mask.transform * corner)
+        if max(abs(column - corner[0]), abs(row - corner[1])) > _GRID_TOLERANCE:
+            first = to_pixel * (mask.transform * (0, 0))
+            return (
+                "lies on another grid than its scene: its first pixel is at column "
+                f"{first[0]:.2f}, row {first[1]:.2f} of the scene"
+            )
+    return ""
+
+
+def name_of(crs: "rasterio.CRS | None") -> str:
+    """Returns a short name of a projection for messages."""
+    if not crs:
+        return "none"
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else crs.to_wkt().split('"')[1]
+
+
+@contextlib.contextmanager
+def open_raster(
+    path: Path,
+    scene: "rasterio.DatasetReader",
+    label_set: LabelSet,
+    *,
+    by_colour: bool,
+    nodata: str = "refuse",
+) -> Iterator[ReadWindow]:
+    """Opens the mask of a scene.
+
+    Args:
+        path: The mask, a TIFF.
+        scene: The open scene.
+        label_set: The classes.
+        by_colour: Whether pixels mean the classes by the colours that a person sees, and not by
+            their ids. A single band without a palette is then grey.
+        nodata: What the nodata value of the mask means: `"ignore"`, pixels to ignore; `"class"`,
+            the class with this id. `"refuse"` ignores such pixels if the value is not the id of a
+            class, and otherwise refuses the mask. Defaults to `"refuse"`.
+
+    Yields:
+        A function that reads a window.
+
+    Raises:
+        BadInput: The file is not a TIFF, not on the grid of the scene, or cannot hold classes.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            mask = opened.enter_context(scenes.open_tiff(path))
+        except UserError as error:
+            raise BadInput(path, str(error)) from error
+        problem = grid_problem(mask, scene)
+        if problem:
+            raise BadInput(path, f"{problem}. Warp it onto the grid of the scene")
+        unknown_id = _class_of_nodata(mask, label_set, by_colour)
+        if unknown_id is not None and nodata == "refuse":
+            raise BadInput(
+                path,
+                f"has the nodata value {mask.nodata:g}, which also stands for the class "
+                f"{label_set.names[unknown_id]!r}. Give `--mask_nodata=class` if these pixels are "
+                "of this class, `--mask_nodata=ignore` if they are to be ignored",
+            )
+        to_ids = _by_colour if by_colour else _by_id
+        to_ids = to_ids(path, mask, label_set)
+
+        def read(place: scenes.Place) -> np.ndarray:
+            try:
+                with scenes.gdal_errors("The TIFF is damaged"):
+                    window = scenes.window_of(place)
+                    values = mask.read(window=window)
+                    unknown = mask.dataset_mask(window=window) == 0
+            except UserError as error:
+                raise BadInput(path, str(error)) from error
+            if unknown_id is not None and nodata == "class":
+                unknown[:] = False
+            ids = to_ids(values, unknown)
+            masks.check_ids(path, ids, label_set)
+            return ids
+
+        yield read
+
+
+def _by_id(path: Path, mask: "rasterio.DatasetReader", label_set: LabelSet) -> Callable:
+    if mask.count != 1 or np.dtype(mask.dtypes[0]).kind not in "ui":
+        raise BadInput(
+            path,
+            "must have one band of integers, the ids of the classes; masks in colours need a "
+            f"colour on every line of `--classes`. Received: {mask.count} bands of "
+            f"{mask.dtypes[0]}",
+        )
+
+    def to_ids(values: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+        ids = np.where(unknown, label_set.ignore_label, values[0])
+        outside = (ids < 0) | (ids > 255)
+        if outside.any():
+            raise BadInput(
+                path,
+                f"has ids that are not classes: {ids[outside][0]}; valid ids are 0 to "
+                f"{label_set.num_classes - 1} and {label_set.ignore_label} (ignored)",
+            )
+        return ids.astype(np.uint8)
+
+    return to_ids
+
+
+def _by_colour(path: Path, mask: "rasterio.DatasetReader", label_set: LabelSet) -> Callable:
+    if mask.count not in (1, 3, 4) or set(mask.dtypes) != {"uint8"}:
+        raise BadInput(
+            path,
+            "must be grey, have a palette, or be RGB, of uint8, since `--classes` gives colours. "
+            f"Received: {mask.count} bands of {mask.dtypes[0]}",
+        )
+    palette = _palette(mask)
+    meaning = np.full(1 << 24, label_set.ignore_label, np.uint8)
+    known = np.zeros(1 << 24, bool)
+    for label, (red, green, blue) in enumerate(label_set.colours):
+        meaning[red << 16 | green << 8 | blue] = label
+        known[red << 16 | green << 8 | blue] = True
+
+    def to_ids(values: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+        if len(values) == 1:
+            values = np.moveaxis(palette[values[0]], -1, 0)
+        red, green, blue = values[:3].astype(np.int32)
+        colours = red << 16 | green << 8 | blue
+        foreign = ~known[colours] & ~unknown
+        if foreign.any():
+            raise BadInput(
+                path,
+                "has a colour that belongs to no class: "
+                f"{' '.join(str(int(band[foreign][0])) for band in (red, green, blue))}",
+            )
+        return np.where(unknown, label_set.ignore_label, meaning[colours]).astype(np.uint8)
+
+    return to_ids
+
+
+def _palette(mask: "rasterio.DatasetReader") -> np.ndarray:
+    """Returns the colour of each value of a band, uint8 (256, 3); grey without a palette."""
+    palette = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis], 3, axis=1)
+    if mask.count == 1:
+        with contextlib.suppress(ValueError):  # rasterio raises it if there is no palette.
+            for index, colour in mask.colormap(1).items():
+                palette[index] = colour[:3]
+    return palette
+
+
+def _class_of_nodata(
+    mask: "rasterio.DatasetReader", label_set: LabelSet, by_colour: bool
+) -> int | None:
+    """Returns the class that the nodata value of a mask stands for, if it stands for one."""
+    if mask.nodata is None or mask.nodata not in range(256):
+        return None
+    value = int(mask.nodata)
+    if not by_colour:
+        return value if value < label_set.num_classes else None
+    colour = tuple(_palette(mask)[value].tolist())
+    return label_set.colours.index(colour) if colour in label_set.colours else None
