@@ -120,7 +120,7 @@ def read_picture(
     if is_turned:
         image = ImageOps.exif_transpose(image)
     if rules.matte is None:
-        check_opaque(path, image)
+        check_opaque(path, image, "Flatten it first (a conversion does with --matte=r,g,b)")
     elif has_alpha(image):
         canvas = Image.new("RGBA", image.size, (*rules.matte, 255))
         canvas.alpha_composite(image.convert("RGBA"))
@@ -232,15 +232,13 @@ def has_alpha(image: Image.Image) -> bool:
     return "A" in image.getbands() or "transparency" in image.info
 
 
-def check_opaque(path: Path, image: Image.Image) -> None:
-    """Raises `BadInput` if any pixel of an image is transparent."""
+def check_opaque(path: Path, image: Image.Image, remedy: str = "Flatten it first") -> None:
+    """Raises `BadInput`, with what to do about it, if any pixel of an image is transparent."""
     if not has_alpha(image):
         return
     for _, band in row_bands(image):
         if band.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-            raise BadInput(
-                path, "has transparent pixels, whose colour is undefined. Flatten it first"
-            )
+            raise BadInput(path, f"has transparent pixels, whose colour is undefined. {remedy}")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -15,7 +15,7 @@ from kseg.data.manifests import read_manifest, resolve_split, shard_paths
 from kseg.data.records import decode_example
 from kseg.errors import UserError
 
-_NODE = re.compile(r"\{\{.*?\}\}")
+_NODE = re.compile(r"\{\{.*?\}\}|Error in user-defined function .*? iterator: Iterator::[\w:]*: ")
 _ASSERTION = re.compile(r"assertion failed: \[(.*?)\]")
 _ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError)
 
