@@ -22,9 +22,10 @@ import numpy as np
 from absl import flags
 
 from kseg import cli, files
+from kseg.data import damage
 from kseg.data.datasets import LabelSet
+from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
-from kseg.data.records import read_manifest
 from kseg.errors import UserError
 from kseg.inference import config as configs
 from kseg.inference.backend import leave_gpus_to_jax
@@ -67,10 +68,12 @@ def evaluate(
     """
     config = config or InferenceConfig()
     manifest = read_manifest(data_dir, split)
+    manifest.require_labels(data_dir)
     run.check_data(manifest, f"{split!r} of {data_dir}")
     model = run.load_model(checkpoint, config.applied_to(run.experiment))
     evaluator = Evaluator(model, run.label_set, config, boundary_width=boundary_width)
-    return evaluator(eval_dataset(data_dir, split, batch_size), manifest.num_examples)
+    with damage.reported(data_dir, (split,)):
+        return evaluator(eval_dataset(data_dir, split, batch_size), manifest.num_examples)
 
 
 def find_checkpoint(run: RunFolder, which: str) -> tuple[str, Path, int]:

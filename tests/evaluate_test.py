@@ -1,7 +1,8 @@
-"""The program: figures that do not depend on the batch, the files, and other rates and strides."""
+"""kseg.evaluate: scores for any batch size, other rates and strides, and the files it writes."""
 
 import csv
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -21,13 +22,14 @@ from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from tests import program_calls
 from tests.data import shards
+from tests.models.networks import registered_backbone
 
 SIZES = [(40, 33), (33, 40), (40, 33), (40, 33), (33, 40), (49, 33), (40, 33)]
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    """Pictures of three sizes with labels of all classes, some ignored."""
+    """Images of three sizes with labels of all classes, some of them ignored."""
     rng = np.random.default_rng(0)
     pictures = []
     for size in SIZES:
@@ -39,18 +41,25 @@ def records(tmp_path_factory):
     return shards.write(tmp_path_factory.mktemp("records"), "val", pictures)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def backbone():
+    """A small backbone, so that the tests are fast."""
+    with registered_backbone(16):
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(records, tmp_path_factory):
-    """A run whose weights are random: what it answers varies, which is all that matters here."""
+    """A run with random weights; the tests need only predictions that vary."""
     keras.utils.set_random_seed(0)
     experiment = Experiment(
         data_dir=str(records), model_dir=str(tmp_path_factory.mktemp("runs") / "run"),
-        context="aspp", dilation_rates=(1, 2), decoder=False, crop_size=(65, 65),
+        backbone="tiny", context="aspp", dilation_rates=(1, 2), decoder=False, crop_size=(65, 65),
     )  # fmt: skip
     folder = RunFolder(experiment.model_dir)
     folder.start(experiment, VOC)
     model = experiment.build_model(VOC.num_classes)
-    # Untrained statistics leave almost nothing of the features: bring the logits to size.
+    # With untrained moving statistics the features almost vanish, so the logits are scaled up.
     images = next(iter(eval_dataset(records, "val")))[0].numpy().astype("float32")
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([2 * kernel / np.std(model(images)), bias])
@@ -65,7 +74,7 @@ def model(run):
 
 
 @pytest.mark.parametrize(
-    "protocol",
+    "config",
     [
         InferenceConfig(),
         InferenceConfig(scales=(0.5, 1.0), flip=True),
@@ -73,20 +82,18 @@ def model(run):
     ],
     ids=str,
 )
-def test_the_figures_do_not_depend_on_the_batch_size_and_no_image_is_left_out(
-    protocol, model, records
-):
-    evaluator = Evaluator(model, VOC, protocol, boundary_width=2)
-    alone, *others = (evaluator(eval_dataset(records, "val", size)) for size in (1, 3, 8))
-    assert alone.support.sum() == sum((height - 2) * width for height, width in SIZES)
-    for figures in others:
-        np.testing.assert_array_equal(figures.matrix, alone.matrix)
-        assert figures.boundary_accuracy == alone.boundary_accuracy
-    assert (alone.matrix.sum(axis=0) > 0).sum() > 1, "the network must not answer one class alone"
+def test_the_scores_do_not_depend_on_the_batch_size_and_include_all_images(config, model, records):
+    evaluator = Evaluator(model, VOC, config, boundary_width=2)
+    single, *batched = (evaluator(eval_dataset(records, "val", size)) for size in (1, 3, 8))
+    assert single.support.sum() == sum((height - 2) * width for height, width in SIZES)
+    for scores in batched:
+        np.testing.assert_array_equal(scores.matrix, single.matrix)
+        assert scores.boundary_accuracy == single.boundary_accuracy
+    assert (single.matrix.sum(axis=0) > 0).sum() > 1, "the network must predict more than one class"
 
 
-def test_boundary_accuracy_is_that_of_the_pixels_near_a_border(model, records):
-    figures = Evaluator(model, VOC, boundary_width=3)(eval_dataset(records, "val"))
+def test_boundary_accuracy_is_the_accuracy_of_the_pixels_near_a_border(model, records):
+    scores = Evaluator(model, VOC, boundary_width=3)(eval_dataset(records, "val"))
     right = {True: 0, False: 0}
     pixels = {True: 0, False: 0}
     for images, labels in eval_dataset(records, "val").as_numpy_iterator():
@@ -96,17 +103,17 @@ def test_boundary_accuracy_is_that_of_the_pixels_near_a_border(model, records):
             counted = (near == where) & (labels != VOC.ignore_label)
             pixels[where] += counted.sum()
             right[where] += (hit & counted).sum()
-    assert figures.boundary_accuracy == pytest.approx(right[True] / pixels[True])
-    assert figures.internal_accuracy == pytest.approx(right[False] / pixels[False])
+    assert scores.boundary_accuracy == pytest.approx(right[True] / pixels[True])
+    assert scores.internal_accuracy == pytest.approx(right[False] / pixels[False])
 
 
-def test_an_image_that_does_not_fit_the_padded_size_is_an_error(model, records):
+def test_an_image_larger_than_the_padded_size_is_an_error(model, records):
     evaluator = Evaluator(model, VOC, InferenceConfig(eval_size=(48, 48)))
-    with pytest.raises(UserError, match="`--eval_size` must .* 48x48, and an image of 49x33"):
+    with pytest.raises(UserError, match="`--eval_size`.*48x48.*49x33"):
         evaluator(eval_dataset(records, "val"))
 
 
-def test_other_rates_and_strides_take_the_trained_weights(run, records):
+def test_other_rates_and_output_strides_use_the_trained_weights(run, records):
     plain = evaluate(run, records, "val").matrix
     same = InferenceConfig(eval_dilation_rates=(1, 2), output_stride=16)
     np.testing.assert_array_equal(evaluate(run, records, "val", config=same).matrix, plain)
@@ -115,22 +122,32 @@ def test_other_rates_and_strides_take_the_trained_weights(run, records):
         assert matrix.sum() == plain.sum() and (matrix != plain).any()
 
 
+def test_damaged_record_is_named(run, records, tmp_path):
+    folder = shutil.copytree(records, tmp_path / "records")
+    path = sorted(folder.glob("val-*"))[-1]
+    contents = bytearray(path.read_bytes())
+    contents[-20] ^= 1
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match=f"{path.name}, record .*check_records"):
+        evaluate(run, folder, "val")
+
+
 def call_main(*arguments):
     program_calls.call_main(evaluation, *arguments)
 
 
-def test_the_program_writes_table_json_csv_and_picture(run, records, tmp_path, capsys):
+def test_the_program_writes_a_table_json_csv_and_a_picture(run, records, tmp_path, capsys):
     output = tmp_path / "flipped.json"
-    call_main(f"--model_dir={run.path}", "--flip", "--batch_size=4", f"--output={output}")
+    call_main(f"--model_dir={run.path}", "--flip", "--batch_size=4", f"--report={output}")
     printed = capsys.readouterr().out
     content = json.loads(output.read_text())
-    assert content["protocol"] == "single scale, whole images; flip; softmax averaged"
+    assert content["protocol"] == str(InferenceConfig(flip=True))
     assert (content["checkpoint"], content["step"]) == ("newest", 0)
     assert content["boundary_width"] == 7 and 0 <= content["boundary_accuracy"] <= 1
-    figures = evaluate(run, records, "val", config=InferenceConfig(flip=True))
-    assert content["miou"] == pytest.approx(figures.miou)
-    assert f"{figures.miou:.4f}" in printed and content["protocol"] in printed
-    np.testing.assert_array_equal(content["confusion_matrix"], figures.matrix)
+    scores = evaluate(run, records, "val", config=InferenceConfig(flip=True))
+    assert content["miou"] == pytest.approx(scores.miou)
+    assert f"{scores.miou:.4f}" in printed and content["protocol"] in printed
+    np.testing.assert_array_equal(content["confusion_matrix"], scores.matrix)
     with open(tmp_path / "flipped.csv", newline="") as file:
         rows = [(row["id"], row["class"]) for row in csv.DictReader(file)]
     assert rows[:21] == [(str(number), name) for number, name in enumerate(VOC.names)]
@@ -142,12 +159,12 @@ def test_the_program_writes_table_json_csv_and_picture(run, records, tmp_path, c
     assert "boundary" not in run.eval_file.read_text()
 
 
-def test_the_checkpoint_that_was_measured_is_named_with_its_step(run, tmp_path, model):
+def test_the_measured_checkpoint_is_reported_with_its_step(run, tmp_path, model):
     other = RunFolder(tmp_path / "other")
     other.start(run.experiment.replace(model_dir=str(other.path)), VOC)
     model.compile(optimizer="sgd")
     first = other.checkpoints.save(model, Position(step=30), is_best=False)
-    # Without validation the newest stands for the best.
+    # Without validation the newest checkpoint replaces the best.
     assert evaluation.find_checkpoint(other, "best") == ("newest", first, 30)
     other.checkpoints.save(model, Position(step=60), is_best=True)
     last = other.checkpoints.save(model, Position(step=90))
@@ -156,12 +173,17 @@ def test_the_checkpoint_that_was_measured_is_named_with_its_step(run, tmp_path, 
     assert evaluation.find_checkpoint(other, str(last)) == (str(last), last, 90)
 
 
-def test_figures_go_to_a_json_file_alone(run):
-    with pytest.raises(UserError, match="`--output` must be the path of a .json file"):
-        call_main(f"--model_dir={run.path}", "--output=figures.csv")
+def test_the_report_must_be_a_json_file(run):
+    with pytest.raises(UserError, match="`--report`.*scores.csv"):
+        call_main(f"--model_dir={run.path}", "--report=scores.csv")
 
 
-def test_overwriting_a_run_takes_its_figures_with_it(tmp_path):
+def test_the_former_names_of_flags_are_accepted():
+    with program_calls.parsed_flags(evaluation, "--output=x.json", "--classes=cat,dog") as values:
+        assert (values.report, values.mean_over) == ("x.json", ["cat", "dog"])
+
+
+def test_overwriting_a_run_removes_its_scores(tmp_path):
     experiment = Experiment(model_dir=str(tmp_path))
     RunFolder(tmp_path).start(experiment, VOC)
     for name in ("eval.json", "eval.csv", "confusion.png"):

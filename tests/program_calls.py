@@ -1,4 +1,4 @@
-"""Running a program inside the test's process."""
+"""Runs a program in the process of the test."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from absl import flags
 
 @contextlib.contextmanager
 def parsed_flags(program, *arguments) -> Iterator[flags.FlagValues]:
-    """The flags of a program's module, parsed; afterwards they are undefined again."""
+    """Yields the parsed flags of a program's module, and undefines them afterwards."""
     defined = set(flags.FLAGS)
     program.define_flags()
     try:
@@ -21,6 +21,6 @@ def parsed_flags(program, *arguments) -> Iterator[flags.FlagValues]:
 
 
 def call_main(program, *arguments):
-    """Returns what the `main` of a program's module returns, with flags of its own."""
+    """Calls `main` of a program's module with flags parsed from the arguments."""
     with parsed_flags(program, *arguments) as values:
         return program.main(values)

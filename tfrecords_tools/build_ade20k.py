@@ -17,8 +17,8 @@ from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import ADE20K, ADE20K_RAW_IDS
-from kseg.data.masks import Remap
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
+from kseg.data.masks import MaskRule
 from tfrecords_tools import layouts, writer
 
 FOLDERS = {"train": "training", "val": "validation"}
@@ -59,7 +59,7 @@ def build(
         samples,
         output_dir=output_dir,
         label_set=ADE20K,
-        read_label=Remap(ADE20K_RAW_IDS).read_mask,
+        read_label=MaskRule(ids=ADE20K_RAW_IDS),
         problems=problems,
         tool="tfrecords_tools.build_ade20k",
         arguments={"raw_dir": raw_dir, "splits": splits},

@@ -16,8 +16,8 @@ from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import CAMVID, CAMVID_RAW_IDS
-from kseg.data.masks import Remap
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
+from kseg.data.masks import MaskRule
 from tfrecords_tools import inputs, layouts, writer
 
 SPLITS = ("train", "val", "test")
@@ -58,7 +58,7 @@ def build(
         samples,
         output_dir=output_dir,
         label_set=CAMVID,
-        read_label=Remap(CAMVID_RAW_IDS).read_mask,
+        read_label=MaskRule(ids=CAMVID_RAW_IDS),
         problems=problems,
         tool="tfrecords_tools.build_camvid",
         arguments={"raw_dir": raw_dir, "splits": splits},

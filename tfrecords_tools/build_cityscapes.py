@@ -20,8 +20,8 @@ from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS
-from kseg.data.masks import Remap
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
+from kseg.data.masks import MaskRule
 from kseg.errors import UserError
 from tfrecords_tools import layouts, writer
 from tfrecords_tools.inputs import IMAGE_SUFFIXES, Sample
@@ -69,7 +69,7 @@ def build(
         {split: _samples(raw_dir, split, annotations, problems) for split in splits},
         output_dir=output_dir,
         label_set=CITYSCAPES,
-        read_label=Remap(CITYSCAPES_RAW_IDS).read_mask,
+        read_label=MaskRule(ids=CITYSCAPES_RAW_IDS),
         problems=problems,
         tool="tfrecords_tools.build_cityscapes",
         arguments={"raw_dir": raw_dir, "splits": splits, "annotations": annotations},

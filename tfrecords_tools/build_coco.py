@@ -1,4 +1,4 @@
-"""Converts COCO's instances into TFRecords: VOC's 21 classes, or all 80 categories.
+"""Converts COCO's instances, or other files of this format, into TFRecords.
 
     coco/annotations/instances_<split>.json
     coco/<split>/<file name>.jpg                  <split>: train2017, val2017, train2014, ...
@@ -9,21 +9,29 @@
 
 The rules differ from paper to paper, so each is a flag:
 
-- `--classes`: `voc` (default) keeps the 20 categories that are VOC's classes and makes everything
-  else background; `all` keeps the 80 categories and has 81 classes.
-- `--min_image_area` (default 1000): an image is kept if it has more pixels than this in objects of
-  the kept categories (the rule of KSAC and of torchvision's reference training); 0 keeps all.
+- `--categories`: `voc` (default) keeps the 20 categories that are VOC's classes and makes
+  everything else background; `all` keeps the 80 categories and has 81 classes; `own` takes the
+  categories of the JSON and adds a background, for the exports of annotation tools.
+- `--min_image_area` (default 1000, with `own` 0): an image is kept if it has more pixels than this
+  in objects of the kept categories (the rule of KSAC and of torchvision's reference training);
+  0 keeps all.
 - `--min_object_area` (default 0): objects with fewer pixels become background (Vortex pooling drops
   objects with fewer than 1000).
 - `--overlap`: pixels in several objects are ignored (`ignore`, the default, as in torchvision's
   reference training), or belong to the first object in the JSON (`first`). No paper says.
 
 Areas are counted on the drawn masks; `area` in the JSON is not read. Crowd regions count as
-objects. This process holds the JSON in packed form; for its memory, see tfrecords_tools/README.md.
+objects. An image with a faulty object is an error, or is left out with `--on_error=skip`.
+`--annotations` and `--images` are for other layouts, such as Roboflow's:
+
+    python -m tfrecords_tools.build_coco --raw_dir=export --output_dir=records \\
+        --splits=train,valid --categories=own --annotations={split}/_annotations.coco.json
+
+This process holds the JSON in packed form; for its memory, see tfrecords_tools/README.md.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +39,16 @@ from absl import flags
 from tqdm import tqdm
 
 from kseg import cli
-from kseg.data.datasets import COCO, COCO_CATEGORIES, COCO_IDS_OF_VOC, VOC
-from kseg.data.records import Manifest
+from kseg.data.datasets import COCO_CATEGORIES
+from kseg.data.manifests import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import coco_json, coco_masks, layouts, writer
+from tfrecords_tools import coco_categories, coco_json, coco_masks, inputs, layouts, writer
+from tfrecords_tools.coco_categories import Classes
+from tfrecords_tools.coco_rules import Rules
+from tfrecords_tools.coco_values import Identifier
 from tfrecords_tools.inputs import Sample
 
-# For each choice of --classes: the classes, and the class id of each COCO category that is kept.
-CLASSES = {
-    "voc": (VOC, {number: k for k, number in enumerate(COCO_IDS_OF_VOC) if number}),
-    "all": (COCO, {number: k for k, number in enumerate(COCO_CATEGORIES, 1)}),
-}
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+ANNOTATIONS = "annotations/instances_{split}.json"
 
 
 def build(
@@ -50,10 +56,12 @@ def build(
     output_dir: str | Path,
     *,
     splits: Sequence[str] = ("train2017", "val2017"),
-    classes: str = "voc",
-    min_image_area: int = 1000,
+    categories: str = "voc",
+    min_image_area: int | None = None,
     min_object_area: int = 0,
     overlap: str = "ignore",
+    annotations: str = ANNOTATIONS,
+    images: str = "{split}",
     **conversion: Any,
 ) -> list[Manifest]:
     """Converts splits of COCO, all or none.
@@ -61,58 +69,91 @@ def build(
     Args:
         raw_dir: The folder with `annotations` and one folder of images per split.
         output_dir: Folder of the records.
-        splits: Names of the folders of images, and of `annotations/instances_<split>.json`.
-            Defaults to train2017 and val2017.
-        classes: `"voc"` or `"all"`. Defaults to `"voc"`.
+        splits: Names of the splits. Defaults to train2017 and val2017.
+        categories: `"voc"`, `"all"` or `"own"`. Defaults to `"voc"`.
         min_image_area: An image must have more pixels than this in objects. Defaults to 1000
-            (KSAC); 0 keeps every image.
+            (KSAC), or 0 with own categories; 0 keeps every image.
         min_object_area: Pixels that an object must have. Defaults to 0.
         overlap: `"ignore"` or `"first"`, see `coco_masks.read_label`. Defaults to `"ignore"`.
-        **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
+        annotations: Path of the JSON of a split in `raw_dir`. `{split}` stands for the name of the
+            split. Defaults to annotations/instances_{split}.json.
+        images: Folder of the images of a split in `raw_dir`, likewise. Defaults to {split}.
+        **conversion: `num_shards`, `workers` and other arguments of `writer.convert`.
 
     Returns:
-        One manifest per split. `images_left_out` in its arguments says how many images the rules
-        have left out of each split.
+        One manifest per split. `images_left_out` in its arguments says for each split how many
+        images each rule has left out, see `coco_rules.Rules`.
 
     Raises:
-        UserError: If an argument is out of range, a folder or JSON is missing or is not COCO's,
-            pycocotools is not installed, or the input has problems (all of them are named).
+        UserError: If an argument is out of range, a folder or JSON is missing or has other
+            categories than expected, pycocotools is not installed, or the input has problems (all
+            of them are named).
     """
     raw_dir = Path(raw_dir)
     for name, value, choices in (
-        ("classes", classes, CLASSES),
+        ("categories", categories, coco_categories.CHOICES),
         ("overlap", overlap, coco_masks.OVERLAPS),
     ):
         if value not in choices:
             raise UserError(f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}")
+    if min_image_area is None:
+        min_image_area = 0 if categories == "own" else 1000
     for name, value in (("min_image_area", min_image_area), ("min_object_area", min_object_area)):
         if value < 0:
             raise UserError(f"`{name}` must be at least 0. Received: {value}")
     layouts.check_splits(splits)
-    layouts.require_layout(raw_dir, ("annotations", *splits), "COCO")
+    files = {split: annotations.replace("{split}", split) for split in splits}
+    folders = {split: images.replace("{split}", split) for split in splits}
+    parents = {str(Path(file).parent) for file in files.values()} - {"."}
+    layouts.require_layout(raw_dir, (*sorted(parents), *folders.values()), "COCO")
     coco_masks.require()
-    label_set, class_ids = CLASSES[classes]
+    classes = coco_categories.CHOICES[categories]
     problems: list[str] = []
     samples: dict[str, list[Sample]] = {}
     left_out = {}
     for split in splits:
-        samples[split], left_out[split] = _samples(
-            raw_dir, split, class_ids, min_image_area, min_object_area, problems
+        path = raw_dir / files[split]
+        instances = coco_json.Instances(path, classes and classes.ids)
+        if categories == "own":
+            found = coco_categories.own_classes(path, instances.categories)
+            if classes not in (None, found):
+                raise UserError(
+                    f"{path}: the categories are not those of {raw_dir / files[splits[0]]}. All "
+                    "splits must have the same categories with the same ids"
+                )
+            classes = found
+            known = classes.ids
+        else:
+            coco_categories.check_is_coco(path, instances.categories)
+            known = COCO_CATEGORIES
+        rules = Rules(split, min_image_area, min_object_area)
+        samples[split] = _samples(
+            instances, raw_dir / folders[split], classes, known, rules, problems
         )
+        if instances.unassigned and conversion.get("on_error") == "skip":
+            raise UserError(
+                "annotations that do not say to which image they belong cannot be skipped, since "
+                "any image may lack such an object:\n  " + "\n  ".join(instances.unassigned)
+            )
+        left_out[split] = rules.left_out
+        if not samples[split] and rules.reason():
+            problems.append(rules.reason())
     return writer.convert(
         samples,
         output_dir=output_dir,
-        label_set=label_set,
+        label_set=classes.label_set,
         read_label=functools.partial(coco_masks.read_label, overlap=overlap),
         problems=problems,
         tool="tfrecords_tools.build_coco",
         arguments={
             "raw_dir": raw_dir,
             "splits": splits,
-            "classes": classes,
+            "categories": categories,
             "min_image_area": min_image_area,
             "min_object_area": min_object_area,
             "overlap": overlap,
+            "annotations": annotations,
+            "images": images,
             "images_left_out": left_out,
         },
         **conversion,
@@ -120,49 +161,64 @@ def build(
 
 
 def _samples(
-    raw_dir: Path,
-    split: str,
-    class_ids: dict[int, int],
-    min_image_area: int,
-    min_object_area: int,
+    instances: coco_json.Instances,
+    folder: Path,
+    classes: Classes,
+    known: Collection[Identifier],
+    rules: Rules,
     problems: list[str],
-) -> tuple[list[Sample], int]:
-    """Returns the samples of a split, sorted by name, and how many images the rules leave out."""
-    path = raw_dir / "annotations" / f"instances_{split}.json"
+) -> list[Sample]:
+    """Returns the samples of a split that the rules keep, sorted by name."""
     samples = []
-    left_out = 0
-    images = coco_json.read(path, class_ids, problems)
-    for image in tqdm(images, desc=f"{split}: objects", unit="image", disable=None):
-        objects = []
-        for category, shape in image.objects:
-            counts, area = coco_masks.draw(shape, image.height, image.width)
-            if area >= max(1, min_object_area):
-                objects.append((class_ids[category], counts))
-        label = coco_masks.Label(image.height, image.width, tuple(objects))
-        if min_image_area and coco_masks.union_area(label) <= min_image_area:
-            left_out += 1
+    images = instances.images(known, problems)
+    for image in tqdm(images, desc=f"{rules.split}: objects", unit="image", disable=None):
+        label = rules.label(image, classes.ids)
+        if label is None:
             continue
-        file = raw_dir / split / image.file_name
-        if file.suffix.lower() not in _IMAGE_SUFFIXES:
+        file = _file(folder, image.file_name)
+        if file.suffix.lower() not in inputs.IMAGE_SUFFIXES:
             problems.append(
-                f"{path}: image id {image.number}: {file.name} must end in "
-                f"{' or '.join(_IMAGE_SUFFIXES)}"
+                f"{instances.path}: image id {image.number}: {file.name} must end in "
+                f"{' or '.join(inputs.IMAGE_SUFFIXES)}"
             )
             continue
         name = image.file_name[: -len(file.suffix)]
         samples.append(Sample(name, file, label))
-    return sorted(samples, key=lambda sample: sample.name), left_out
+    return sorted(samples, key=lambda sample: sample.name)
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Returns the file of an image. Some tools write the name of its folder before its own."""
+    file = folder / name
+    if not file.exists() and Path(name).parts[0] == folder.name:
+        repeated = folder.parent / name
+        return repeated if repeated.exists() else file
+    return file
 
 
 def define_flags() -> None:
     layouts.define_flags(
         "Folder with annotations and a folder of images for each split.", ("train2017", "val2017")
     )
-    flags.DEFINE_enum("classes", "voc", list(CLASSES), "VOC's 21 classes, or all 80 categories.")
+    flags.DEFINE_enum(
+        "categories",
+        "voc",
+        list(coco_categories.CHOICES),
+        "VOC's 21 classes, all 80 categories of COCO, or those of a JSON of your own, with a "
+        "background added.",
+    )
+    cli.define_alias("classes", "categories")
+    flags.DEFINE_string(
+        "annotations", ANNOTATIONS, "JSON of a split in --raw_dir. {split} stands for the split."
+    )
+    flags.DEFINE_string(
+        "images", "{split}", "Folder of the images of a split in --raw_dir, likewise."
+    )
     flags.DEFINE_integer(
         "min_image_area",
-        1000,
-        "An image must have more pixels than this in objects (KSAC); 0 keeps every image.",
+        None,
+        "An image must have more pixels than this in objects (KSAC); 0 keeps every image. Default: "
+        "1000, or 0 with --categories=own.",
         lower_bound=0,
     )
     flags.DEFINE_integer(
@@ -180,11 +236,14 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> None:
-    for manifest in layouts.run(
-        build, values, "classes", "min_image_area", "min_object_area", "overlap"
-    ):
+    names = ("categories", "min_image_area", "min_object_area", "overlap", "annotations", "images")
+    for manifest in layouts.run(build, values, *names):
         left_out = manifest.arguments["images_left_out"][manifest.split]
-        print(f"{manifest.split}: kept {manifest.num_examples} images, left out {left_out}")
+        counts = ", ".join(f"{count} by {rule}" for rule, count in left_out.items() if count)
+        print(
+            f"{manifest.split}: kept {manifest.num_examples} images, left out "
+            f"{sum(left_out.values())}{' (' + counts + ')' if counts else ''}"
+        )
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ import numpy as np
 from absl import flags
 
 from kseg import cli
-from kseg.data import masks
+from kseg.data import mask_files, masks
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import ROADS, LabelSet
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import layouts, lists, writer
 from tfrecords_tools.inputs import Sample
@@ -67,14 +67,18 @@ def build(
     layouts.require_layout(raw_dir, (FOLDER,), "DeepGlobe")
     layouts.check_splits(splits, () if split_dir else ("train", "val"))
     problems: list[str] = []
+    ambiguous: set[str] = set()
     images, road_masks = (
-        layouts.files_by_id(raw_dir / FOLDER, (ending,), problems, ignored=(ignored,))
+        layouts.files_by_id(
+            raw_dir / FOLDER, (ending,), problems, ignored=(ignored,), ambiguous=ambiguous
+        )
         for ending, ignored in ((_IMAGE, _MASK), (_MASK, _IMAGE))
     )
-    found = {sample.name: sample for sample in layouts.pair(images, road_masks, problems)}
+    pairs = layouts.pair(images, road_masks, problems, ambiguous=ambiguous)
+    found = {sample.name: sample for sample in pairs}
     arguments = {"raw_dir": raw_dir, "splits": splits}
     if split_dir:
-        present = images.keys() | road_masks.keys()
+        present = images.keys() | road_masks.keys() | ambiguous
         samples = _listed(Path(split_dir), splits, found, present, problems)
         arguments["split_dir"] = split_dir
     else:
@@ -84,7 +88,7 @@ def build(
         samples,
         output_dir=output_dir,
         label_set=ROADS,
-        read_label=read_road_mask,
+        read_label=RoadRule.of_colours(ROADS),
         problems=problems,
         tool="tfrecords_tools.build_deepglobe",
         arguments=arguments,
@@ -92,21 +96,25 @@ def build(
     )
 
 
-def read_road_mask(path: Path, label_set: LabelSet) -> np.ndarray:
-    """Returns the ids of a mask that is bright on roads: 1 from `THRESHOLD`, else 0.
+class RoadRule(masks.MaskRule):
+    """The rule for masks that are bright on roads: 1 from `THRESHOLD`, else 0."""
 
-    Raises:
-        BadInput: If the file cannot hold a mask or has colours. (DeepGlobe's land cover masks have
-            the same names.)
-    """
-    del label_set
-    mask = masks.load_mask(path)
-    if mask.mode not in ("L", "RGB", "1"):
-        raise BadInput(path, f"is {mask.mode}; a road mask must be grey or RGB")
-    bright = np.asarray(mask.convert("RGB")) >= THRESHOLD
-    if not (bright == bright[..., :1]).all():
-        raise BadInput(path, "has colours; a road mask must be black and white")
-    return bright[..., 0].astype(np.uint8)
+    def __call__(self, path: Path, label_set: LabelSet) -> np.ndarray:
+        """Returns the ids of a mask.
+
+        Raises:
+            BadInput: If the file cannot hold a mask or has colours. (DeepGlobe's land cover masks
+                have the same names.)
+        """
+        mask = masks.load_mask(path)
+        ids = np.empty((mask.height, mask.width), np.uint8)
+        for rows, packed in mask_files.colour_bands(path, mask):
+            channels = np.stack([packed >> 16, packed >> 8 & 255, packed & 255])
+            bright = channels >= THRESHOLD
+            if not (bright == bright[:1]).all():
+                raise BadInput(path, "has colours; a road mask must be black and white")
+            ids[rows] = bright[0]
+        return ids
 
 
 def _listed(

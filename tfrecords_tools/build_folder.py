@@ -10,12 +10,18 @@ id 0. A line is a name, or a name and its colour as red, green and blue; `#` beg
     background 0 0 0
     road surface 255 255 255
 
-A mask holds the class ids (palette PNG or grey), and 255 for pixels to ignore. If the classes file
-has colours, a mask may also be RGB in exactly these colours; `--ignore_colour=r,g,b` gives the
-colour of pixels to ignore. In that case a palette mask must not show a class in the colour of
-another, as it does after an editor has renumbered its palette. Masks that hold other ids or colours
-need a table, `--remap=remap.txt`, with lines such as `7 -> 0`, `128 64 128 -> 1`, `0 -> ignore` and
-`other -> ignore`.
+If the classes file has colours, a mask is read by its colours, whether it is RGB, palette, grey or
+1 bit; `--ignore_colour=r,g,b` gives the colour of pixels to ignore. Otherwise a mask holds the
+class ids (palette indices or grey values), and 255 for pixels to ignore. Masks of other ids or
+colours need a table, `--remap=remap.txt`, with lines such as `7 -> 0`, `128 64 128 -> 1`,
+`0 -> ignore` and `other -> ignore`; they are colours if the table has any. `--masks_are=ids` or
+`--masks_are=colours` overrides both, see docs/own_data.md.
+
+Classes files of labelme, CVAT (labelmap.txt) and Roboflow (_classes.csv) are read, too. Masks
+beside their images are told apart by `--label_ending`:
+
+    python -m tfrecords_tools.build_folder --images=train --labels=train --label_ending=_mask.png \\
+        --classes=train/_classes.csv --output_dir=records --split=train
 
 To convert several splits at once, `{split}` stands for the name of each, all in one folder:
 
@@ -27,7 +33,6 @@ To convert several splits at once, `{split}` stands for the name of each, all in
 video, which would otherwise stand in both splits.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,10 +40,9 @@ from typing import Any
 from absl import flags
 
 from kseg import cli
-from kseg.data import masks
-from kseg.data.datasets import LabelSet
+from kseg.data import mask_files
+from kseg.data.manifests import Manifest
 from kseg.data.masks import Colour
-from kseg.data.records import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import inputs, layouts, lists, summary, writer
 from tfrecords_tools import splits as split_tools
@@ -53,6 +57,8 @@ def build(
     splits: Sequence[str],
     ignore_colour: Colour | None = None,
     remap: str | Path | None = None,
+    masks_are: str | None = None,
+    label_ending: str | None = None,
     val_fraction: float = 0.0,
     seed: int = 0,
     group_by: str | None = None,
@@ -63,12 +69,17 @@ def build(
     Args:
         images: Folder of the images. `{split}` in it stands for the name of the split.
         labels: Folder of the masks, likewise. A mask has the name of its image, except the ending.
+            It may be the folder of the images if `label_ending` is given.
         classes: Classes file, see `lists.read_classes`.
         output_dir: Folder of the records.
         splits: Names of the splits.
-        ignore_colour: (red, green, blue) of pixels to ignore in RGB masks. Defaults to none.
+        ignore_colour: (red, green, blue) of pixels to ignore. Defaults to none.
         remap: Table for what the masks hold, see `lists.read_remap`. Defaults to None. With a
             table, the colours of the classes file have no effect on reading.
+        masks_are: `"ids"` or `"colours"`, see `lists.mask_rule`. Defaults to None: colours if the
+            table, or else the classes file, gives colours.
+        label_ending: Ending of the names of masks, such as `_mask.png`. Defaults to None: any of
+            `mask_files.SUFFIXES`.
         val_fraction: Fraction of the images that is held out for the split `val`, see
             `splits.hold_out`. Defaults to 0: none. It needs a single split in `splits`.
         seed: Seed by which the images are drawn. Defaults to 0.
@@ -84,7 +95,13 @@ def build(
             problems (all of them are named).
     """
     label_set, has_colours = lists.read_classes(classes)
-    read_label = _read_label(classes, label_set, has_colours, ignore_colour, remap)
+    rule = lists.mask_rule(
+        label_set,
+        has_colours=has_colours,
+        masks_are=masks_are,
+        remap=remap,
+        ignore_colour=ignore_colour,
+    )
     layouts.check_splits(splits)
     if (val_fraction or group_by) and len(splits) > 1:
         raise UserError(
@@ -106,12 +123,17 @@ def build(
         for argument, folder in folders.items():
             if not folder.is_dir():
                 raise UserError(f"`{argument}` must be a folder. Not found: {folder}")
-        if folders["images"].resolve() == folders["labels"].resolve():
+        if not label_ending and folders["images"].resolve() == folders["labels"].resolve():
             raise UserError(
-                f"`images` and `labels` must be different folders. Received: {folders['images']}"
+                "`images` and `labels` must be different folders unless `label_ending` is given, "
+                f"as in --label_ending=_mask.png. Received: {folders['images']}"
             )
         samples[split] = layouts.pair_folders(
-            *folders.values(), inputs.IMAGE_SUFFIXES, problems, mask_endings=masks.SUFFIXES
+            *folders.values(),
+            inputs.IMAGE_SUFFIXES,
+            problems,
+            mask_endings=(label_ending,) if label_ending else mask_files.SUFFIXES,
+            also_ignored=(Path(classes).name,),
         )
     held_out = {}
     if val_fraction or group_by:
@@ -127,7 +149,7 @@ def build(
         samples,
         output_dir=output_dir,
         label_set=label_set,
-        read_label=read_label,
+        read_label=rule,
         problems=problems,
         tool="tfrecords_tools.build_folder",
         arguments={
@@ -137,38 +159,12 @@ def build(
             "splits": splits,
             "ignore_colour": ignore_colour,
             "remap": remap,
+            "masks_are": masks_are,
+            "label_ending": label_ending,
             **held_out,
         },
         **conversion,
     )
-
-
-def _read_label(
-    classes: str | Path,
-    label_set: LabelSet,
-    has_colours: bool,
-    ignore_colour: Colour | None,
-    remap: str | Path | None,
-) -> inputs.ReadLabel:
-    """Returns what reads the masks: by the table, else by the colours of the classes, else ids."""
-    if remap is not None:
-        if ignore_colour is not None:
-            raise UserError(
-                "`ignore_colour` cannot be given with `remap`; add a rule to the table instead"
-            )
-        return lists.read_remap(remap, label_set).read_mask
-    if ignore_colour is not None:
-        if not has_colours:
-            raise UserError(f"`ignore_colour` needs colours in the classes file {classes}")
-        if ignore_colour in label_set.colours:
-            name = label_set.names[label_set.colours.index(ignore_colour)]
-            raise UserError(
-                "`ignore_colour` must not be the colour of a class. Received: "
-                f"{','.join(map(str, ignore_colour))}, the colour of {name!r}"
-            )
-    if has_colours:
-        return functools.partial(masks.read_index_or_colour_mask, ignore_colour=ignore_colour)
-    return functools.partial(masks.read_index_mask, check_palette=False)
 
 
 def _parse_colour(values: list[str] | None) -> Colour | None:
@@ -194,12 +190,21 @@ def define_flags() -> None:
         "labels", "", "Folder of the masks, which have the names of the images, except the endings."
     )
     flags.DEFINE_string(
-        "classes", "", "Text file with one class per line: name, or name red green blue."
+        "classes",
+        "",
+        "Text file with one class per line: name, or name red green blue. Those of labelme, CVAT "
+        "and Roboflow are read, too.",
     )
     flags.DEFINE_string("remap", "", "Text file of rules such as '7 -> 0' for what the masks hold.")
     flags.DEFINE_string("split", "", "Name of the split, such as train.")
     flags.DEFINE_list("splits", [], "Names of several splits, instead of --split.")
-    flags.DEFINE_list("ignore_colour", None, "Red,green,blue of pixels to ignore in RGB masks.")
+    flags.DEFINE_list("ignore_colour", None, "Red,green,blue of pixels to ignore.")
+    flags.DEFINE_string(
+        "label_ending",
+        None,
+        "Ending of the names of masks, such as _mask.png. Default: that of an image file.",
+    )
+    layouts.define_masks_are()
     split_tools.define_flags()
     layouts.define_conversion_flags()
 
@@ -217,6 +222,8 @@ def main(values: flags.FlagValues) -> None:
         splits=values.splits or [values.split],
         ignore_colour=_parse_colour(values.ignore_colour),
         remap=raw_dir / values.remap if values.remap else None,
+        masks_are=values.masks_are,
+        label_ending=values.label_ending,
         val_fraction=values.val_fraction,
         seed=values.seed,
         group_by=values.group_by,

@@ -19,9 +19,9 @@ from pathlib import Path
 from absl import flags
 
 from kseg import cli
-from kseg.data import records
+from kseg.data import manifests
 from kseg.data.datasets import LABEL_SETS, LabelSet
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import lists, summary, writer
 
@@ -54,11 +54,11 @@ def build(
     data_dir = Path(data_dir)
     label_set = _label_set(dataset, classes)
     found = check_records.find_splits(data_dir)
-    finished = {split for split in found if records.manifest_path(data_dir, split).exists()}
+    finished = {split for split in found if manifests.manifest_path(data_dir, split).exists()}
     if given := sorted(finished & set(splits)):
         raise UserError(
             f"`splits` must be splits without a manifest. Received: {given[0]!r}, which has "
-            f"{records.manifest_path(data_dir, given[0])}"
+            f"{manifests.manifest_path(data_dir, given[0])}"
         )
     if found and not found - finished:
         raise UserError(f"every split in {data_dir} has a manifest: {', '.join(sorted(found))}")
@@ -77,7 +77,7 @@ def build(
             f"no manifest was written, {len(problems)} problem(s) in {data_dir}:\n  "
             + "\n  ".join(problems)
         )
-    manifests = [
+    written = [
         writer.make_manifest(
             result.split,
             label_set,
@@ -94,11 +94,11 @@ def build(
         for result in results
     ]
     try:
-        for manifest in manifests:
-            records.write_manifest(records.manifest_path(data_dir, manifest.split), manifest)
+        for manifest in written:
+            manifests.write_manifest(manifests.manifest_path(data_dir, manifest.split), manifest)
     except OSError as error:
         raise UserError(f"cannot write to {data_dir}: {error.strerror}") from error
-    return manifests
+    return written
 
 
 def _label_set(dataset: str | None, classes: str | Path | None) -> LabelSet:

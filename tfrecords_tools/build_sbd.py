@@ -33,7 +33,7 @@ from kseg import cli
 from kseg.data import checked_images, masks
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import VOC, LabelSet
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 from kseg.errors import UserError, missing_extra
 from tfrecords_tools import layouts, lists, voc_layout, writer
 from tfrecords_tools.inputs import Sample
@@ -81,7 +81,7 @@ def build(
     for split in splits:
         if split != TRAINAUG:
             names = voc_layout.read_list(raw_dir, split, problems)
-            samples[split] = [voc_layout.sample(raw_dir, name) for name in names]
+            samples[split] = voc_layout.samples(raw_dir, names, problems)
         elif sbd_dir is None:
             samples[split] = _samples_of_pngs(raw_dir, problems)
         else:
@@ -90,7 +90,7 @@ def build(
         samples,
         output_dir=output_dir,
         label_set=VOC,
-        read_label=read_label,
+        read_label=SbdRule(palette=VOC),
         problems=problems,
         may_share=voc_layout.MAY_SHARE,
         tool="tfrecords_tools.build_sbd",
@@ -132,14 +132,20 @@ def trainaug(
     return ids
 
 
-def read_label(path: Path, label_set: LabelSet) -> np.ndarray:
-    """Returns the ids of a mask of VOC, a PNG file, or of SBD, a MATLAB file.
+class SbdRule(masks.MaskRule):
+    """The rule for masks of VOC, which are PNG files, and of SBD, which are MATLAB files."""
+
+    def __call__(self, path: Path, label_set: LabelSet) -> np.ndarray:
+        """Returns the ids of a mask; see `MaskRule`."""
+        return super().__call__(path, label_set) if path.suffix != ".mat" else read_mat(path)
+
+
+def read_mat(path: Path) -> np.ndarray:
+    """Returns the ids of a mask of SBD.
 
     Raises:
         BadInput: If the file cannot hold a mask.
     """
-    if path.suffix != ".mat":
-        return masks.read_index_mask(path, label_set)
     contents = checked_images.read_bytes(path, "mask")
     if contents[_MAT_HEADER - len(_MAT_MARK) : _MAT_HEADER] != _MAT_MARK:
         raise BadInput(path, "is not a MATLAB 5 file")
@@ -186,13 +192,15 @@ def _samples_of_pngs(raw_dir: Path, problems: list[str]) -> list[Sample]:
     found = layouts.files_by_id(labels, (".png",), problems)
     train, val = (voc_layout.read_list(raw_dir, split, problems) for split in ("train", "val"))
     in_voc = set(train)
-    return [
-        voc_layout.sample(raw_dir, name)
-        if name in in_voc
-        else Sample(name, voc_layout.image_path(raw_dir, name), found[name])
-        # The complete folder has the masks of VOC val as well as those of trainaug.
-        for name in trainaug(train, val, [*found], TRAINAUG_SIZE + VOC_VAL, problems)
-    ]
+    # The complete folder has the masks of VOC val as well as those of trainaug.
+    names = trainaug(train, val, [*found], TRAINAUG_SIZE + VOC_VAL, problems)
+    samples = []
+    for name in names:
+        if name in in_voc:
+            samples += voc_layout.samples(raw_dir, [name], problems)
+        else:
+            samples += voc_layout.samples(raw_dir, [name], problems, AUG_LABELS)
+    return samples
 
 
 def _samples_of_sbd(raw_dir: Path, sbd_dir: Path, problems: list[str]) -> list[Sample]:
@@ -209,10 +217,14 @@ def _samples_of_sbd(raw_dir: Path, sbd_dir: Path, problems: list[str]) -> list[S
     samples = []
     for name in trainaug(train, val, sbd, SBD, problems):
         if name in in_voc:
-            samples.append(voc_layout.sample(raw_dir, name))
+            samples += voc_layout.samples(raw_dir, [name], problems)
             continue
         # Both have the same photographs. VOC's is preferred, so that most come from one source.
-        image = voc_layout.image_path(raw_dir, name)
+        try:
+            image = voc_layout.image_path(raw_dir, name)
+        except BadInput as problem:
+            problems.append(str(problem))
+            continue
         image = image if image.is_file() else sbd_dir / "img" / f"{name}.jpg"
         samples.append(Sample(name, image, sbd_dir / "cls" / f"{name}.mat"))
     return samples

@@ -35,7 +35,7 @@ from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import LabelSet
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from tfrecords_tools import (

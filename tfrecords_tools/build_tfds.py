@@ -11,7 +11,7 @@ table are built in:
     tfds:cityscapes         19 classes (the archives must be downloaded by hand; see its page)
 
 For any other set, give the features and the classes (a file as for build_folder). Its masks must
-hold the class ids, and 255 for pixels to ignore:
+hold the class ids, and 255 for pixels to ignore, or the colours of the classes file:
 
     ... --dataset=tfds:name --image_key=image --label_key=segmentation_mask --classes=classes.txt
 
@@ -21,7 +21,6 @@ The files in the set keep their bytes. During the conversion they are in a hidde
 
 import contextlib
 import dataclasses
-import functools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ from tqdm import tqdm
 from kseg import cli
 from kseg.data import masks
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS, PETS, PETS_RAW_IDS, LabelSet
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
 from kseg.errors import UserError, missing_extra
 from tfrecords_tools import inputs, layouts, lists, staging, writer
 from tfrecords_tools.inputs import Sample
@@ -62,14 +61,12 @@ class Source:
 
 
 KNOWN = {
-    "oxford_iiit_pet": Source(
-        "image", "segmentation_mask", PETS, masks.Remap(PETS_RAW_IDS).read_mask
-    ),
+    "oxford_iiit_pet": Source("image", "segmentation_mask", PETS, masks.MaskRule(ids=PETS_RAW_IDS)),
     "cityscapes": Source(
         "image_left",
         "segmentation_label",
         CITYSCAPES,
-        masks.Remap(CITYSCAPES_RAW_IDS).read_mask,
+        masks.MaskRule(ids=CITYSCAPES_RAW_IDS),
     ),
 }
 # Sets that seem suitable but are not.
@@ -88,6 +85,7 @@ def build(
     image_key: str = "image",
     label_key: str = "segmentation_mask",
     classes: str | Path | None = None,
+    masks_are: str | None = None,
     download: bool = False,
     **conversion: Any,
 ) -> list[Manifest]:
@@ -101,6 +99,8 @@ def build(
         image_key: The feature with the images. Defaults to `"image"`; a built-in set ignores it.
         label_key: The feature with the masks. Defaults to `"segmentation_mask"`; likewise.
         classes: Classes file, see `lists.read_classes`. A built-in set needs none.
+        masks_are: `"ids"` or `"colours"`, see `lists.mask_rule`. Defaults to None: colours if the
+            classes file has them. A built-in set ignores it.
         download: Whether to download and prepare a set that is not in `raw_dir`. Defaults to False.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
@@ -114,7 +114,7 @@ def build(
     if not dataset.startswith(PREFIX) or dataset == PREFIX:
         raise UserError(f"`dataset` must be {PREFIX}<name>. Received: {dataset!r}")
     name = dataset.removeprefix(PREFIX)
-    source = _source(name, image_key, label_key, classes)
+    source = _source(name, image_key, label_key, classes, masks_are)
     layouts.check_splits(splits)
     builder = _builder(name, raw_dir, download)
     _check_features(builder, source)
@@ -138,6 +138,7 @@ def build(
                 "splits": splits,
                 "image_key": source.image_key,
                 "label_key": source.label_key,
+                "masks_are": masks_are,
             },
             **conversion,
         )
@@ -154,12 +155,14 @@ def _remove(folders: Iterable[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _source(name: str, image_key: str, label_key: str, classes: str | Path | None) -> Source:
+def _source(
+    name: str, image_key: str, label_key: str, classes: str | Path | None, masks_are: str | None
+) -> Source:
     base = name.split("/")[0].split(":")[0]
     if classes:
         label_set, has_colours = lists.read_classes(classes)
-        read_label = functools.partial(masks.read_index_mask, check_palette=has_colours)
-        return Source(image_key, label_key, label_set, read_label)
+        rule = lists.mask_rule(label_set, has_colours=has_colours, masks_are=masks_are)
+        return Source(image_key, label_key, label_set, rule)
     if base in KNOWN:
         return KNOWN[base]
     if base in _UNSUITABLE:
@@ -250,12 +253,15 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "classes", None, "Text file with one class per line. Built-in sets need none."
     )
+    layouts.define_masks_are()
     flags.DEFINE_bool("download", False, "Download and prepare the set if it is not in --raw_dir.")
 
 
 def main(values: flags.FlagValues) -> None:
     cli.require(values, "dataset")
-    layouts.run(build, values, "dataset", "image_key", "label_key", "classes", "download")
+    layouts.run(
+        build, values, "dataset", "image_key", "label_key", "classes", "masks_are", "download"
+    )
 
 
 if __name__ == "__main__":

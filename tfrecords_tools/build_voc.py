@@ -10,6 +10,7 @@ The lists of the data set are train, val and trainval. `build_sbd` makes trainau
 SBD. For your own list of such masks, use `--label_dir=SegmentationClassAug`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from absl import flags
 
 from kseg import cli
 from kseg.data.datasets import VOC, LabelSet
-from kseg.data.records import Manifest
-from tfrecords_tools import layouts, voc_layout, writer
+from kseg.data.manifests import Manifest
+from kseg.data.masks import COLOURS
+from tfrecords_tools import layouts, lists, voc_layout, writer
 
 
 def build(
@@ -29,6 +31,7 @@ def build(
     splits: Sequence[str] = ("train", "val"),
     label_dir: str = voc_layout.LABELS,
     label_set: LabelSet = VOC,
+    masks_are: str | None = None,
     **conversion: Any,
 ) -> list[Manifest]:
     """Converts the splits of a folder in VOC's layout, all or none.
@@ -40,6 +43,8 @@ def build(
             val.
         label_dir: Folder of the masks in `raw_dir`. Defaults to `SegmentationClass`.
         label_set: The classes of the masks. Defaults to VOC's 21.
+        masks_are: `"ids"`, whatever the palettes show, or `"colours"`, those of `label_set`.
+            Defaults to None: ids, with palettes that agree.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
@@ -53,20 +58,28 @@ def build(
     layouts.check_splits(splits)
     problems: list[str] = []
     samples = {
-        split: [
-            voc_layout.sample(raw_dir, name, label_dir)
-            for name in voc_layout.read_list(raw_dir, split, problems)
-        ]
+        split: voc_layout.samples(
+            raw_dir, voc_layout.read_list(raw_dir, split, problems), problems, label_dir
+        )
         for split in splits
     }
     return writer.convert(
         samples,
         output_dir=output_dir,
         label_set=label_set,
+        read_label=dataclasses.replace(
+            lists.mask_rule(label_set, has_colours=masks_are == COLOURS, masks_are=masks_are),
+            palette=None if masks_are else label_set,
+        ),
         problems=problems,
         may_share=voc_layout.MAY_SHARE,
         tool="tfrecords_tools.build_voc",
-        arguments={"raw_dir": raw_dir, "label_dir": label_dir, "splits": splits},
+        arguments={
+            "raw_dir": raw_dir,
+            "label_dir": label_dir,
+            "splits": splits,
+            "masks_are": masks_are,
+        },
         **conversion,
     )
 
@@ -74,10 +87,11 @@ def build(
 def define_flags() -> None:
     layouts.define_flags("Folder in VOC's layout (VOCdevkit/VOC2012).")
     flags.DEFINE_string("label_dir", voc_layout.LABELS, "Folder of the masks in --raw_dir.")
+    layouts.define_masks_are()
 
 
 def main(values: flags.FlagValues) -> None:
-    layouts.run(build, values, "label_dir")
+    layouts.run(build, values, "label_dir", "masks_are")
 
 
 if __name__ == "__main__":

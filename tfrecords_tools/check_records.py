@@ -24,10 +24,10 @@ from absl import flags
 from tqdm import tqdm
 
 from kseg import cli
-from kseg.data import masks, records
+from kseg.data import manifests, masks
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet, voc_palette
-from kseg.data.records import Manifest, Shard
+from kseg.data.manifests import Manifest, Shard
 from kseg.errors import UserError
 from tfrecords_tools import sheet, staging, stored
 
@@ -97,16 +97,16 @@ def find_splits(data_dir: Path) -> set[str]:
     """
     if not data_dir.is_dir():
         raise UserError(f"`data_dir` must be a folder of records. Not found: {data_dir}")
-    found = set(records.finished_splits(data_dir))
-    found |= {parts[0] for parts in map(records.parse_shard_name, os.listdir(data_dir)) if parts}
+    found = set(manifests.finished_splits(data_dir))
+    found |= {parts[0] for parts in map(manifests.parse_shard_name, os.listdir(data_dir)) if parts}
     return found | {staging.partial_split(path.name) for path in staging.partials(data_dir)}
 
 
 def _check_split(data_dir: Path, split: str, label_set: LabelSet | None) -> SplitCheck:
     manifest, problems = None, []
-    if records.manifest_path(data_dir, split).exists():
+    if manifests.manifest_path(data_dir, split).exists():
         try:
-            manifest = records.read_manifest(data_dir, split)
+            manifest = manifests.read_manifest(data_dir, split)
         except UserError as error:
             problems.append(str(error))
     result = SplitCheck(split, manifest, problems)
@@ -132,7 +132,7 @@ def _check_split(data_dir: Path, split: str, label_set: LabelSet | None) -> Spli
 
 
 def _present(data_dir: Path, split: str) -> list[str]:
-    parsed = {name: records.parse_shard_name(name) for name in os.listdir(data_dir)}
+    parsed = {name: manifests.parse_shard_name(name) for name in os.listdir(data_dir)}
     return sorted(name for name, parts in parsed.items() if parts and parts[0] == split)
 
 
@@ -141,12 +141,12 @@ def _expected_shards(
 ) -> list[str]:
     if manifest:
         return [shard.name for shard in manifest.shards]
-    counts = sorted({records.parse_shard_name(name)[2] for name in present})
+    counts = sorted({manifests.parse_shard_name(name)[2] for name in present})
     if len(counts) > 1:
         problems.append(
             f"{split}: shards of several conversions, with {' and '.join(map(str, counts))} files"
         )
-    return [name for n in counts for name in (records.shard_name(split, k, n) for k in range(n))]
+    return [name for n in counts for name in (manifests.shard_name(split, k, n) for k in range(n))]
 
 
 def _check_shard(path: Path, result: SplitCheck, label_set: LabelSet | None) -> None:
@@ -260,7 +260,7 @@ def main(values: flags.FlagValues) -> None:
             f"{result.split:<12}{result.examples:>8}{len(result.shards):>8}  {verdict}; ids: {ids}"
         )
     for result in results:
-        if not records.manifest_path(values.data_dir, result.split).exists():
+        if not manifests.manifest_path(values.data_dir, result.split).exists():
             print(
                 f"note: split {result.split!r} has no manifest, so counts, classes and hashes "
                 "could not be checked. kseg.train needs one; tfrecords_tools.build_manifest makes "

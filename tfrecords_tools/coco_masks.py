@@ -10,7 +10,7 @@ import numpy as np
 
 from kseg.data.datasets import LabelSet
 from kseg.errors import missing_extra
-from tfrecords_tools.coco_json import Shape
+from tfrecords_tools.coco_values import Shape
 
 OVERLAPS = ("ignore", "first")
 

@@ -2,10 +2,9 @@
 
 There is no TensorFlow here: this part of a conversion can run in many small processes.
 
-JPEG (RGB or grey) and 8-bit PNG (RGB or grey) images keep their bytes. CMYK JPEGs, palette PNGs,
-opaque RGBA PNGs, BMP, TIFF and WebP become RGB PNGs. Rejected are 16 bits per channel, transparent
-pixels, several images in a file, more pixels than Pillow's limit for decompression bombs, and an
-EXIF orientation (only the user knows whether the mask was drawn before or after the rotation).
+`kseg.data.checked_images` has the rules for images. JPEG (RGB or grey) and 8-bit PNG (RGB or grey)
+images keep their bytes. All others become RGB PNGs: CMYK JPEGs, palette PNGs, images with an alpha
+channel, BMP, TIFF, WebP, and images that are turned by their EXIF orientation.
 `kseg.data.masks` reads masks. A converter with other labels passes its own function, a `ReadLabel`.
 """
 
@@ -19,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from kseg.data import checked_images, masks
-from kseg.data.checked_images import BadInput
+from kseg.data.checked_images import DEFAULT_RULES, BadInput, ImageRules
 from kseg.data.datasets import LabelSet
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = checked_images.SUFFIXES
 
 # From `Sample.label` and the classes to class ids, uint8 (height, width). Raises `BadInput`.
 ReadLabel = Callable[[Any, LabelSet], np.ndarray]
@@ -63,7 +62,7 @@ class Prepared:
 
 
 def prepare(
-    sample: Sample, label_set: LabelSet, read_label: ReadLabel
+    sample: Sample, label_set: LabelSet, read_label: ReadLabel, rules: ImageRules = DEFAULT_RULES
 ) -> tuple[Prepared | None, list[BadInput]]:
     """Reads and checks one sample.
 
@@ -71,6 +70,7 @@ def prepare(
         sample: The sample.
         label_set: The classes that the mask may hold.
         read_label: Reads the label into class ids.
+        rules: What happens to images that can be read in several ways.
 
     Returns:
         The prepared sample and no problem, or None and every problem of image and mask.
@@ -78,7 +78,7 @@ def prepare(
     problems = []
     image = label = None
     try:
-        image = read_image(sample.image)
+        image = read_image(sample.image, rules)
     except BadInput as problem:
         problems.append(problem)
     try:
@@ -101,7 +101,7 @@ def prepare(
     return Prepared(example, masks.count_ids(label)), []
 
 
-def read_image(path: Path) -> tuple[bytes, str, int, int]:
+def read_image(path: Path, rules: ImageRules = DEFAULT_RULES) -> tuple[bytes, str, int, int]:
     """Reads an image file, decoding it once to verify it.
 
     Returns:
@@ -110,14 +110,9 @@ def read_image(path: Path) -> tuple[bytes, str, int, int]:
     Raises:
         BadInput: If the file cannot be the image of a record.
     """
-    image, contents = checked_images.load_image(path, "image")
-    checked_images.check_opaque(path, image)
-    if image.mode in ("RGB", "L") and not checked_images.has_alpha(image):
-        if image.format in ("JPEG", "MPO"):
-            return contents, "jpeg", image.height, image.width
-        if image.format == "PNG":
-            return contents, "png", image.height, image.width
-    return _png(image.convert("RGB")), "png", image.height, image.width
+    image, contents = checked_images.read_picture(path, rules)
+    image_format = "jpeg" if contents and image.format != "PNG" else "png"
+    return contents or _png(image), image_format, image.height, image.width
 
 
 def _png(image: Image.Image) -> bytes:

@@ -1,11 +1,19 @@
-"""Reads the text files of a conversion: lists of images, classes files and remap tables."""
+"""Reads the text files of a conversion: lists of images, remap tables and classes files.
 
-from collections.abc import Iterator
+`class_lists` reads the last of these.
+"""
+
+import dataclasses
+import re
 from pathlib import Path
 
-from kseg.data.datasets import LabelSet, voc_palette
-from kseg.data.masks import Colour, Remap
+from kseg.data.datasets import LabelSet
+from kseg.data.masks import COLOURS, IDS, MASKS_ARE, MaskRule
+from kseg.data.names import canonical, read_lines
 from kseg.errors import UserError
+from tfrecords_tools.class_lists import read_classes
+
+__all__ = ["mask_rule", "read_classes", "read_names", "read_remap"]
 
 _RULE = (
     "`raw id -> class id`, `red green blue -> class id` or `other -> class id`, where `ignore` may "
@@ -14,82 +22,56 @@ _RULE = (
 
 
 def read_names(path: Path, problems: list[str]) -> list[str]:
-    """Reads a list of images, one name per line.
+    """Reads a list of images, one id per line.
 
     Args:
         path: The list, a text file.
         problems: Receives a message for each line that cannot be a file name within a folder: with
-            spaces, folders, `..` or an absolute path.
+            folders, `..` or an absolute path.
 
     Returns:
-        The names, in the order of the list.
+        The ids in composed form (NFC), in the order of the list.
 
     Raises:
         UserError: If there is no such text file.
     """
     names = []
-    rule = "a list of images must be a text file with one name per line"
-    for number, name in _lines(path, rule, comments=False):
-        if name.startswith(".") or not name.isprintable() or set(name) & set(" /\\:"):
+    for number, name in read_lines(
+        path, "a list of images must be a text file with one id per line"
+    ):
+        if name.startswith(".") or not name.isprintable() or set(name) & set("/\\:"):
             problems.append(f"{path}, line {number}: not the id of an image: {name!r}")
         else:
-            names.append(name)
+            names.append(canonical(name))
     return names
 
 
-def read_classes(path: str | Path) -> tuple[LabelSet, bool]:
-    """Reads a classes file: one class per line, `name` or `name red green blue`.
-
-    Args:
-        path: The text file. Lines that begin with `#` are comments.
-
-    Returns:
-        The classes, and whether the file gives their colours. If not, they have VOC's palette.
-
-    Raises:
-        UserError: If there is no such text file, it has no class, a name or a colour occurs twice,
-            a colour is out of range, or only some lines have colours.
-    """
-    names: list[str] = []
-    colours: list[Colour] = []
-    for _, line in _lines(path, "`classes` must be a text file with one class per line"):
-        words = line.split()
-        if len(words) > 3 and all(word.isdecimal() for word in words[-3:]):
-            colours.append(tuple(int(word) for word in words[-3:]))
-            words = words[:-3]
-        names.append(" ".join(words))
-    if colours and len(colours) != len(names):
-        raise UserError(
-            f"{path}: either every line or none must have a colour, as in 'road 255 0 0'. "
-            f"Received: {len(names)} classes and {len(colours)} colours"
-        )
-    if len(set(colours)) != len(colours):
-        raise UserError(f"{path}: two classes have the same colour")
-    try:
-        return LabelSet(tuple(names), tuple(colours) or voc_palette(len(names))), bool(colours)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def read_remap(path: str | Path, label_set: LabelSet) -> Remap:
+def read_remap(path: str | Path, label_set: LabelSet, masks_are: str | None = None) -> MaskRule:
     """Reads a table from what the pixels of masks hold to class ids, one rule per line:
 
         # raw id in a mask -> class id, or ignore
         0 -> ignore
         7 -> 0
-        128 64 128 -> 0          a colour in RGB masks: red green blue
+        128 64 128 -> 0          a colour: red green blue
         other -> ignore          everything else; without this line, everything else is rejected
 
+    If there is a rule for a colour, the masks are colours, and a single number is a grey. The rule
+    for `other` does not apply to masks for whose kind there is no rule, see `MaskRule`.
+
     Args:
-        path: The text file. Lines that begin with `#` are comments.
+        path: The text file. Lines that begin with `#` are comments, except for colours such as
+            `#804080`.
         label_set: The classes.
+        masks_are: `"ids"` or `"colours"`. Defaults to None: colours if the table has one.
 
     Raises:
         UserError: If there is no such text file, it has no rule, a line is not a rule or is out of
-            range, or two lines are about the same id or colour.
+            range, two lines are about the same id or colour, or the table has no rule for what the
+            masks are.
     """
     rules: dict[tuple[int, ...], int] = {}
-    for number, line in _lines(path, "`remap` must be a text file with one rule per line"):
+    rule = "`remap` must be a text file with one rule per line"
+    for number, line in read_lines(path, rule, comments=True):
         raw, arrow, new = (part.strip() for part in line.partition("->"))
         key = _raw_value(raw)
         label = label_set.ignore_label if new == "ignore" else _byte(new)
@@ -104,30 +86,82 @@ def read_remap(path: str | Path, label_set: LabelSet) -> Remap:
         rules[key] = label
     if not rules:
         raise UserError(f"{path}: has no rule; a line must be {_RULE}")
-    return Remap(
-        ids={key[0]: label for key, label in rules.items() if len(key) == 1},
-        colours={key: label for key, label in rules.items() if len(key) == 3},
-        other=rules.get(()),
-    )
+    ids = {key[0]: label for key, label in rules.items() if len(key) == 1}
+    colours = {key: label for key, label in rules.items() if len(key) == 3}
+    masks_are = masks_are or (COLOURS if colours else IDS)
+    if not (colours if masks_are == COLOURS else ids):
+        raise UserError(
+            f"`masks_are` must be what the table {path} has rules for: "
+            f"{COLOURS if colours else IDS}. Received: {masks_are}"
+        )
+    if masks_are == IDS:
+        return MaskRule(ids=ids, other=rules.get(()))
+    for grey, label in ids.items():
+        if colours.setdefault((grey,) * 3, label) != label:
+            raise UserError(
+                f"{path}: in a table of colours, {grey} stands for the grey {grey} {grey} {grey}, "
+                "for which another line has another class"
+            )
+    return MaskRule(COLOURS, colours=colours, other=rules.get(()))
 
 
-def _lines(path: str | Path, rule: str, comments: bool = True) -> Iterator[tuple[int, str]]:
-    """Yields (number, line without surrounding space) for the lines that hold something."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"{rule}. {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{rule}. {path} is not UTF-8 text: {error.reason}") from None
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if line and not (comments and line.startswith("#")):
-            yield number, line
+def mask_rule(
+    label_set: LabelSet,
+    *,
+    has_colours: bool,
+    masks_are: str | None = None,
+    remap: str | Path | None = None,
+    ignore_colour: tuple[int, int, int] | None = None,
+) -> MaskRule:
+    """Returns what masks mean, from the arguments of a conversion.
+
+    Args:
+        label_set: The classes.
+        has_colours: Whether the classes file gives their colours.
+        masks_are: `"ids"` or `"colours"`. Defaults to None: colours if the table, or else the
+            classes file, gives colours. With ids, palettes that contradict each other are accepted.
+        remap: Table, see `read_remap`. Defaults to None.
+        ignore_colour: The (red, green, blue) of pixels to ignore. Defaults to none.
+
+    Raises:
+        UserError: If the arguments contradict each other, or from `read_remap`.
+    """
+    if masks_are is not None and masks_are not in MASKS_ARE:
+        raise UserError(f"`masks_are` must be {' or '.join(MASKS_ARE)}. Received: {masks_are!r}")
+    if remap is not None:
+        if ignore_colour is not None:
+            raise UserError(
+                "`ignore_colour` cannot be given with `remap`; add a rule to the table instead"
+            )
+        rule = read_remap(remap, label_set, masks_are)
+        return dataclasses.replace(rule, trusts_palettes=masks_are == IDS)
+    by_colours = (masks_are or (COLOURS if has_colours else IDS)) == COLOURS
+    if by_colours and not has_colours:
+        raise UserError("`masks_are=colours` needs a colour on every line of the classes file")
+    if ignore_colour is None:
+        if by_colours:
+            return MaskRule.of_colours(label_set)
+        return MaskRule(trusts_palettes=masks_are == IDS)
+    if not by_colours:
+        raise UserError(
+            "`ignore_colour` needs masks of colours, that is, a colour on every line of the "
+            "classes file. Masks of ids hold 255 where pixels are to be ignored"
+        )
+    if ignore_colour in label_set.colours:
+        name = label_set.names[label_set.colours.index(ignore_colour)]
+        raise UserError(
+            "`ignore_colour` must not be the colour of a class. Received: "
+            f"{','.join(map(str, ignore_colour))}, the colour of {name!r}"
+        )
+    return MaskRule.of_colours(label_set, ignore_colour)
 
 
 def _raw_value(text: str) -> tuple[int, ...] | None:
     """Returns (id,), (red, green, blue), () for `other`, or None for anything else."""
     if text == "other":
         return ()
+    if re.fullmatch("#[0-9a-fA-F]{6}", text):
+        return tuple(bytes.fromhex(text[1:]))
     values = tuple(_byte(word) for word in text.replace(",", " ").split())
     return values if len(values) in (1, 3) and None not in values else None
 

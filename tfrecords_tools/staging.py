@@ -32,8 +32,9 @@ from pathlib import Path
 import PIL
 
 from kseg import files
+from kseg.data.checked_images import ImageRules
 from kseg.data.datasets import LabelSet
-from kseg.data.records import Manifest, Shard, manifest_path, parse_shard_name, write_manifest
+from kseg.data.manifests import Manifest, Shard, manifest_path, parse_shard_name, write_manifest
 from kseg.errors import UserError
 from tfrecords_tools.inputs import ReadLabel, Sample
 
@@ -41,7 +42,7 @@ PARTIAL = ".partial"
 # Suffix of the hidden folder in which `build_tfds` puts the files that it converts.
 UNPACKED = ".unpacked"
 # Increase it with every change after which the same input gives other shards.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +58,16 @@ class Part:
     skipped: tuple[str, ...]
 
 
-def fingerprint(samples: Sequence[Sample], label_set: LabelSet, read_label: ReadLabel) -> str:
+def fingerprint(
+    samples: Sequence[Sample], label_set: LabelSet, read_label: ReadLabel, rules: ImageRules
+) -> str:
     """Returns a hash of everything that determines the bytes of a shard, the same in every run.
 
     Files are identified by path, size and modification time, as in `make`. This includes a `label`
     that is a path or a tuple with paths; any other label is identified by its value.
     """
     digest = hashlib.sha256()
-    digest.update(repr((_VERSION, PIL.__version__, label_set)).encode())
+    digest.update(repr((_VERSION, PIL.__version__, label_set, rules)).encode())
     digest.update(pickle.dumps(read_label, protocol=5))
     for sample in samples:
         digest.update(pickle.dumps((sample.name, sample.image, sample.label), protocol=5))

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Sequence
 
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
+from tfrecords_tools import histogram_warnings
 
 
 def report(manifests: Sequence[Manifest], output_dir: str | os.PathLike) -> str:
     """Returns a short table: splits, images, shards, and the percentage of each class.
 
-    Below it are notes on splits whose masks probably mean something else, and all that was skipped.
+    Below it are warnings about masks that probably mean something else, and all that was skipped.
 
     Args:
         manifests: One manifest per split, all with the same classes.
@@ -29,8 +30,8 @@ def report(manifests: Sequence[Manifest], output_dir: str | os.PathLike) -> str:
     for label, name in zip(ids, names, strict=True):
         percentages = "".join(f"{_percentage(manifest, label):>12}" for manifest in manifests)
         lines.append(f"{label:>4}  {name:<{width}}{percentages}")
-    notes = filter(None, map(_note_on_single_class, manifests))
-    lines += ["", *notes, f"written to {output_dir}"]
+    warnings = [f"warning: {text}" for text in histogram_warnings.warnings(manifests)]
+    lines += ["", *warnings, f"written to {output_dir}"]
     skipped = list(dict.fromkeys(problem for manifest in manifests for problem in manifest.skipped))
     if skipped:
         lines += ["", f"skipped, {len(skipped)} problem(s) in the input:"]
@@ -38,26 +39,7 @@ def report(manifests: Sequence[Manifest], output_dir: str | os.PathLike) -> str:
     return "\n".join(lines)
 
 
-def _note_on_single_class(manifest: Manifest) -> str:
-    """Returns a note if fewer than two classes occur, as in masks of 0 and 255; else nothing."""
-    present = [label for label, pixels in enumerate(manifest.pixels_per_class) if pixels]
-    if len(present) > 1:
-        return ""
-    first, ignored = present[0] if present else 0, manifest.ignore_label
-    finding = "no pixel is labelled"
-    if present:
-        finding = f"all labelled pixels are {manifest.names[first]!r}"
-    if manifest.pixels_ignored:
-        finding += f", and {_percentage(manifest, ignored)} % of all pixels are ignored ({ignored})"
-    return (
-        f"note: in split {manifest.split!r} {finding}. If the masks have more classes, convert "
-        "them with tfrecords_tools.build_folder and a --remap table of rules such as "
-        f"`{first} -> {first}` and `{ignored} -> {0 if first else 1}`"
-    )
-
-
 def _percentage(manifest: Manifest, label: int) -> str:
-    pixels = dict(enumerate(manifest.pixels_per_class))
-    pixels[manifest.ignore_label] = manifest.pixels_ignored
+    fraction = histogram_warnings.fractions(manifest)[label]
     # A dash, not 0.000, since a class that never occurs often means that the ids are wrong.
-    return f"{100 * pixels[label] / sum(pixels.values()):.3f}" if pixels[label] else "-"
+    return f"{100 * fraction:.3f}" if fraction else "-"

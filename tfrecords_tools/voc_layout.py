@@ -1,7 +1,12 @@
 """The layout of PASCAL VOC 2012, which `build_voc` and `build_sbd` read."""
 
+import functools
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kseg.data.checked_images import BadInput
+from kseg.data.names import canonical
 from kseg.errors import UserError
 from tfrecords_tools import layouts, lists
 from tfrecords_tools.inputs import Sample
@@ -33,11 +38,50 @@ def read_list(raw_dir: Path, split: str, problems: list[str]) -> list[str]:
 
 
 def image_path(raw_dir: Path, name: str) -> Path:
-    """Returns the image of an id: the first of .jpg, .jpeg and .png that exists, else the .jpg."""
-    candidates = [raw_dir / IMAGES / f"{name}{suffix}" for suffix in (".jpg", ".jpeg", ".png")]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    """Returns the image of an id: the .jpg, .jpeg or .png that exists, else the .jpg.
+
+    Raises:
+        BadInput: If there are several.
+    """
+    return _find(raw_dir / IMAGES, name, (".jpg", ".jpeg", ".png"))
 
 
-def sample(raw_dir: Path, name: str, label_dir: str = LABELS) -> Sample:
-    """Returns the sample of an id, with the mask in `label_dir`."""
-    return Sample(name, image_path(raw_dir, name), raw_dir / label_dir / f"{name}.png")
+def samples(
+    raw_dir: Path, names: Iterable[str], problems: list[str], label_dir: str = LABELS
+) -> list[Sample]:
+    """Returns the samples of ids, with the masks in `label_dir`.
+
+    Args:
+        raw_dir: The folder in VOC's layout.
+        names: The ids.
+        problems: Receives a message for each id with several images or masks, which is left out.
+        label_dir: Folder of the masks in `raw_dir`. Defaults to `SegmentationClass`.
+    """
+    found = []
+    for name in names:
+        try:
+            mask = _find(raw_dir / label_dir, name, (".png",))
+            found.append(Sample(name, image_path(raw_dir, name), mask))
+        except BadInput as problem:
+            problems.append(str(problem))
+    return found
+
+
+def _find(folder: Path, name: str, endings: Sequence[str]) -> Path:
+    """Returns the file of an id, whatever the case of its ending, else the path that is missing."""
+    found = _names(folder, folder.stat().st_mtime_ns)
+    paths = [folder / known for ending in endings for known in found.get(f"{name}{ending}", ())]
+    if len(paths) > 1:
+        others = " and ".join(map(str, paths[1:]))
+        raise BadInput(paths[0], f"id {name!r} occurs twice, also as {others}")
+    return paths[0] if paths else folder / f"{name}{endings[0]}"
+
+
+@functools.lru_cache(4)
+def _names(folder: Path, modified: int) -> dict[str, list[str]]:
+    """Returns the names in a folder by their composed form, with the ending in lower case."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        stem, ending = os.path.splitext(canonical(name))
+        found.setdefault(stem + ending.lower(), []).append(name)
+    return found

@@ -18,7 +18,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+from typing import Any
 
+from kseg.data.checked_images import DEFAULT_RULES, ImageRules
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 from tfrecords_tools import inputs
@@ -35,7 +37,10 @@ _prepare_sample: Callable[[inputs.Sample], Result] | None = None
 
 @contextlib.contextmanager
 def preparer(
-    label_set: LabelSet, read_label: inputs.ReadLabel, workers: int
+    label_set: LabelSet,
+    read_label: inputs.ReadLabel,
+    workers: int,
+    rules: ImageRules = DEFAULT_RULES,
 ) -> Iterator[Callable[[Iterable[inputs.Sample]], Iterator[Result]]]:
     """Yields a function from samples to their results, in order; see `inputs.prepare`.
 
@@ -44,19 +49,20 @@ def preparer(
         read_label: Reads one label. With several workers it must be a function of a module, or a
             `functools.partial` of one.
         workers: Number of processes; 1 is this process.
+        rules: What happens to images that can be read in several ways.
 
     Raises:
         UserError: If a process dies while the results are computed.
     """
     if workers == 1:
-        yield functools.partial(map, functools.partial(_prepare, label_set, read_label))
+        yield functools.partial(map, functools.partial(_prepare, label_set, read_label, rules))
         return
     # Spawned, not forked: TensorFlow's threads do not survive a fork, and a new process is small.
     executor = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start, (label_set, read_label)
+        workers, multiprocessing.get_context("spawn"), _start, (label_set, read_label, rules)
     )
     try:
-        yield functools.partial(_in_order, executor, _IN_PROGRESS * workers)
+        yield functools.partial(in_order, executor, _IN_PROGRESS * workers, _prepare_in_worker)
     except BrokenProcessPool:
         raise UserError(
             f"one of {workers} worker processes died, perhaps because memory ran out; fewer "
@@ -86,20 +92,25 @@ def count(workers: int | None, samples: int) -> int:
     return max(1, min(workers, samples))
 
 
-def _in_order(executor: Executor, limit: int, samples: Iterable[inputs.Sample]) -> Iterator[Result]:
+def in_order(
+    executor: Executor, limit: int, function: Callable[[Any], Any], items: Iterable[Any]
+) -> Iterator[Any]:
+    """Yields the results of a function in the order of the items, with few of them in progress."""
     waiting = collections.deque()
-    samples = iter(samples)
+    items = iter(items)
     while True:
-        for sample in itertools.islice(samples, limit - len(waiting)):
-            waiting.append(executor.submit(_prepare_in_worker, sample))
+        for item in itertools.islice(items, limit - len(waiting)):
+            waiting.append(executor.submit(function, item))
         if not waiting:
             return
         yield waiting.popleft().result()
 
 
-def _prepare(label_set: LabelSet, read_label: inputs.ReadLabel, sample: inputs.Sample) -> Result:
+def _prepare(
+    label_set: LabelSet, read_label: inputs.ReadLabel, rules: ImageRules, sample: inputs.Sample
+) -> Result:
     try:
-        prepared, problems = inputs.prepare(sample, label_set, read_label)
+        prepared, problems = inputs.prepare(sample, label_set, read_label, rules)
     except Exception as error:
         error.add_note(f"while converting {sample.image}")
         raise
@@ -110,10 +121,10 @@ def _prepare_in_worker(sample: inputs.Sample) -> Result:
     return _prepare_sample(sample)
 
 
-def _start(label_set: LabelSet, read_label: inputs.ReadLabel) -> None:
+def _start(label_set: LabelSet, read_label: inputs.ReadLabel, rules: ImageRules) -> None:
     """Initialises a worker with what is the same for all samples, so that it is sent only once."""
     global _prepare_sample
-    _prepare_sample = functools.partial(_prepare, label_set, read_label)
+    _prepare_sample = functools.partial(_prepare, label_set, read_label, rules)
     # Ctrl-C reaches every process of a terminal, but the main program decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # If the main program is killed, its workers would otherwise wait forever.

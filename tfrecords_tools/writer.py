@@ -6,6 +6,7 @@ split appear in one step and lets a conversion that was killed continue.
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import os
@@ -17,12 +18,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from kseg.data import masks
+from kseg.data.checked_images import DEFAULT_RULES, EXIF, ImageRules
 from kseg.data.datasets import LabelSet
-from kseg.data.records import Manifest, Shard, encode_example, shard_name
+from kseg.data.manifests import Manifest, Shard, shard_name
+from kseg.data.masks import CLASS_IDS, MaskRule
+from kseg.data.names import shown
+from kseg.data.records import encode_example
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
-from tfrecords_tools import inputs, worker
+from tfrecords_tools import inputs, sample_checks, worker
 from tfrecords_tools.inputs import Sample
 from tfrecords_tools.staging import Part, Staging, fingerprint
 
@@ -38,12 +42,14 @@ def convert(
     *,
     output_dir: str | os.PathLike,
     label_set: LabelSet,
-    read_label: inputs.ReadLabel = masks.read_index_mask,
+    read_label: inputs.ReadLabel = CLASS_IDS,
     num_shards: int | None = None,
     workers: int | None = 1,
     on_error: str = "fail",
     problems: Iterable[str] = (),
     may_share: Collection[Collection[str]] = (),
+    exif: str = "refuse",
+    matte: tuple[int, int, int] | None = None,
     scene_bands: SceneBands | None = None,
     tool: str,
     arguments: Mapping[str, Any],
@@ -58,7 +64,8 @@ def convert(
         output_dir: Folder of the records. It is created if missing.
         label_set: The classes of the labels.
         read_label: Reads one label into ids, see `inputs`. Defaults to masks of ids. With several
-            workers it must be a function of a module, or a `functools.partial` of one.
+            workers it must be a `MaskRule`, a function of a module, or a `functools.partial` of
+            one.
         num_shards: Files per split. Defaults to about 1000 examples per file and at least 4 files,
             but never more files than examples.
         workers: Processes that read the samples. Defaults to 1, this process. None stands for one
@@ -69,11 +76,15 @@ def convert(
         problems: Problems that the converter has found (in lists and folders).
         may_share: Pairs of splits that have images in common by definition, such as train and
             trainval. In all others, a name that occurs twice is a problem.
+        exif: What happens to images with an EXIF orientation, see `checked_images.ImageRules`.
+            Defaults to `"refuse"`.
+        matte: (red, green, blue) on which transparent pixels of images are composited. Defaults to
+            None: images with transparent pixels are refused.
         scene_bands: How the images were made from the bands of scenes, for the manifest. Defaults
             to None: they were not.
         tool: Name of the program, for the manifest.
-        arguments: Arguments of the program, for the manifest. `num_shards` and `on_error` are
-            added, but not `workers`, which must not affect any byte.
+        arguments: Arguments of the program, for the manifest. The arguments above that can affect
+            a byte are added: `num_shards`, `on_error`, and `exif` and `matte` if they are given.
 
     Returns:
         The manifests, in the order of `splits`.
@@ -94,28 +105,39 @@ def convert(
                 f"`num_shards` must be between 1 and the number of examples ({len(samples)} in "
                 f"split {split!r}). Received: {num_shards}"
             )
+    if exif not in EXIF:
+        raise UserError(f"`exif` must be one of {', '.join(EXIF)}. Received: {exif!r}")
+    rules = ImageRules(exif, matte)
     arguments = {**arguments, "num_shards": num_shards, "on_error": on_error}
+    if rules != DEFAULT_RULES:
+        arguments |= dataclasses.asdict(rules)
     workers = worker.count(workers, sum(map(len, splits.values())))
     problems = list(problems)
-    splits = _without_duplicates(splits, may_share, problems)
+    splits = sample_checks.without_duplicates(splits, may_share, problems)
     problems += [f"split {split!r} has no images" for split in splits if not splits[split]]
+    rule = read_label if isinstance(read_label, MaskRule) else CLASS_IDS
+    problems += sample_checks.contradictions(splits, rule, on_error)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"`output_dir` {output_dir} cannot be created: {error.strerror}") from error
     import tensorflow as tf
 
+    from tfrecords_tools import decoding
+
     try:
         with contextlib.ExitStack() as stack:
             stagings = [stack.enter_context(Staging(output_dir, split)) for split in splits]
-            prepare = stack.enter_context(worker.preparer(label_set, read_label, workers))
+            prepare = stack.enter_context(decoding.preparer(label_set, read_label, workers, rules))
             parts = [
                 _write_split(
                     staging,
                     samples,
                     num_shards or _default_num_shards(len(samples)),
                     prepare,
-                    functools.partial(fingerprint, label_set=label_set, read_label=read_label),
+                    functools.partial(
+                        fingerprint, label_set=label_set, read_label=read_label, rules=rules
+                    ),
                     None if on_error == "skip" else problems,
                 )
                 for staging, samples in zip(stagings, splits.values(), strict=True)
@@ -134,6 +156,7 @@ def convert(
                     np.sum([part.pixels for part in parts_of_split], axis=0),
                     tool=tool,
                     arguments=arguments,
+                    rule=rule,
                     skipped=(*problems, *_skipped(parts_of_split)),
                     scene_bands=scene_bands,
                 )
@@ -161,31 +184,6 @@ def check_split_name(split: str) -> None:
             "`splits`: a name must consist of letters, digits, '_', '-' and '.', and begin with a "
             f"letter, digit or '_'. Received: {split!r}"
         )
-
-
-def _without_duplicates(
-    splits: Mapping[str, Sequence[Sample]],
-    may_share: Collection[Collection[str]],
-    problems: list[str],
-) -> dict[str, list[Sample]]:
-    """Returns the splits without names that occurred before, which are problems."""
-    shared = {frozenset(pair) for pair in may_share}
-    seen: dict[str, dict[str, Sample]] = {}
-    kept: dict[str, list[Sample]] = {}
-    for split, samples in splits.items():
-        kept[split] = []
-        for sample in samples:
-            found = seen.setdefault(sample.name, {})
-            conflicts = [earlier for earlier in found if {earlier, split} not in shared]
-            if conflicts:
-                problems.append(
-                    f"{sample.image}: id {sample.name!r} of split {split!r} occurs twice, first in "
-                    f"split {conflicts[0]!r} ({found[conflicts[0]].image})"
-                )
-            else:
-                found[split] = sample
-                kept[split].append(sample)
-    return kept
 
 
 def _default_num_shards(examples: int) -> int:
@@ -260,6 +258,7 @@ def make_manifest(
     *,
     tool: str,
     arguments: Mapping[str, Any],
+    rule: MaskRule = CLASS_IDS,
     skipped: Iterable[str] = (),
     scene_bands: SceneBands | None = None,
 ) -> Manifest:
@@ -272,6 +271,7 @@ def make_manifest(
         pixels: Number of its label pixels of each of the 256 ids.
         tool: Name of the program.
         arguments: Arguments of the program. Paths become text, tuples lists.
+        rule: What the masks meant. Defaults to class ids.
         skipped: Messages about what was left out. Defaults to none.
         scene_bands: How the images were made from scenes. Defaults to None: they were not.
     """
@@ -287,13 +287,15 @@ def make_manifest(
         tool=tool,
         arguments={name: _as_json(value) for name, value in arguments.items()},
         skipped=tuple(skipped),
+        masks_are=rule.masks_are,
+        mask_colours=rule.mask_colours,
         scene_bands=scene_bands,
     )
 
 
 def _as_json(value: Any) -> Any:
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return shown(value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -18,8 +18,8 @@ from kseg.benchmark import models, table, timing
 from kseg.benchmark.exported_forms import PLAIN, load_all
 from kseg.benchmark.runner import Benchmark
 from kseg.data.datasets import LabelSet
+from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
-from kseg.data.records import read_manifest
 from kseg.errors import UserError
 from kseg.formats import litert
 from kseg.recipe.metrics import ConfusionMatrix, scores

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests, records
 from kseg.data.datasets import VOC
 
 SPLIT = "benchmark"
@@ -22,8 +22,8 @@ def stored(data_dir: str, split: str, most: int) -> list[bytes]:
     Raises:
         UserError: There is no such split.
     """
-    manifest = records.read_manifest(data_dir, split)
-    paths = [str(path) for path in records.shard_paths(data_dir, manifest)]
+    manifest = manifests.read_manifest(data_dir, split)
+    paths = [str(path) for path in manifests.shard_paths(data_dir, manifest)]
     return list(tf.data.TFRecordDataset(paths).take(most).as_numpy_iterator())
 
 
@@ -70,13 +70,13 @@ def write(folder: Path, examples: list[bytes], images: int) -> None:
     shards = []
     numbers = np.array_split(np.arange(images), 4)
     for index, part in enumerate(numbers):
-        path = folder / records.shard_name(SPLIT, index, len(numbers))
+        path = folder / manifests.shard_name(SPLIT, index, len(numbers))
         with tf.io.TFRecordWriter(str(path)) as writer:
             for number in part:
                 writer.write(examples[number % len(examples)])
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        shards.append(records.Shard(path.name, len(part), path.stat().st_size, sha256))
-    manifest = records.Manifest(
+        shards.append(manifests.Shard(path.name, len(part), path.stat().st_size, sha256))
+    manifest = manifests.Manifest(
         split=SPLIT,
         names=VOC.names,
         colours=VOC.colours,
@@ -87,4 +87,4 @@ def write(folder: Path, examples: list[bytes], images: int) -> None:
         tool="kseg.benchmark.input",
         arguments={},
     )
-    records.write_manifest(records.manifest_path(folder, SPLIT), manifest)
+    manifests.write_manifest(manifests.manifest_path(folder, SPLIT), manifest)

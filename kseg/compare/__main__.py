@@ -21,6 +21,7 @@ from kseg import cli, files
 from kseg.compare.runs import find_runs, protocol_differences, read_run
 from kseg.compare.table import table, to_csv, to_markdown, to_text
 from kseg.data.images import find_images, read_image
+from kseg.data.masks import MASKS_ARE
 from kseg.errors import UserError
 from kseg.inference.backend import require_tensorflow
 from kseg.runs.folder import RunFolder
@@ -42,6 +43,12 @@ def define_flags() -> None:
     )
     flags.DEFINE_string(
         "labels", "", "Folder of masks NAME.png, drawn in the last column of sheet.png."
+    )
+    flags.DEFINE_enum(
+        "masks_are",
+        None,
+        list(MASKS_ARE),
+        "What the masks of --labels hold. Default: what those of the first run held.",
     )
     flags.DEFINE_string(
         "features", "", "Image file. Draws features.png: the feature maps of each dilation rate."
@@ -76,13 +83,17 @@ def requested_figures(
         UserError: If a flag is invalid or needs another one, an image or mask cannot be read, or
             the runs have different classes.
     """
-    for name, needed in (("labels", "images"), ("pixel", "receptive_field")):
+    for name, needed in (
+        ("labels", "images"),
+        ("masks_are", "labels"),
+        ("pixel", "receptive_field"),
+    ):
         if getattr(values, name) and not getattr(values, needed):
             raise UserError(f"`--{name}` needs `--{needed}`")
     figures = []
     if values.images:
         images = find_images(values.images, None)
-        figures.append(PredictionSheet(runs, images, values.labels, _read_image))
+        figures.append(PredictionSheet(runs, images, values.labels, _read_image, values.masks_are))
     if values.features:
         figures.append(Features(_read_image(values.features)))
     if values.receptive_field:

@@ -1,9 +1,21 @@
 """Opens image files and rejects those that cannot be trusted, with the path and the reason.
 
+`read_picture` holds the rules for what an image is, in conversion, prediction and comparison. The
+signature of an exported model for encoded images follows them for JPEG and PNG files, see
+`kseg.formats.requests`:
+
+- JPEG (RGB, grey, CMYK), PNG (RGB, grey, palette, with an alpha channel), BMP, TIFF and WebP.
+- At most 8 bits per channel.
+- One image in a file. Animations and documents of several pages are refused; of a JPEG that is
+  followed by its previews (MPO), the first image counts.
+- Transparent pixels have no colour. They are refused unless a colour is given for them.
+- An EXIF orientation is refused, applied or ignored, see `ImageRules`.
+
 The size is checked in the header, before any pixel is decoded: a file of 400 KB can hold 400 MB.
 There is no TensorFlow here, so that many small processes can read files side by side.
 """
 
+import dataclasses
 import io
 import os
 import warnings
@@ -11,8 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+EXIF = ("refuse", "apply", "ignore")
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 0x0102
@@ -25,6 +39,37 @@ class BadInput(ValueError):
 
     def __init__(self, path: str | os.PathLike, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+class TooManyPixels(BadInput):
+    """An image with more pixels than may be decoded."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRules:
+    """What happens to images that can be read in several ways.
+
+    Args:
+        exif: What happens to an image with an EXIF orientation. `"refuse"`, the default: only the
+            user knows whether its mask is turned as well. `"apply"`: it is turned as viewers show
+            it. `"ignore"`: its pixels are used as they are stored.
+        matte: (red, green, blue) on which transparent pixels are composited. Defaults to None: an
+            image with transparent pixels is refused.
+
+    Raises:
+        ValueError: If `exif` is none of the three.
+    """
+
+    exif: str = "refuse"
+    matte: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.exif not in EXIF:
+            raise ValueError(f"`exif` must be one of {', '.join(EXIF)}. Received: {self.exif!r}")
+
+
+DEFAULT_RULES = ImageRules()
 
 
 def read_bytes(path: Path, kind: str) -> bytes:
@@ -36,7 +81,8 @@ def read_bytes(path: Path, kind: str) -> bytes:
     try:
         contents = path.read_bytes()
     except FileNotFoundError:
-        raise BadInput(path, f"{kind} not found") from None
+        link = " (it is a link to a file that does not exist)" * path.is_symlink()
+        raise BadInput(path, f"{kind} not found{link}") from None
     except OSError as error:
         raise BadInput(path, f"{kind} cannot be read ({error.strerror})") from None
     if not contents:
@@ -44,65 +90,117 @@ def read_bytes(path: Path, kind: str) -> bytes:
     return contents
 
 
-def load_image(path: Path, kind: str) -> tuple[Image.Image, bytes]:
+def read_picture(
+    path: Path, rules: ImageRules = DEFAULT_RULES, max_pixels: int | None = None
+) -> tuple[Image.Image, bytes | None]:
+    """Reads an image by the rules above.
+
+    Args:
+        path: The file.
+        rules: What happens to an EXIF orientation and to transparent pixels.
+        max_pixels: Largest number of pixels. Defaults to Pillow's limit for decompression bombs.
+
+    Returns:
+        The image, and the contents of the file if it is a JPEG or PNG that `records.decode_image`
+        decodes to the same pixels. Otherwise None, and the image is RGB.
+
+    Raises:
+        BadInput: If the file is not an image by the rules.
+    """
+    image, contents = load_image(path, "image", rules, max_pixels)
+    is_turned = rules.exif == "apply" and _orientation(image) != 1
+    is_kept = (
+        image.format in ("JPEG", "MPO", "PNG")
+        and image.mode in ("RGB", "L")
+        and not has_alpha(image)
+        and not is_turned
+    )
+    if is_kept:
+        return image, contents
+    if is_turned:
+        image = ImageOps.exif_transpose(image)
+    if rules.matte is None:
+        check_opaque(path, image)
+    elif has_alpha(image):
+        canvas = Image.new("RGBA", image.size, (*rules.matte, 255))
+        canvas.alpha_composite(image.convert("RGBA"))
+        image = canvas
+    return image.convert("RGB"), None
+
+
+def load_image(
+    path: Path, kind: str, rules: ImageRules = DEFAULT_RULES, max_pixels: int | None = None
+) -> tuple[Image.Image, bytes]:
     """Reads an image file and decodes it completely.
 
     Args:
         path: The file.
         kind: What the file is, for messages: `"image"` or `"mask"`.
+        rules: Whether an EXIF orientation is refused; it is not applied here.
+        max_pixels: Largest number of pixels. Defaults to Pillow's limit for decompression bombs.
 
     Returns:
         The decoded image and the contents of the file.
 
     Raises:
         BadInput: If the file is missing, damaged, in an unsupported format or too large, if it
-            holds several images or more than 8 bits per channel, or if it has an EXIF orientation.
+            holds several images, has an EXIF orientation that is refused, or is not a mask and has
+            more than 8 bits per channel.
     """
     contents = read_bytes(path, kind)
-    image = open_image(path, contents)
+    image = open_image(path, contents, max_pixels)
     _decode(path, image, contents)
     frames = getattr(image, "n_frames", 1)
     # Many cameras write MPO files: a JPEG image followed by others, such as its preview.
     if frames > 1 and image.format not in ("JPEG", "MPO"):
         raise BadInput(path, f"holds {frames} images; save each in a file of its own")
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    # Some programs write 0 for "unknown".
-    if orientation not in (0, 1):
+    if rules.exif == "refuse" and _orientation(image) != 1:
+        remedy = (
+            "If the mask fits the image as viewers show it, give --exif=apply; if it fits the "
+            "pixels as they are stored, --exif=ignore"
+        )
+        if kind == "mask":
+            remedy = "Save it without the tag, turned as it fits its image"
+        raise BadInput(path, f"has EXIF orientation {_orientation(image)}. {remedy}")
+    # Masks of class ids may have 16 or 32 bits, see `kseg.data.masks`.
+    if kind != "mask" and (image.mode.startswith(("I", "F")) or stored_bits(image, contents) > 8):
         raise BadInput(
             path,
-            f"has EXIF orientation {orientation}. Rotate the pixels of image and mask and remove "
-            "the tag, or only remove the tag if the mask fits the stored pixels",
+            "has more than 8 bits per channel. Convert it to 8 bits first, with the same limits "
+            "for all images of the data set",
         )
-    if image.mode.startswith(("I", "F")) or stored_bits(image, contents) > 8:
-        raise BadInput(path, "has more than 8 bits per channel; convert it to 8 bits first")
     return image, contents
 
 
-def open_image(path: str | os.PathLike, contents: bytes) -> Image.Image:
+def open_image(
+    path: str | os.PathLike, contents: bytes, max_pixels: int | None = None
+) -> Image.Image:
     """Opens an image by its header, without decoding it.
 
     Args:
         path: The file, for messages.
         contents: Its contents.
+        max_pixels: Largest number of pixels. Defaults to Pillow's limit for decompression bombs.
 
     Raises:
-        BadInput: If it is not an image of a supported format, or has too many pixels.
+        TooManyPixels: If the header declares more pixels.
+        BadInput: If it is not an image of a supported format.
     """
+    limit = max_pixels or Image.MAX_IMAGE_PIXELS
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(contents))
-        too_large = image.width * image.height > Image.MAX_IMAGE_PIXELS
-    except Image.DecompressionBombError:
-        too_large = True
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(path, f"is rejected as a decompression bomb ({error})") from None
     except Exception as error:
         # Pillow's readers raise errors of many types: struct.error, SyntaxError, ...
         raise BadInput(path, f"is not an image ({_reason(error)})") from None
-    if too_large:
-        raise BadInput(
-            path,
-            f"has more than {Image.MAX_IMAGE_PIXELS} pixels; rejected as a decompression bomb",
-        )
+    if image.width * image.height > limit:
+        reason = f"has {image.width} x {image.height} pixels, more than {limit}"
+        if max_pixels is None:
+            reason += "; rejected as a decompression bomb"
+        raise TooManyPixels(path, reason)
     if image.format not in _FORMATS:
         raise BadInput(path, f"{image.format} is not supported; save it as PNG or JPEG")
     return image
@@ -141,8 +239,14 @@ def check_opaque(path: Path, image: Image.Image) -> None:
     for _, band in row_bands(image):
         if band.convert("RGBA").getchannel("A").getextrema()[0] < 255:
             raise BadInput(
-                path, "has transparent pixels, whose colour is undefined; flatten it first"
+                path, "has transparent pixels, whose colour is undefined. Flatten it first"
             )
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation. 1, the default, stands for upright."""
+    # Some programs write 0 for "unknown".
+    return image.getexif().get(_ORIENTATION, 1) or 1
 
 
 def _decode(path: Path, image: Image.Image, contents: bytes) -> None:

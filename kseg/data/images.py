@@ -1,22 +1,22 @@
 """Finding and reading the images to predict, which `--images` names."""
 
+import collections
 import glob
-import io
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from kseg.data import checked_images, names
+from kseg.data.checked_images import SUFFIXES, BadInput, ImageRules, TooManyPixels
+from kseg.data.damage import decoder_reason
 from kseg.data.records import decode_image
 from kseg.errors import UserError
 
 MAX_PIXELS = 20_000_000  # About 3.5 GB of logits, resized logits included, for 21 classes.
 # 1.2 GB of image, labels and overlay. Pillow refuses images of more than 179 million pixels.
 MAX_TILED_PIXELS = 170_000_000
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 # What a prediction writes into its output folder.
 OUTPUTS = ("labels", "overlays", "probabilities", "contact_sheet.png", "legend.png")
 # The first bytes of TIFF and BigTIFF in both byte orders.
@@ -27,19 +27,20 @@ def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str,
     """Finds the images that `--images` names, and a name for the outputs of each.
 
     Args:
-        pattern: A glob, in which `**` stands for any number of folders; a folder, for all JPEG, PNG
-            and TIFF files below it; or a `.txt` file with one path on each line, relative to the
-            folder of the file.
+        pattern: A glob, in which `**` stands for any number of folders; a folder, for all files
+            below it with a suffix of an image (`checked_images.SUFFIXES`); or a `.txt` file with
+            one path on each line, relative to the folder of the file.
         output_dir: Folder of the outputs, or None if there are none. Outputs of an earlier run in
             this folder are not treated as images.
 
     Returns:
         A dictionary from name to path. The name is the path without suffix, relative to the folder,
         to the part of the glob before the first wildcard, or to the deepest folder that contains
-        all images of the list. The names are sorted, except that a list keeps its order.
+        all images of the list. Images that would have the same name keep their suffixes in it. The
+        names are sorted, except that a list keeps its order.
 
     Raises:
-        UserError: If there is no image, or two images would write the same outputs.
+        UserError: If there is no image.
     """
     given = Path(pattern)
     if given.is_file() and given.suffix.lower() == ".txt":
@@ -58,21 +59,19 @@ def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str,
         paths = [
             path
             for path in sorted(found)
-            if path.is_file()
+            # A link to a file that does not exist is reported when it is read.
+            if (path.is_file() or names.is_dangling(path))
             and not any(path.resolve().is_relative_to(output) for output in outputs)
         ]
     if not paths:
-        kinds = " with the suffix of a JPEG, PNG or TIFF" if given.is_dir() else ""
+        kinds = f" that ends in {' or '.join(SUFFIXES)}" if given.is_dir() else ""
         raise UserError(f"`--images` must match at least one file{kinds}. Received: {pattern}")
-    images: dict[str, Path] = {}
-    for path in paths:
-        name = path.relative_to(root).with_suffix("").as_posix()
-        if images.setdefault(name, path) != path:
-            raise UserError(
-                f"`--images` must not match two images that would write the same outputs "
-                f"({name}.png). Received: {images[name]} and {path}"
-            )
-    return images
+    relative = {path: path.relative_to(root) for path in paths}
+    short = collections.Counter(name.with_suffix("") for name in relative.values())
+    return {
+        (name if short[name.with_suffix("")] > 1 else name.with_suffix("")).as_posix(): path
+        for path, name in relative.items()
+    }
 
 
 def is_tiff(path: str | os.PathLike) -> bool:
@@ -84,58 +83,55 @@ def is_tiff(path: str | os.PathLike) -> bool:
         return False
 
 
-def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads a JPEG or PNG file with the decoder that is used for training.
+def read_image(
+    path: str | os.PathLike,
+    max_pixels: int = MAX_PIXELS,
+    matte: tuple[int, int, int] | None = None,
+) -> np.ndarray:
+    """Reads an image file by the rules of a conversion, see `checked_images`.
+
+    It is turned as its EXIF orientation says. JPEG and PNG files are decoded with the decoder that
+    is used for training.
 
     Args:
         path: File to read.
         max_pixels: Largest number of pixels, which is checked in the header before any pixel is
             decoded. Defaults to 20 million.
+        matte: (red, green, blue) on which transparent pixels are composited. Defaults to None: an
+            image with transparent pixels is refused.
 
     Returns:
         uint8 array `[height, width, 3]`, RGB.
 
     Raises:
-        UserError: If the file is missing, damaged, too large, or neither JPEG nor PNG. The message
-            does not contain the path.
+        UserError: If the file is missing, damaged, too large, or not an image by the rules. The
+            message does not contain the path.
     """
+    rules = ImageRules(exif="apply", matte=matte)
     try:
-        contents = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # Checked below.
-            with Image.open(io.BytesIO(contents)) as header:
-                file_format, (width, height) = header.format, header.size
-    except Image.DecompressionBombError as error:
-        raise UserError(f"images must have at most {max_pixels} pixels. {error}") from error
-    except Exception as error:  # Pillow raises many types of errors for damaged headers.
-        raise UserError("not a picture that can be read") from error
-    # MPO is a JPEG followed by further pictures. Several cameras write it.
-    if file_format not in ("JPEG", "MPO", "PNG"):
-        raise UserError(f"images must be JPEG, PNG or TIFF. Received: {file_format}")
-    if width * height > max_pixels:
+        picture, contents = checked_images.read_picture(Path(path), rules, max_pixels)
+    except TooManyPixels as error:
         raise UserError(
-            f"images must have at most {max_pixels} pixels. Received: {width} x {height}. "
-            "`--max_pixels` raises this limit, and `--tile` predicts larger images in tiles"
-        )
+            f"{error.reason}. `--max_pixels` raises this limit, and `--tile` predicts larger "
+            "images in tiles"
+        ) from error
+    except BadInput as error:
+        raise UserError(error.reason) from error
+    if contents is None:
+        return np.asarray(picture)
     try:
         return decode_image(tf.constant(contents)).numpy()
     except tf.errors.InvalidArgumentError as error:
-        raise UserError(f"damaged picture: {error.message.splitlines()[0]}") from error
+        raise UserError(f"is damaged: {decoder_reason(error)}") from error
 
 
 def _read_list(path: Path) -> list[Path]:
     """Returns the paths in a list file, which need not exist: reading them reports it."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"`--images` list {path} cannot be read as text: {error}") from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise UserError(f"`--images` list {path} must contain at least one path, one on each line")
-    return [Path(os.path.normpath(path.parent.absolute() / name)) for name in names]
+    rule = "a list of `--images` must be a text file with at least one path, one on each line"
+    found = [names.find(path.parent.absolute(), line) for _, line in names.read_lines(path, rule)]
+    if not found:
+        raise UserError(f"{rule}. Received an empty file: {path}")
+    return found
 
 
 def _folder_before_wildcard(pattern: str) -> Path:

@@ -1,126 +1,185 @@
-"""Reads masks, the files that hold the ground truth of images, into label maps of class ids.
+"""What masks, the files that hold the ground truth of images, mean: one rule for all programs.
 
-A mask is a lossless image file. Its pixels are class ids, as palette indices or grey values, or
-other numbers or colours that are mapped to class ids. Every reader returns a uint8 array
-(height, width); `check_ids` then verifies that its ids are classes.
+Either colours were given as the meaning of the masks, in the classes file or a remap table: then a
+mask is read by the colour that a person sees, whatever its mode (palette masks through their own
+palette, grey and 1 bit as grey colours). Or they were not: then a mask is read by its ids, which
+are palette indices or grey values. A mask that the rule does not cover is rejected. The colours
+with which kseg draws classes never change how a mask is read.
 """
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from kseg.data.checked_images import BadInput, check_opaque, load_image, row_bands, stored_bits
+from kseg.data import mask_files
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet
+from kseg.data.mask_files import load_mask
 
 Colour = tuple[int, int, int]
 
-SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+IDS, COLOURS = MASKS_ARE = ("ids", "colours")
 _VALUES_PER_BAND = 1 << 20
-_BITS = "kseg_stored_bits"
-_SAVED_AS_COLOURS = (
-    ". It may be a palette mask that was saved as RGB: tfrecords_tools.build_folder reads such "
-    "masks by the colours in its classes file or by a --remap table"
-)
 
 
 @dataclasses.dataclass(frozen=True)
-class Remap:
-    """What the pixels of masks mean, where they are not class ids.
+class MaskRule:
+    """What masks mean. Called with the path of a mask and the classes, it returns class ids.
 
     Args:
-        ids: Class id, or ignore label, of each raw id in palette and grey masks.
-        colours: Class id, or ignore label, of each (red, green, blue) in RGB masks. Defaults to
-            none.
-        other: Class id, or ignore label, of everything else. Defaults to None: a mask with
-            anything else is rejected.
+        masks_are: `"ids"` or `"colours"`. Defaults to ids.
+        ids: Class id, or ignore label, of each stored value, if masks are ids. Defaults to None:
+            the values are class ids.
+        colours: Class id, or ignore label, of each (red, green, blue), if masks are colours.
+        other: Class id, or ignore label, of all other values or colours. Defaults to None: a mask
+            with anything else is rejected.
+        palette: Classes whose colours the palettes of masks of ids have, if they are known; a
+            palette that shows a class in the colour of another one is rejected. Defaults to None.
+        trusts_palettes: Whether the indices of palettes are ids even if the palettes of several
+            masks contradict each other. Defaults to False.
     """
 
-    ids: Mapping[int, int]
+    masks_are: str = IDS
+    ids: Mapping[int, int] | None = None
     colours: Mapping[Colour, int] = dataclasses.field(default_factory=dict)
     other: int | None = None
+    palette: LabelSet | None = None
+    trusts_palettes: bool = False
 
-    def read_mask(self, path: Path, label_set: LabelSet) -> np.ndarray:
-        """Reads a palette, grey or RGB mask. Of a palette mask, the indices count.
+    @classmethod
+    def of_colours(cls, label_set: LabelSet, ignore_colour: Colour | None = None) -> "MaskRule":
+        """Returns the rule for masks in the colours of the classes.
+
+        Args:
+            label_set: The classes, with the colours of the masks.
+            ignore_colour: The (red, green, blue) of pixels to ignore. Defaults to none.
+        """
+        colours = {colour: label for label, colour in enumerate(label_set.colours)}
+        if ignore_colour is not None:
+            colours[ignore_colour] = label_set.ignore_label
+        return cls(COLOURS, colours=colours)
+
+    @classmethod
+    def recorded(cls, masks_are: str, mask_colours: Iterable[Sequence[int]]) -> "MaskRule":
+        """Returns the rule that a manifest or a run has recorded.
+
+        Args:
+            masks_are: `"ids"` or `"colours"`.
+            mask_colours: Red, green, blue and class id of each colour.
+        """
+        colours = {(red, green, blue): label for red, green, blue, label in mask_colours}
+        return cls(masks_are, colours=colours)
+
+    @property
+    def mask_colours(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Red, green, blue and class id of each colour, as manifests and runs record them."""
+        if self.masks_are == IDS:
+            return ()
+        return tuple((*colour, label) for colour, label in self.colours.items())
+
+    def __call__(self, path: Path, label_set: LabelSet) -> np.ndarray:
+        """Reads a mask.
 
         Args:
             path: The file of the mask.
-            label_set: Not used: the table gives class ids.
+            label_set: The classes.
+
+        Returns:
+            Class ids, uint8 (height, width).
 
         Raises:
-            BadInput: If the file cannot hold a mask, or has ids or colours without a rule.
+            BadInput: If the file cannot hold a mask, or holds ids or colours without a meaning.
         """
-        del label_set
         mask = load_mask(path)
-        if mask.mode in ("RGB", "RGBA"):
-            if not self.colours and self.other is None:
-                raise BadInput(
-                    path, f"is {mask.mode}, but the remap table has no rule for a colour"
-                )
-            return _ids_of_colours(path, mask, self.colours, self.other)
-        values = _pixel_values(path, mask)
+        if self.masks_are == COLOURS:
+            return self._ids_of_colours(path, mask, label_set)
+        values = mask_files.stored_values(path, mask)
+        if self.palette is not None and mask.mode == "P":
+            _check_palette(path, mask, values, self.palette)
+        if self.ids is None:
+            _check_class_ids(path, values, label_set)
+            return values
+        return self._ids_of_values(path, mask, values)
+
+    def _ids_of_values(self, path: Path, mask: Image.Image, values: np.ndarray) -> np.ndarray:
+        """Returns the class ids of stored values by the table."""
+        if not self.ids:
+            raise BadInput(path, "holds ids, but the remap table has no rule for an id")
         unknown = [value for value in _present(values) if value not in self.ids]
         if unknown and self.other is None:
             raise BadInput(path, f"has raw ids without a rule in the table: {_first(unknown, 20)}")
         table = np.full(256, self.other or 0, np.uint8)
         for value, label in self.ids.items():
             table[value] = label
+        greys = mask_files.shown_greys(mask) if unknown else None
+        if greys is not None and (table[values] != table[greys[values]]).any():
+            raise BadInput(
+                path,
+                f"stores {_first(_present(values), 5)}, but shows the grey values "
+                f"{_first(_present(greys[values]), 5)}, for which the table has other rules. Save "
+                "it as a grey PNG of 8 bits, or name every id in the table instead of `other`",
+            )
         return table[values]
 
+    def _ids_of_colours(self, path: Path, mask: Image.Image, label_set: LabelSet) -> np.ndarray:
+        ids = np.full((mask.height, mask.width), self.other or 0, np.uint8)
+        # One flag per colour, because a photograph has too many for a list.
+        found = np.zeros(1 << 24, bool)
+        for rows, packed in mask_files.colour_bands(path, mask):
+            unknown = np.ones(packed.shape, bool)
+            for (red, green, blue), label in self.colours.items():
+                matches = packed == (red << 16 | green << 8 | blue)
+                ids[rows][matches] = label
+                unknown &= ~matches
+            found[packed[unknown]] = True
+        values = np.flatnonzero(found)
+        if not values.size:
+            return ids
+        first = _first([_triple(value) for value in values[:5].tolist()], 5, values.size)
+        if self.other is None:
+            raise BadInput(
+                path,
+                f"has {values.size} colours that belong to no class: {first}. Give each colour a "
+                "class, in the classes file or a --remap table, or name it with --ignore_colour. "
+                "If the masks hold class ids, give --masks_are=ids",
+            )
+        self._check_other(path, mask, values, first, label_set)
+        return ids
 
-def load_mask(path: Path) -> Image.Image:
-    """Decodes the file of a mask.
-
-    Raises:
-        BadInput: If the file is damaged or cannot hold a mask: it is lossy, rotated by EXIF, or
-            has more than 8 bits per channel or several images.
-    """
-    mask, contents = load_image(path, "mask")
-    if mask.format in ("JPEG", "MPO", "WEBP"):
-        raise BadInput(path, f"is {mask.format}; a mask must be stored without loss, as PNG")
-    mask.info[_BITS] = stored_bits(mask, contents)
-    return mask
-
-
-def read_index_mask(path: Path, label_set: LabelSet, *, check_palette: bool = True) -> np.ndarray:
-    """Reads a mask whose pixel values are the ids: palette indices or grey values.
-
-    Args:
-        path: The file of the mask.
-        label_set: The classes.
-        check_palette: Whether to reject a palette that shows a class in the colour of another.
-            Defaults to True; False is for label sets whose colours are not those of the masks.
-
-    Raises:
-        BadInput: If the file cannot hold a mask of ids.
-    """
-    mask = load_mask(path)
-    return _index_ids(path, mask, label_set) if check_palette else _pixel_values(path, mask)
+    def _check_other(
+        self, path: Path, mask: Image.Image, values: np.ndarray, first: str, label_set: LabelSet
+    ) -> None:
+        """Rejects a mask whose colours are `other` only because it is not a mask of colours."""
+        is_grey = mask.mode in ("L", "1", "LA")
+        has_grey_rule = any(red == green == blue for red, green, blue in self.colours)
+        if is_grey and not has_grey_rule:
+            raise BadInput(
+                path,
+                f"is grey ({first}), but the remap table has no rule for a grey, and `other` does "
+                "not stand for a whole mask. Add a rule such as `0 0 0 -> 0`, or save the mask in "
+                "the colours of the others",
+            )
+        class_ids = {label * 0x010101 for label in range(1, label_set.num_classes)}
+        if class_ids.issuperset(values.tolist()):
+            raise BadInput(
+                path,
+                f"has the colours {first} without a rule, which look like class ids. If it holds "
+                "ids, save it in the colours of the other masks; otherwise add rules for these "
+                "colours to the remap table",
+            )
 
 
-def read_index_or_colour_mask(
-    path: Path, label_set: LabelSet, *, ignore_colour: Colour | None = None
-) -> np.ndarray:
-    """Reads a mask of ids (like `read_index_mask`) or, if it is RGB, of the colours of the classes.
+# The rule for masks whose ids are class ids.
+CLASS_IDS = MaskRule()
 
-    Args:
-        path: The file of the mask.
-        label_set: The classes and their colours.
-        ignore_colour: The (red, green, blue) of pixels to ignore. Defaults to none.
 
-    Raises:
-        BadInput: If the file cannot hold a mask, or has colours that belong to no class.
-    """
-    mask = load_mask(path)
-    if mask.mode not in ("RGB", "RGBA"):
-        return _index_ids(path, mask, label_set)
-    meaning = {colour: label for label, colour in enumerate(label_set.colours)}
-    if ignore_colour is not None:
-        meaning[ignore_colour] = label_set.ignore_label
-    return _ids_of_colours(path, mask, meaning)
+def read_index_mask(path: Path, label_set: LabelSet) -> np.ndarray:
+    """Reads a mask that holds class ids, see `MaskRule`."""
+    return CLASS_IDS(path, label_set)
 
 
 def count_ids(ids: np.ndarray) -> np.ndarray:
@@ -135,67 +194,26 @@ def count_ids(ids: np.ndarray) -> np.ndarray:
 
 def check_ids(path: str | os.PathLike, ids: np.ndarray, label_set: LabelSet) -> None:
     """Raises `BadInput` unless every id is a class or the ignore label."""
+    _check_class_ids(path, ids, label_set, remedy="")
+
+
+def _check_class_ids(
+    path: str | os.PathLike,
+    ids: np.ndarray,
+    label_set: LabelSet,
+    remedy: str = (
+        ". If they stand for other classes, give a --remap table with rules such as `128 -> 1`; if "
+        "the masks are colours, write the colour of every class into the classes file"
+    ),
+) -> None:
     classes, ignored = label_set.num_classes, label_set.ignore_label
     outside = [label for label in _present(ids) if label >= classes and label != ignored]
     if outside:
         raise BadInput(
             path,
             f"has ids that are not classes: {_first(outside, 20)}; valid ids are 0 to "
-            f"{classes - 1} and {ignored} (ignored)",
+            f"{classes - 1} and {ignored} (ignored){remedy}",
         )
-
-
-def _index_ids(path: Path, mask: Image.Image, label_set: LabelSet) -> np.ndarray:
-    ids = _pixel_values(path, mask)
-    if mask.mode == "P":
-        _check_palette(path, mask, ids, label_set)
-    return ids
-
-
-def _pixel_values(path: Path, mask: Image.Image) -> np.ndarray:
-    """Returns the palette indices or grey values of a mask, as they are stored."""
-    if mask.mode not in ("P", "L", "1"):
-        raise BadInput(
-            path,
-            f"is {mask.mode}; a mask must hold class ids, as palette indices or grey values"
-            + _SAVED_AS_COLOURS * mask.mode.startswith("RGB"),
-        )
-    values = np.asarray(mask).astype(np.uint8)
-    bits = mask.info[_BITS]
-    if mask.mode == "L" and bits < 8:
-        # Pillow stretches the grey values of 2 and 4 bits to 0 to 255.
-        values //= 255 // (2**bits - 1)
-    return values
-
-
-def _ids_of_colours(
-    path: Path, mask: Image.Image, meaning: Mapping[Colour, int], other: int | None = None
-) -> np.ndarray:
-    """Returns the ids of an RGB mask. If `other` is None, unknown colours are rejected."""
-    check_opaque(path, mask)
-    ids = np.full((mask.height, mask.width), other or 0, np.uint8)
-    # One flag per colour, because a photograph has too many for a list.
-    rejected = np.zeros(1 << 24, bool)
-    for rows, band in row_bands(mask):
-        pixels = np.asarray(band.convert("RGB"))
-        packed = np.zeros(pixels.shape[:2], np.int32)
-        for channel in range(3):
-            packed = packed << 8 | pixels[..., channel]
-        unknown = np.ones(packed.shape, bool)
-        for (red, green, blue), label in meaning.items():
-            matches = packed == (red << 16 | green << 8 | blue)
-            ids[rows][matches] = label
-            unknown &= ~matches
-        if other is None:
-            rejected[packed[unknown]] = True
-    if rejected.any():
-        values = np.flatnonzero(rejected)
-        colours = [f"{value >> 16} {value >> 8 & 255} {value & 255}" for value in values[:5]]
-        raise BadInput(
-            path,
-            f"has {values.size} colours that belong to no class: {_first(colours, 5, values.size)}",
-        )
-    return ids
 
 
 def _check_palette(path: Path, mask: Image.Image, ids: np.ndarray, label_set: LabelSet) -> None:
@@ -210,12 +228,17 @@ def _check_palette(path: Path, mask: Image.Image, ids: np.ndarray, label_set: La
             raise BadInput(
                 path,
                 f"has a renumbered palette: index {index} is {label_set.names[index]!r} but has "
-                f"the colour of {shown!r}; save it with the palette of the classes",
+                f"the colour of {shown!r}. Give --masks_are=colours if the colours are right, or "
+                "--masks_are=ids if the indices are",
             )
 
 
 def _present(ids: np.ndarray) -> list[int]:
     return np.flatnonzero(count_ids(ids)).tolist()
+
+
+def _triple(packed: int) -> str:
+    return f"{packed >> 16} {packed >> 8 & 255} {packed & 255}"
 
 
 def _first(values: Sequence, limit: int, total: int = 0) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kseg.data.records import read_manifest, resolve_split, shard_paths
+from kseg.data.manifests import read_manifest, resolve_split, shard_paths
 from kseg.errors import UserError
 
 CYCLE_LENGTH = 4  # Shards that are read alternately. More only helps on network drives.
@@ -48,10 +48,11 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """The splits that an epoch consists of, and the ignore label that they have in common."""
+    """The splits that an epoch consists of, and the classes that they have in common."""
 
     sources: tuple[Source, ...]
     ignore_label: int
+    num_classes: int
 
     @property
     def examples(self) -> int:
@@ -75,13 +76,14 @@ def open_mixture(
             several times, and one with too many contributes other records in each epoch.
 
     Raises:
-        UserError: If a split is missing, the splits have different classes, or the number of
-            folders, splits and weights does not match.
+        UserError: If a split is missing or has no labelled pixel, the splits have different
+            classes, or the number of folders, splits and weights does not match.
     """
     folders, names = _match_folders_and_splits(data_dir, split)
     manifests = [read_manifest(folder, name) for folder, name in zip(folders, names, strict=True)]
     first = manifests[0]
     for folder, manifest in zip(folders, manifests, strict=True):
+        manifest.require_labels(folder)
         if (manifest.names, manifest.ignore_label) != (first.names, first.ignore_label):
             raise UserError(
                 "The splits of a mixture must have the same classes. "
@@ -101,7 +103,7 @@ def open_mixture(
                 examples=examples,
             )
         )
-    return Mixture(tuple(sources), first.ignore_label)
+    return Mixture(tuple(sources), first.ignore_label, len(first.names))
 
 
 def epoch_records(

@@ -14,16 +14,11 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from kseg.data import label_checks
 from kseg.data.augment import Augmentation, augment_encoded
+from kseg.data.manifests import read_manifest, resolve_split, shard_paths
 from kseg.data.mixture import Folders, Mixture, Splits, epoch_records, open_mixture
-from kseg.data.records import (
-    decode_example,
-    decode_label,
-    parse_example,
-    read_manifest,
-    resolve_split,
-    shard_paths,
-)
+from kseg.data.records import decode_example, decode_label, parse_example
 from kseg.errors import UserError
 
 PREFETCH_BATCHES = 2
@@ -46,8 +41,9 @@ def train_steps(data_dir: Folders, split: Splits, batch_size: int) -> int:
 
 def _steps(mixture: Mixture, split: Splits, batch_size: int) -> int:
     if mixture.examples < batch_size:
+        names = split if isinstance(split, str) else ", ".join(split)
         raise UserError(
-            f"`--batch_size` must be at most the number of images in {split!r}, "
+            f"`--batch_size` must be at most the number of images in {names!r}, "
             f"{mixture.examples}. Received: {batch_size}"
         )
     return mixture.examples // batch_size
@@ -128,9 +124,16 @@ def train_dataset(
 
     def example(index, serialized):
         encoded = parse_example(serialized)
+        label = label_checks.checked(
+            decode_label(encoded["label"]),
+            mixture.num_classes,
+            mixture.ignore_label,
+            index % mixture.examples,
+            encoded["filename"],
+        )
         return augment_encoded(
             encoded["image"],
-            decode_label(encoded["label"]),
+            label,
             tf.stack([tf.cast(augment_seed, tf.int64), index]),
             transformations,
         )
@@ -171,11 +174,14 @@ def eval_dataset(
     data_dir, split = resolve_split(data_dir, split)
     manifest = read_manifest(data_dir, split)
     records = tf.data.TFRecordDataset([str(path) for path in shard_paths(data_dir, manifest)])
-    records = records.shard(num_workers, worker_index)
+    records = records.enumerate().shard(num_workers, worker_index)
 
-    def example(serialized):
+    def example(index, serialized):
         record = decode_example(serialized)
-        return record["image"], record["label"]
+        label = label_checks.checked(
+            record["label"], len(manifest.names), manifest.ignore_label, index, record["filename"]
+        )
+        return record["image"], label
 
     examples = records.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if batch_size == 1:

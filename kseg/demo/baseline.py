@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 
+from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
-from kseg.data.records import read_manifest
 from kseg.recipe.metrics import ConfusionMatrix, Scores, scores
 
 

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
-from kseg.data.records import read_manifest
 from kseg.formats.frozen import fixed_size
 from kseg.inference.scorer import pad
 from kseg.models import Segmenter

@@ -7,9 +7,7 @@ breaks a rule is answered with `InvalidArgument`, and the loaded model serves th
 import tensorflow as tf
 
 from kseg.data.records import decode_image
-
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_HEADER_BYTES = 24  # The width and the height always come first and end here.
+from kseg.formats import image_headers
 
 
 def check_images(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
@@ -31,6 +29,9 @@ def check_images(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
 def decode_batch(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """Decodes JPEG or PNG files of one size after checking all headers, in graph mode.
 
+    The rules are those of `kseg.data.checked_images` for these files. Transparent pixels and an
+    EXIF orientation are refused.
+
     Args:
         encoded: string tensor `[batch]`, the contents of at least one file.
         max_pixels: Maximum number of pixels in a request, summed over its images. A file of half a
@@ -40,10 +41,12 @@ def decode_batch(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
         uint8 tensor `[batch, height, width, 3]`, RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: If there is no file, if a file is damaged or neither JPEG
-            nor PNG, if two sizes differ, or if there are too many pixels.
+        tf.errors.InvalidArgumentError: If there is no file, if a file is damaged, breaks a rule, or
+            is neither JPEG nor PNG, if two sizes differ, or if there are too many pixels.
     """
-    sizes = tf.map_fn(header_size, encoded, fn_output_signature=tf.TensorSpec((2,), tf.int64))
+    sizes = tf.map_fn(
+        image_headers.header_size, encoded, fn_output_signature=tf.TensorSpec((2,), tf.int64)
+    )
     same_size = tf.debugging.assert_equal(
         sizes,
         tf.broadcast_to(sizes[:1], tf.shape(sizes)),
@@ -53,37 +56,25 @@ def decode_batch(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     with tf.control_dependencies([same_size, *_size_assertions(sizes, max_pixels)]):
         encoded = tf.identity(encoded)
     images = tf.TensorSpec((None, None, 3), tf.uint8)
-    return tf.map_fn(decode_image, encoded, fn_output_signature=images)
+    return tf.map_fn(_decode, encoded, fn_output_signature=images)
 
 
-def header_size(contents: tf.Tensor) -> tf.Tensor:
-    """Reads the image size from the header of a JPEG or PNG file without decoding pixels.
+def _decode(contents: tf.Tensor) -> tf.Tensor:
+    contents = image_headers.checked_header(contents)
+    is_plain = tf.io.is_jpeg(contents) | ~image_headers.can_be_transparent(contents)
+    return tf.cond(is_plain, lambda: decode_image(contents), lambda: _opaque_png(contents))
 
-    Args:
-        contents: string scalar, the contents of the file.
 
-    Returns:
-        int64 tensor `[2]`: the height and the width that the header declares, not yet checked.
-
-    Raises:
-        tf.errors.InvalidArgumentError: If the file is neither JPEG nor PNG.
-    """
-    # Padded, so that slicing works even if the file is shorter than a header.
-    start = tf.strings.join([contents, b"\0" * _PNG_HEADER_BYTES])
-    is_jpeg = tf.io.is_jpeg(start)
-    is_png = tf.strings.substr(start, 0, len(_PNG_START)) == _PNG_START
-    known = tf.debugging.assert_equal(
-        is_jpeg | is_png, True, "The images must be JPEG or PNG files."
+def _opaque_png(contents: tf.Tensor) -> tf.Tensor:
+    """Decodes a PNG file and checks that no pixel is transparent."""
+    image = tf.ensure_shape(tf.io.decode_png(contents, channels=4), (None, None, 4))
+    opaque = tf.debugging.assert_equal(
+        tf.reduce_min(image[..., 3]),
+        tf.constant(255, tf.uint8),
+        "The images must not have transparent pixels, whose colour is undefined. Flatten them.",
     )
-    with tf.control_dependencies([known]):
-        contents = tf.identity(contents)
-
-    def png_size():
-        numbers = tf.io.decode_raw(tf.strings.substr(start, 16, 8), tf.int32, little_endian=False)
-        return tf.reverse(tf.ensure_shape(numbers, (2,)), (0,))
-
-    size = tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(contents)[:2], png_size)
-    return tf.cast(tf.ensure_shape(size, (2,)), tf.int64)
+    with tf.control_dependencies([opaque]):
+        return image[..., :3]
 
 
 def _size_assertions(sizes: tf.Tensor, max_pixels: int) -> list:

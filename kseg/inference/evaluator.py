@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from kseg.data import label_checks
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 from kseg.inference import crf
@@ -46,6 +47,7 @@ class Evaluator:
     ):
         self._model = model
         self._config = config or InferenceConfig()
+        self._num_classes = label_set.num_classes
         self._ignore_label = label_set.ignore_label
         self._boundary_width = boundary_width
         self._matrix = ConfusionMatrix(label_set.num_classes, label_set.ignore_label)
@@ -92,6 +94,23 @@ class Evaluator:
 
         return count
 
+    def _check_labels(self, labels: tf.Tensor, done: int) -> None:
+        """Raises `UserError` for a label that is not a class, of any dataset.
+
+        Args:
+            labels: Labels of a batch.
+            done: Number of images before the batch.
+        """
+        labels = np.asarray(labels)
+        invalid = (labels >= self._num_classes) & (labels != self._ignore_label)
+        if invalid.any():
+            number, row, column = np.argwhere(invalid)[0]
+            raise UserError(
+                f"The label of image {done + number} of the evaluated data, counted from 0, has "
+                f"the value {labels[number, row, column]} at row {row}, column {column}; labels "
+                f"must be 0 to {self._num_classes - 1} or {self._ignore_label} (ignored)"
+            )
+
     def __call__(
         self,
         dataset: tf.data.Dataset,
@@ -116,19 +135,25 @@ class Evaluator:
         matrices = [self._matrix] + ([self._boundary] if self._boundary else [])
         for matrix in matrices:
             matrix.reset_state()
-        with tqdm(
-            total=total,
-            desc="evaluate",
-            unit="image",
-            leave=False,
-            mininterval=1,
-            disable=not shows_progress,
-        ) as progress:
+        with (
+            tqdm(
+                total=total,
+                desc="evaluate",
+                unit="image",
+                leave=False,
+                mininterval=1,
+                disable=not shows_progress,
+            ) as progress,
+            label_checks.reported(self._num_classes, self._ignore_label, "the evaluated data"),
+        ):
+            done = 0
             for images, labels in dataset:
                 self._config.check_fits(*images.shape[1:3])
+                self._check_labels(labels, done)
                 self._count(images, labels)
+                done += len(images)
                 progress.update(len(images))
         try:
             return scores(*(all_reduce_sum(matrix.matrix()) for matrix in matrices))
         except ValueError as error:
-            raise UserError(str(error)) from error
+            raise UserError(f"The evaluated data cannot be measured: {error}") from error

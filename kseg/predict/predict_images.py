@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.images import MAX_PIXELS, MAX_TILED_PIXELS, is_tiff, read_image
+from kseg.data.names import shown
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.inference.config import InferenceConfig
@@ -115,7 +116,7 @@ def predict(
         try:
             labels = predict_file(name, path)
         except UserError as error:
-            failures.append(f"{path}: {error}")
+            failures.append(f"{shown(path)}: {error}")
             tqdm.write(f"skipped {failures[-1]}")
             continue
         if labels is not None:

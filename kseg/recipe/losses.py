@@ -32,7 +32,11 @@ def pixel_weights(labels: Tensor, ignore_label: int = 255) -> Tensor:
 
 
 class _PixelLoss(keras.losses.Loss):
-    """A loss of labels and pixel weights; a subclass computes it as a scalar in `value`."""
+    """A loss of labels and pixel weights; a subclass computes it as a scalar in `value`.
+
+    A label that is neither a class nor `ignore_label` gives NaN. On a CPU, TensorFlow's
+    cross-entropy raises an error with the label.
+    """
 
     def __init__(self, *, ignore_label, name):
         super().__init__(name=name)
@@ -45,11 +49,19 @@ class _PixelLoss(keras.losses.Loss):
 
     def call(self, truth, logits):
         labels, weights = ops.cast(truth[0], "int32"), ops.cast(truth[1], "float32")
+        # Ignored pixels have the weight 0, whatever their class.
+        labels = ops.where(ops.equal(labels, self.ignore_label), 0, labels)
+        value = self.value(labels, weights, ops.cast(logits, "float32"))
+        is_class = ops.logical_and(labels >= 0, labels < logits.shape[-1])
+        value = ops.where(ops.all(is_class), value, float("nan"))
         # Keras does not divide a scalar loss by the number of replicas, whose gradients it adds.
-        return ops.reshape(self.value(labels, weights, ops.cast(logits, "float32")), (1,))
+        return ops.reshape(value, (1,))
 
     def value(self, labels, weights, logits):
-        """Returns the loss for int32 labels, float32 weights and float32 logits."""
+        """Returns the loss for int32 labels, float32 weights and float32 logits.
+
+        Ignored pixels have the label 0 and the weight 0.
+        """
         raise NotImplementedError
 
     def get_config(self):
@@ -103,8 +115,7 @@ class CrossEntropy(_PixelLoss):
 
     def value(self, labels: Tensor, weights: Tensor, logits: Tensor) -> Tensor:
         classes = logits.shape[-1]
-        indices = ops.minimum(labels, classes - 1)  # Pixels to leave out have the weight 0.
-        losses = ops.sparse_categorical_crossentropy(indices, logits, from_logits=True)
+        losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         if self.class_weights is not None:
             if len(self.class_weights) != classes:
                 raise ValueError(
@@ -112,7 +123,7 @@ class CrossEntropy(_PixelLoss):
                     f"Received: {len(self.class_weights)} numbers"
                 )
             class_weights = ops.convert_to_tensor(self.class_weights, "float32")
-            losses = losses * ops.take(class_weights, indices)
+            losses = losses * ops.take(class_weights, labels)
         if self.ohem_fraction == 1:
             return ops.mean(losses * weights)
         losses = ops.reshape(ops.where(weights > 0, losses, 0.0), (-1,))
@@ -165,7 +176,7 @@ class Dice(_PixelLoss):
     def value(self, labels: Tensor, weights: Tensor, logits: Tensor) -> Tensor:
         valid = ops.expand_dims(ops.cast(weights > 0, "float32"), -1)
         classes = logits.shape[-1]
-        truth = ops.one_hot(ops.minimum(labels, classes - 1), classes, dtype="float32") * valid
+        truth = ops.one_hot(labels, classes, dtype="float32") * valid
         predicted = ops.softmax(logits, axis=-1) * valid
         both, either = (
             ops.sum(tensor, axis=(0, 1, 2))[1:] for tensor in (truth * predicted, truth + predicted)

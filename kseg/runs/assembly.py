@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from kseg.data.manifests import Manifest, read_manifest
 from kseg.data.pipeline import train_dataset
-from kseg.data.records import Manifest, read_manifest
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.models import Segmenter

@@ -233,7 +233,9 @@ def _by_path(variables) -> dict[str, keras.Variable]:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is not a file of arrays (.npz)")
+    with np.load(path) as file:
         arrays = {key: file[key] for key in file.files}
     if "position" not in arrays:
         raise ValueError("it does not hold the position of a run")

@@ -8,7 +8,8 @@ from pathlib import Path
 from kseg import files
 from kseg.data import scene_bands
 from kseg.data.datasets import LabelSet
-from kseg.data.records import Manifest
+from kseg.data.manifests import Manifest
+from kseg.data.masks import CLASS_IDS, IDS, MaskRule
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.models import Segmenter
@@ -46,17 +47,19 @@ class RunFolder:
         experiment: Experiment,
         label_set: LabelSet,
         *,
+        mask_rule: MaskRule = CLASS_IDS,
         overwrite: bool = False,
         bands: SceneBands | None = None,
     ) -> bool:
         """Prepares the folder for training.
 
-        The flags, the labels, the bands of scenes, the versions and the commit are written before
-        training begins.
+        The flags, the labels, what the masks meant, the bands of scenes, the versions and the
+        commit are written before training begins.
 
         Args:
             experiment: The experiment.
             label_set: The classes of the data.
+            mask_rule: What the masks meant. Defaults to class ids.
             overwrite: Whether an earlier run in the folder is removed.
             bands: How the images of the data were made from scenes. Defaults to None: they were
                 not.
@@ -68,7 +71,7 @@ class RunFolder:
             UserError: The folder holds another experiment, other labels, or other files.
         """
         try:
-            return self._start(experiment, label_set, overwrite, bands)
+            return self._start(experiment, label_set, mask_rule, overwrite, bands)
         except OSError as error:
             raise UserError(f"`--model_dir` cannot be written: {error}") from error
 
@@ -76,6 +79,7 @@ class RunFolder:
         self,
         experiment: Experiment,
         label_set: LabelSet,
+        mask_rule: MaskRule,
         overwrite: bool,
         bands: SceneBands | None,
     ) -> bool:
@@ -105,7 +109,10 @@ class RunFolder:
             "names": label_set.names,
             "colours": label_set.colours,
             "ignore_label": label_set.ignore_label,
+            "masks_are": mask_rule.masks_are,
         }
+        if mask_rule.mask_colours:
+            labels["mask_colours"] = mask_rule.mask_colours
         files.write_text(self.labels_file, json.dumps(labels, indent=1) + "\n")
         if bands is None:
             self.scene_bands_file.unlink(missing_ok=True)
@@ -170,14 +177,27 @@ class RunFolder:
     @cached_property
     def label_set(self) -> LabelSet:
         """Names and colours of the classes that the run was trained on."""
+        return self._labels[0]
+
+    @cached_property
+    def mask_rule(self) -> MaskRule:
+        """What the masks meant from which the training data were converted."""
+        return self._labels[1]
+
+    @cached_property
+    def _labels(self) -> tuple[LabelSet, MaskRule]:
         try:
             labels = json.loads(self.labels_file.read_text(encoding="utf-8"))
-            return LabelSet(
+            label_set = LabelSet(
                 names=tuple(labels["names"]),
                 colours=tuple(map(tuple, labels["colours"])),
                 ignore_label=labels["ignore_label"],
             )
-        except (OSError, ValueError, KeyError) as error:
+            # Runs of earlier versions do not have the last two.
+            return label_set, MaskRule.recorded(
+                labels.get("masks_are", IDS), labels.get("mask_colours", ())
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"The labels of the run cannot be read: {error}") from error
 
     @cached_property

@@ -1,19 +1,17 @@
 """Trains the network of one experiment."""
 
-import math
 import time
-import zlib
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kseg.data import damage, label_checks
 from kseg.data.augment import warn_about_crop_size
-from kseg.data.datasets import LabelSet
+from kseg.data.manifests import read_manifest
+from kseg.data.masks import MaskRule
 from kseg.data.pipeline import train_steps
-from kseg.data.records import Manifest, read_manifest
-from kseg.errors import UserError
 from kseg.inference.backend import leave_gpus_to_jax
 from kseg.models import Segmenter
 from kseg.recipe.compilation import freeze_batch_norms
@@ -26,9 +24,8 @@ from kseg.runs.assembly import (
     scene_bands_of,
 )
 from kseg.runs.checkpoints import Position
-from kseg.runs.distribution import Devices, make_devices
+from kseg.runs.distribution import make_devices
 from kseg.runs.experiment import Experiment
-from kseg.runs.experiment_flags import to_flagfile
 from kseg.runs.folder import RunFolder
 from kseg.runs.initial_weights import load_matching_weights, read_initial_weights
 from kseg.runs.plan import Plan
@@ -40,6 +37,12 @@ from kseg.train.callbacks import (
     StepLog,
     StopOnBadLoss,
     StopOnSignal,
+)
+from kseg.train.preparation import (
+    announce,
+    check_class_weights,
+    read_val_manifest,
+    require_agreement,
 )
 from kseg.train.run_log import RunLog
 from kseg.train.run_page import charts, hyperparameters
@@ -69,7 +72,9 @@ def train(
         UserError: The data, the flags or the folder of the run do not allow it, or the loss is not
             finite.
     """
-    return Trainer(experiment, overwrite=overwrite, process_group=process_group).run()
+    trainer = Trainer(experiment, overwrite=overwrite, process_group=process_group)
+    with damage.reported(experiment.data_dir, (*experiment.train_split, experiment.val_split)):
+        return trainer.run()
 
 
 class Trainer:
@@ -97,6 +102,7 @@ class Trainer:
         self._process_group = process_group
         manifest = read_manifest(experiment.data_dir, experiment.train_split[0])
         self._label_set = manifest.label_set()
+        self._mask_rule = MaskRule.recorded(manifest.masks_are, manifest.mask_colours)
         self._plan = Plan.of(
             train_steps(experiment.data_dir, experiment.train_split, experiment.batch_size),
             epochs=experiment.epochs,
@@ -105,9 +111,9 @@ class Trainer:
         self._devices = make_devices(
             experiment.strategy, experiment.batch_size, experiment.precision, process_group.size
         )
-        val_manifest = _val_manifest(experiment, self._label_set)
+        val_manifest = read_val_manifest(experiment, self._label_set)
         self._scene_bands = scene_bands_of(experiment, val_manifest)
-        _check_class_weights(experiment, self._label_set)
+        check_class_weights(experiment, self._label_set)
         if experiment.model == "deeplab_v3_plus":  # The network that resizes with align_corners.
             warn_about_crop_size(experiment.crop_size, experiment.output_stride)
         self._run = RunFolder(experiment.model_dir)
@@ -128,9 +134,15 @@ class Trainer:
         resumes = run.has_checkpoints() and not overwrite
         initial = None if resumes else read_initial_weights(experiment.init_from)
         if self._process_group.is_main:
-            run.start(experiment, self._label_set, overwrite=overwrite, bands=self._scene_bands)
+            run.start(
+                experiment,
+                self._label_set,
+                mask_rule=self._mask_rule,
+                overwrite=overwrite,
+                bands=self._scene_bands,
+            )
             run.checkpoints.remove_unfinished()
-        _require_agreement(experiment, run, self._process_group)
+        require_agreement(experiment, run, self._process_group)
         with self._devices.building(), dtype_policy(experiment.precision):
             model = experiment.build_model(
                 self._label_set.num_classes, with_backbone_weights=not (resumes or initial)
@@ -154,7 +166,7 @@ class Trainer:
         """Trains until the last step or a signal; returns the exit status."""
         run, is_main = self._run, self._process_group.is_main
         if is_main:
-            _announce(
+            announce(
                 self._experiment,
                 self._model,
                 self._plan,
@@ -236,7 +248,12 @@ class Trainer:
             self._label_set.ignore_label,
             self._process_group,
         )
-        with self._devices.fitting():
+        labels = self._label_set
+        source = f"split {', '.join(self._experiment.train_split)} of {self._experiment.data_dir}"
+        with (
+            self._devices.fitting(),
+            label_checks.reported(labels.num_classes, labels.ignore_label, source),
+        ):
             history = self._model.fit(
                 batches,
                 initial_epoch=position.epoch,
@@ -262,64 +279,3 @@ class Trainer:
                 "the run"
             )
         return STOPPED + signal_number
-
-
-def _require_agreement(experiment: Experiment, run: RunFolder, process_group: ProcessGroup) -> None:
-    """Raises `UserError` unless all processes train the same in the same folder; waits for all."""
-    flagfile = to_flagfile(experiment.replace(data_dir="", model_dir=""))
-    process_group.require_same("flags (checksum)", zlib.crc32(flagfile.encode()))
-    process_group.require_same(
-        "newest checkpoint (step; -1: no run), in a `--model_dir` that all of them can read",
-        run.newest_step(),
-    )
-
-
-def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | None:
-    if not experiment.val_split:
-        return None
-    try:
-        manifest = read_manifest(experiment.data_dir, experiment.val_split)
-    except UserError as error:
-        raise UserError(f"{error}. To train without validation, give `--val_split=`") from error
-    if manifest.label_set() != label_set:
-        raise UserError(
-            f"`--val_split` must have the classes of {experiment.train_split[0]!r}, "
-            f"{', '.join(label_set.names)}. Received: {', '.join(manifest.names)}"
-        )
-    return manifest
-
-
-def _check_class_weights(experiment: Experiment, label_set: LabelSet) -> None:
-    weights = experiment.class_weights
-    if weights and len(weights) != label_set.num_classes:
-        raise UserError(
-            f"`--class_weights` must hold one number for each of the {label_set.num_classes} "
-            f"classes of the data. Received: {len(weights)} numbers"
-        )
-
-
-def _announce(
-    experiment: Experiment,
-    model: Segmenter,
-    plan: Plan,
-    devices: Devices,
-    process_group: ProcessGroup,
-    position: Position,
-) -> None:
-    replicas = devices.replicas
-    trainable = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    name = experiment.context or experiment.model
-    print(f"{name} on {experiment.backbone}, {trainable:,} trainable parameters")
-    print(
-        f"{plan.total_steps:,} steps in {plan.epochs} epochs, batch size {experiment.batch_size}, "
-        f"learning rate {experiment.learning_rate:g}, schedule {experiment.schedule}"
-    )
-    if replicas > 1:
-        where = f" in {process_group.size} processes" if process_group.size > 1 else ""
-        print(
-            f"{replicas} replicas{where}, {experiment.batch_size // replicas} images each; batch "
-            f"normalisation and loss over all {experiment.batch_size} images; the learning rate is "
-            "not scaled"
-        )
-    if position.step:
-        print(f"resumed at step {position.step}, epoch {position.epoch + 1}")

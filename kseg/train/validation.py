@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from kseg.data.manifests import Manifest
 from kseg.data.pipeline import eval_dataset
-from kseg.data.records import Manifest
 from kseg.inference.evaluator import Evaluator
 from kseg.inference.scorer import classifier
 from kseg.models import Segmenter

@@ -8,7 +8,8 @@ from PIL import Image
 
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet
-from kseg.data.masks import check_ids, read_index_mask
+from kseg.data.masks import CLASS_IDS, IDS, MaskRule
+from kseg.data.names import find
 from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
@@ -30,10 +31,12 @@ class PredictionSheet:
     Args:
         runs: The runs that will be added. All must have the same classes.
         images: Name of each image -> its file. Each is one row; at most 50.
-        label_dir: Folder of masks `NAME.png` that hold class ids as palette indices or grey values.
-            If None or empty, there is no column of labels.
+        label_dir: Folder of masks, which have the names of the images, except the endings. If None
+            or empty, there is no column of labels.
         read_image: Function that reads a file and returns a uint8 array (height, width, 3), RGB. It
             is called again for each run, so that the images need not all be in memory.
+        masks_are: `"ids"` or `"colours"`, those of the classes. Defaults to None: what the masks of
+            the first run were, see `kseg.data.masks.MaskRule`.
 
     Raises:
         UserError: If the runs have different classes, there are too many images, an image cannot
@@ -53,6 +56,7 @@ class PredictionSheet:
         images: Mapping[str, Path],
         label_dir: str | Path | None,
         read_image: Callable[[Path], np.ndarray],
+        masks_are: str | None = None,
     ) -> None:
         self.notes: list[str] = []
         self._label_set = _common_label_set(runs)
@@ -62,13 +66,15 @@ class PredictionSheet:
                 f"Received: {len(images)}"
             )
         self._images, self._read_image = images, read_image
+        rule = _mask_rule(runs[0], masks_are)
         image_cells, label_cells = [], []
         for name, path in images.items():
             image = read_image(path)
             image_cells.append(fitted(image, CELL_SIZE))
             if label_dir:
-                mask = Path(label_dir) / f"{name}.png"
-                label_cells.append(self._cell(read_mask(mask, self._label_set, image.shape[:2])))
+                mask = find(Path(label_dir), f"{name}.png")
+                ids = read_mask(mask, self._label_set, image.shape[:2], rule)
+                label_cells.append(self._cell(ids))
         self._columns = [("image", image_cells)]
         self._labels = [("label", label_cells)] if label_dir else []
 
@@ -94,13 +100,16 @@ class PredictionSheet:
         return fitted(colourise(labels, self._label_set.colours), CELL_SIZE)
 
 
-def read_mask(path: Path, label_set: LabelSet, size: tuple[int, int]) -> np.ndarray:
-    """Reads a mask of class ids.
+def read_mask(
+    path: Path, label_set: LabelSet, size: tuple[int, int], rule: MaskRule = CLASS_IDS
+) -> np.ndarray:
+    """Reads a mask.
 
     Args:
-        path: PNG with class ids as palette indices or grey values.
+        path: The file of the mask.
         label_set: The allowed classes; the ignore label is allowed, too.
         size: Required height and width.
+        rule: What the mask means. Defaults to class ids.
 
     Returns:
         uint8 array (height, width).
@@ -110,8 +119,7 @@ def read_mask(path: Path, label_set: LabelSet, size: tuple[int, int]) -> np.ndar
             are not classes. The message names the file.
     """
     try:
-        labels = read_index_mask(path, label_set, check_palette=False)
-        check_ids(path, labels, label_set)
+        labels = rule(path, label_set)
     except BadInput as error:
         raise UserError(f"`--labels`: {error}") from error
     if labels.shape != tuple(size):
@@ -120,6 +128,12 @@ def read_mask(path: Path, label_set: LabelSet, size: tuple[int, int]) -> np.ndar
             f"Received: {path} of size {labels.shape[1]}x{labels.shape[0]}"
         )
     return labels
+
+
+def _mask_rule(run: RunFolder, masks_are: str | None) -> MaskRule:
+    if masks_are in (None, run.mask_rule.masks_are):
+        return run.mask_rule
+    return CLASS_IDS if masks_are == IDS else MaskRule.of_colours(run.label_set)
 
 
 def _common_label_set(runs: Sequence[RunFolder]) -> LabelSet:

@@ -29,11 +29,10 @@ def test_outputs_of_an_earlier_run_are_not_found(tmp_path):
     assert list(images) == ["a"]
 
 
-def test_two_images_that_would_write_the_same_outputs_are_rejected(tmp_path):
-    write_image(tmp_path / "a.png")
-    write_image(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match=r"`--images`.*a\.jpg.*a\.png"):
-        find_images(str(tmp_path / "a.*"), tmp_path / "out")
+def test_two_images_that_would_write_the_same_outputs_keep_their_suffixes(tmp_path):
+    for name in ("a.png", "a.jpg", "b.png", "x/a.bmp"):
+        write_image(tmp_path / name)
+    assert list(find_images(str(tmp_path), tmp_path / "out")) == ["a.jpg", "a.png", "b", "x/a"]
 
 
 def test_a_glob_without_a_match_is_rejected(tmp_path):
@@ -50,7 +49,16 @@ def test_a_jpeg_has_the_same_pixels_as_in_pillow(tmp_path):
 
 
 def test_a_folder_stands_for_all_images_below_it(tmp_path):
-    for name in ("b.PNG", "a.jpeg", "x/a.tif", "x/y/a.Jpg", "out/legend.png", "out/overlays/a.png"):
+    for name in (
+        "b.PNG",
+        "a.jpeg",
+        "x/a.tif",
+        "x/b.BMP",
+        "x/c.webp",
+        "x/y/a.Jpg",
+        "out/legend.png",
+        "out/overlays/a.png",
+    ):
         write_image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "z.png").mkdir()
@@ -59,6 +67,8 @@ def test_a_folder_stands_for_all_images_below_it(tmp_path):
         "a": tmp_path / "a.jpeg",
         "b": tmp_path / "b.PNG",
         "x/a": tmp_path / "x/a.tif",
+        "x/b": tmp_path / "x/b.BMP",
+        "x/c": tmp_path / "x/c.webp",
         "x/y/a": tmp_path / "x/y/a.Jpg",
     }
     (tmp_path / "z.png" / "notes.txt").touch()
@@ -91,6 +101,23 @@ def test_a_list_that_is_empty_missing_or_not_text_is_rejected(tmp_path):
             find_images(str(tmp_path / name), None)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_of_another_system_names_the_same_files(tmp_path, encoding):
+    path = write_image(tmp_path / "photos" / "caf\u00e9 1.PNG")
+    lines = ["photos\\caf\u00e9 1.PNG", ".\\photos\\cafe\u0301 1.png"]
+    for line in lines:
+        (tmp_path / "list.txt").write_bytes(f"{line}\r\n".encode(encoding))
+        assert list(find_images(str(tmp_path / "list.txt"), None).values()) == [path]
+
+
+def test_a_link_to_a_file_that_does_not_exist_is_found_and_named_when_it_is_read(tmp_path):
+    (tmp_path / "a.png").symlink_to("gone.png")
+    for pattern in (tmp_path, tmp_path / "*.png"):
+        assert find_images(str(pattern), None) == {"a": tmp_path / "a.png"}
+    with pytest.raises(UserError, match="link"):
+        read_image(tmp_path / "a.png")
+
+
 def test_a_file_name_with_brackets_is_not_a_glob(tmp_path):
     path = write_image(tmp_path / "a[1]" / "b[2].png")
     assert find_images(str(path), None) == {"b[2]": path}
@@ -108,15 +135,18 @@ def test_a_tiff_is_recognised_by_its_first_bytes(tmp_path):
 def test_a_file_that_cannot_be_read_is_rejected(tmp_path):
     """The error has no path, because the programs print it after the path."""
     (tmp_path / "text.png").write_text("no image")
-    Image.new("RGB", (9, 5)).save(tmp_path / "a.bmp")
+    Image.new("RGB", (9, 5)).save(tmp_path / "a.ico")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "damaged.jpg")
     contents = (tmp_path / "damaged.jpg").read_bytes()
     (tmp_path / "damaged.jpg").write_bytes(contents[:900])
+    # Pillow makes up for a missing end.
+    (tmp_path / "endless.jpg").write_bytes(contents[:-2] + bytes(50))
     for name, reason in (
-        ("none.png", "No such file"),
-        ("text.png", "not a picture"),
-        ("a.bmp", "BMP"),
+        ("none.png", "not found"),
+        ("text.png", "is not an image"),
+        ("a.ico", "ICO"),
+        ("endless.jpg", "damaged"),
         ("damaged.jpg", "damaged"),
     ):
         with pytest.raises(UserError, match=reason) as caught:

@@ -1,5 +1,6 @@
 """Training batches are determined by (seed, epoch); evaluation reads every image once."""
 
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kseg.data import pipeline
+from kseg.data import label_checks, manifests, pipeline
 from kseg.errors import UserError
 from tests.conftest import REPOSITORY
 from tests.data import shards
@@ -203,3 +204,33 @@ def test_a_batch_larger_than_the_split_is_rejected(records):
 def test_a_missing_split_is_reported_with_the_existing_ones(records):
     with pytest.raises(UserError, match="'test' .*train, val"):
         pipeline.eval_dataset(records, "test")
+
+
+def test_a_label_that_is_no_class_is_an_error_with_its_record(tmp_path):
+    pairs = [shards.numbered(number) for number in range(5)]
+    pairs[3][1][4, 5] = 77
+    shards.write(tmp_path, "train", pairs)
+    options = OPTIONS | {"batch_size": 1}
+    for dataset in (
+        pipeline.train_dataset(tmp_path, "train", **options),
+        pipeline.eval_dataset(tmp_path, "train"),
+    ):
+        with pytest.raises(UserError, match=r"the split.*record 3 \(train_3\).*77.*20.*255"):
+            with label_checks.reported(21, 255, "the split"):
+                list(dataset)
+
+
+def test_a_split_without_a_labelled_pixel_is_refused_before_it_is_read(tmp_path):
+    shards.write(tmp_path, "train", [shards.numbered(0)])
+    manifest = manifests.read_manifest(tmp_path, "train")
+    manifest = dataclasses.replace(manifest, pixels_ignored=108)
+    manifests.write_manifest(manifests.manifest_path(tmp_path, "train"), manifest)
+    with pytest.raises(UserError, match="'train'.*labelled"):
+        pipeline.train_steps(tmp_path, ("train",), 1)
+
+
+def test_too_large_batches_name_the_split(tmp_path):
+    shards.write(tmp_path, "train", [shards.numbered(0)])
+    with pytest.raises(UserError, match="`--batch_size`.* 'train', 1") as caught:
+        pipeline.train_steps(tmp_path, ("train",), 2)
+    assert "(" not in str(caught.value)

@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests, records
 from kseg.data.datasets import LabelSet
-from kseg.data.records import Manifest, Shard
+from kseg.data.manifests import Manifest, Shard
 from kseg.errors import UserError
 
 MANIFEST = Manifest(
@@ -123,14 +123,18 @@ def test_another_image_format_is_rejected(image, label):
 
 
 def test_shard_names_can_be_parsed():
-    assert records.shard_name("train-extra", 2, 10) == "train-extra-00002-of-00010.tfrecord"
-    assert records.parse_shard_name("train-extra-00002-of-00010.tfrecord") == ("train-extra", 2, 10)
-    assert records.parse_shard_name("train.tfrecord") is None
+    assert manifests.shard_name("train-extra", 2, 10) == "train-extra-00002-of-00010.tfrecord"
+    assert manifests.parse_shard_name("train-extra-00002-of-00010.tfrecord") == (
+        "train-extra",
+        2,
+        10,
+    )
+    assert manifests.parse_shard_name("train.tfrecord") is None
 
 
 def test_reading_returns_the_written_manifest(tmp_path):
-    records.write_manifest(records.manifest_path(tmp_path, "val"), MANIFEST)
-    read = records.read_manifest(tmp_path, "val")
+    manifests.write_manifest(manifests.manifest_path(tmp_path, "val"), MANIFEST)
+    read = manifests.read_manifest(tmp_path, "val")
     assert read == MANIFEST
     assert read.num_examples == 3
     assert read.label_set() == LabelSet(("ground", "träd"), ((0, 0, 0), (0, 128, 0)))
@@ -138,67 +142,67 @@ def test_reading_returns_the_written_manifest(tmp_path):
 
 
 def test_a_manifest_without_the_list_of_skipped_inputs_is_read(tmp_path):
-    path = records.manifest_path(tmp_path, "val")
-    records.write_manifest(path, MANIFEST)
+    path = manifests.manifest_path(tmp_path, "val")
+    manifests.write_manifest(path, MANIFEST)
     content = json.loads(path.read_text())
     assert content.pop("skipped") == ["a.jpg: not an image"]
     path.write_text(json.dumps(content))
-    assert records.read_manifest(tmp_path, "val").skipped == ()
+    assert manifests.read_manifest(tmp_path, "val").skipped == ()
 
 
 def test_a_manifest_that_cannot_be_written_does_not_change_the_old_one(tmp_path):
-    path = records.manifest_path(tmp_path, "val")
-    records.write_manifest(path, MANIFEST)
+    path = manifests.manifest_path(tmp_path, "val")
+    manifests.write_manifest(path, MANIFEST)
     with pytest.raises(TypeError):
-        records.write_manifest(path, dataclasses.replace(MANIFEST, arguments={"x": object()}))
-    assert records.read_manifest(tmp_path, "val") == MANIFEST
+        manifests.write_manifest(path, dataclasses.replace(MANIFEST, arguments={"x": object()}))
+    assert manifests.read_manifest(tmp_path, "val") == MANIFEST
     assert [path.name for path in tmp_path.iterdir()] == ["val.manifest.json"]
 
 
 def test_a_missing_folder_is_reported_with_the_command_that_creates_it(tmp_path):
     with pytest.raises(UserError, match=r"`data_dir`.*gone.*tfrecords_tools\.build_voc"):
-        records.read_manifest(tmp_path / "gone", "val")
+        manifests.read_manifest(tmp_path / "gone", "val")
 
 
 def test_a_missing_split_is_reported_with_the_existing_ones(tmp_path):
-    records.write_manifest(records.manifest_path(tmp_path, "val"), MANIFEST)
+    manifests.write_manifest(manifests.manifest_path(tmp_path, "val"), MANIFEST)
     with pytest.raises(UserError, match=r"'train'.* val\..*--splits=train"):
-        records.read_manifest(tmp_path, "train")
+        manifests.read_manifest(tmp_path, "train")
 
 
 def test_shards_without_a_manifest_are_reported_with_the_command_that_creates_it(tmp_path):
     (tmp_path / "train-00000-of-00001.tfrecord").write_bytes(b"")
     with pytest.raises(UserError, match=r"build_manifest.*--splits=train"):
-        records.read_manifest(tmp_path, "train")
+        manifests.read_manifest(tmp_path, "train")
     with pytest.raises(UserError) as caught:
-        records.read_manifest(tmp_path, "val")
+        manifests.read_manifest(tmp_path, "val")
     assert "build_manifest" not in str(caught.value)
 
 
 @pytest.mark.parametrize("change", [{"num_examples": 4}, {"classes": []}, {"shards": [{}]}])
 def test_an_inconsistent_manifest_is_rejected(tmp_path, change):
-    path = records.manifest_path(tmp_path, "val")
-    records.write_manifest(path, MANIFEST)
+    path = manifests.manifest_path(tmp_path, "val")
+    manifests.write_manifest(path, MANIFEST)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=r"val\.manifest\.json"):
-        records.read_manifest(tmp_path, "val")
+        manifests.read_manifest(tmp_path, "val")
 
 
 def test_a_manifest_that_is_not_json_is_rejected(tmp_path):
-    records.manifest_path(tmp_path, "val").write_text("{")
+    manifests.manifest_path(tmp_path, "val").write_text("{")
     with pytest.raises(UserError, match=r"val\.manifest\.json"):
-        records.read_manifest(tmp_path, "val")
+        manifests.read_manifest(tmp_path, "val")
 
 
 def test_shards_must_exist_and_have_the_size_in_the_manifest(tmp_path):
     path = tmp_path / "val-00000-of-00001.tfrecord"
     with pytest.raises(UserError, match=f"{path.name}.* 5 bytes.*no file.*check_records"):
-        records.shard_paths(tmp_path, MANIFEST)
+        manifests.shard_paths(tmp_path, MANIFEST)
     path.write_bytes(b"1234")
     with pytest.raises(UserError, match=f"{path.name}.* 5 bytes.* 4 bytes"):
-        records.shard_paths(tmp_path, MANIFEST)
+        manifests.shard_paths(tmp_path, MANIFEST)
     path.write_bytes(b"12345")
-    assert records.shard_paths(tmp_path, MANIFEST) == [path]
+    assert manifests.shard_paths(tmp_path, MANIFEST) == [path]
 
 
 def test_importing_the_module_does_not_import_tensorflow():

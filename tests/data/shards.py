@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests, records
 from kseg.data.datasets import VOC
 
 
@@ -29,7 +29,7 @@ def write(folder, split, examples, *, shards=2, label_set=VOC):
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for index, numbers in enumerate(np.array_split(np.arange(len(examples)), shards)):
-        path = folder / records.shard_name(split, index, shards)
+        path = folder / manifests.shard_name(split, index, shards)
         with tf.io.TFRecordWriter(str(path)) as writer:
             for number in numbers:
                 image, label = examples[number]
@@ -40,12 +40,12 @@ def write(folder, split, examples, *, shards=2, label_set=VOC):
                 )  # fmt: skip
                 writer.write(example)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        written.append(records.Shard(path.name, len(numbers), path.stat().st_size, sha256))
-    manifest = records.Manifest(
+        written.append(manifests.Shard(path.name, len(numbers), path.stat().st_size, sha256))
+    manifest = manifests.Manifest(
         split=split, names=label_set.names, colours=label_set.colours,
         ignore_label=label_set.ignore_label, shards=tuple(written),
         pixels_per_class=(0,) * label_set.num_classes, pixels_ignored=0,
         tool="tests", arguments={},
     )  # fmt: skip
-    records.write_manifest(records.manifest_path(folder, split), manifest)
+    manifests.write_manifest(manifests.manifest_path(folder, split), manifest)
     return folder

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from kseg.formats import saved_model
-from kseg.formats.requests import decode_batch, header_size
+from kseg.formats.image_headers import header_size
+from kseg.formats.requests import decode_batch
 from tests.data.shards import encoded as encode
 from tests.formats.networks import (
     decode_with_pillow,

@@ -1,4 +1,4 @@
-"""Inference configs: their checks, their text form, and what they change in an experiment."""
+"""Inference configs: their checks, their text form, and how they change an experiment."""
 
 import pytest
 from absl import flags
@@ -33,7 +33,7 @@ from kseg.runs.experiment import Experiment
         ),
     ],
 )
-def test_the_text_names_what_differs_from_a_single_view_of_the_whole_image(options, text):
+def test_the_text_form_names_all_options_that_differ_from_the_defaults(options, text):
     assert str(InferenceConfig(**options)) == text
 
 
@@ -54,12 +54,12 @@ def test_the_text_names_what_differs_from_a_single_view_of_the_whole_image(optio
         ("flip", {"flip": True, "tta": "dlinknet"}),
     ],
 )
-def test_bad_values_are_refused_by_the_name_of_the_flag(flag, options):
+def test_invalid_values_are_errors_that_name_the_flag(flag, options):
     with pytest.raises(UserError, match=f"`--{flag}`"):
         InferenceConfig(**options)
 
 
-def test_flags_give_the_config_and_bad_numbers_are_refused():
+def test_a_config_is_read_from_flags_and_invalid_numbers_are_errors():
     values = flags.FlagValues()
     configs.define_flags(values)
     values(["x"])
@@ -72,7 +72,7 @@ def test_flags_give_the_config_and_bad_numbers_are_refused():
         configs.from_flags(values)
 
 
-def test_rates_and_output_stride_change_the_experiment_and_nothing_else():
+def test_only_rates_and_output_stride_change_the_experiment():
     experiment = Experiment(context="aspp", dilation_rates=(6, 12, 18))
     changed = InferenceConfig(eval_dilation_rates=(24, 28, 32), output_stride=8).applied_to(
         experiment
@@ -86,7 +86,7 @@ def test_rates_and_output_stride_change_the_experiment_and_nothing_else():
             InferenceConfig(eval_dilation_rates=(6,)).applied_to(without_rates)
 
 
-def test_an_image_larger_than_the_padded_size_is_refused():
+def test_an_image_larger_than_the_padded_size_is_an_error():
     InferenceConfig(eval_size=(20, 30)).check_fits(20, 30)
     InferenceConfig().check_fits(2000, 3000)
     with pytest.raises(UserError, match="`--eval_size`.*20x31"):

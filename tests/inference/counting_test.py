@@ -1,4 +1,4 @@
-"""Counts against arithmetic by hand, on layers small enough for it."""
+"""Parameters, multiply-adds and bytes, compared with numbers computed by hand."""
 
 import keras
 import pytest
@@ -20,11 +20,11 @@ from kseg.layers.kernels.average_pool import average_pool
     ],
     ids=["conv", "strided", "atrous", "depthwise", "transposed", "dense"],
 )
-def test_multiply_adds_are_those_of_the_arithmetic(layer, shape, multiply_adds):
+def test_multiply_adds_of_layers_of_keras(layer, shape, multiply_adds):
     assert counting.cost(layer, shape).multiply_adds == multiply_adds
 
 
-def test_a_rate_more_costs_ksac_no_products():
+def test_a_further_rate_of_ksac_adds_no_multiply_adds():
     costs = []
     for rates in ((1, 2), (1, 2, 3)):
         layer = KSAC(4, dilation_rates=rates)
@@ -33,33 +33,34 @@ def test_a_rate_more_costs_ksac_no_products():
     assert costs[0] == costs[1] > 81 * 5 * 4 * 9
 
 
-def test_activation_bytes_are_four_for_each_value_of_a_map():
+def test_each_value_of_a_feature_map_counts_four_bytes():
     network = keras.Sequential([keras.layers.Conv2D(5, 1, use_bias=False), keras.layers.ReLU()])
     network.build((1, 3, 3, 2))
     assert counting.cost(network, (1, 3, 3, 2)).activation_bytes == 2 * (9 * 5 * 4)
 
 
-def test_products_that_are_no_convolution_count_as_well():
-    # 4x6 pixels of 2 channels. Rows of all grids at once, then the columns of each.
+def test_matrix_products_of_pyramid_pooling_are_counted():
+    # 4x6 pixels of 2 channels. The means of rows are computed for all grids at once, those of
+    # columns for each grid.
     layer = PyramidPooling(3, bin_sizes=(1, 2))
     layer.build((1, 4, 6, 2))
     means = (1 + 2) * 4 * 6 * 2 + (1 * 1 + 2 * 2) * 6 * 2
     grids = (1 + 4) * 2 * 1
     cost = counting.cost(layer, (1, 4, 6, 2))
     assert cost.multiply_adds == means + grids + 24 * 9 * (2 + 1 + 1) * 3
-    # Weights and means of rows, means of columns; grids convolved, normalised and rectified;
-    # resized; joined; projected.
+    # Weights and means of rows; means of columns; convolution, normalisation and ReLU of the grids;
+    # resize; concatenation; projection.
     values = 3 * 4 + 3 * 6 * 2 + 5 * 2 + 3 * 5 + 2 * 24 + 24 * 4 + 3 * 24 * 3
     assert cost.activation_bytes == 4 * values
 
 
-def test_matrix_products_are_maps_too():
+def test_results_of_matrix_products_count_as_feature_maps():
     cost = counting.cost(lambda features: average_pool(features, 7), (1, 4, 6, 2))
     assert cost.multiply_adds == (4 + 6) * 4 * 6 * 2
     assert cost.activation_bytes == 2 * 4 * (4 * 6 * 2)
 
 
-def test_parameters_are_trainable_or_all_but_never_seeds():
+def test_non_trainable_parameters_are_moving_statistics_and_not_seeds():
     layer = KSAC(4, dilation_rates=(1,))
     layer.build((None, None, None, 5))
     norms = 4

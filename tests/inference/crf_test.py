@@ -1,20 +1,23 @@
-"""Dense CRF, where its extra is installed."""
+"""The dense CRF; tests that need its package are skipped without it."""
 
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 from kseg.inference import crf
 from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
+from kseg.models import Segmenter
 
 
 def scene(noise=0.3):
-    """An image of two flat colours, its labels, and probabilities with wrong pixels strewn in."""
+    """Returns an image of two colours, its labels, and probabilities with random errors."""
     labels = np.zeros((60, 80), np.uint8)
     labels[15:45, 30:] = 1
     image = np.where(labels[..., np.newaxis], (200, 60, 30), (20, 90, 160)).astype(np.uint8)
@@ -22,7 +25,7 @@ def scene(noise=0.3):
     return image, labels, np.eye(2)[labels ^ wrong] * 0.4 + 0.3
 
 
-def test_wrong_pixels_among_pixels_of_one_colour_are_mended():
+def test_wrong_pixels_in_a_region_of_one_colour_are_corrected():
     pytest.importorskip("pydensecrf.densecrf", reason="needs the extra crf")
     image, labels, probabilities = scene()
     refined = crf.refine(image, probabilities)
@@ -32,14 +35,13 @@ def test_wrong_pixels_among_pixels_of_one_colour_are_mended():
     assert (refined.argmax(-1) != labels).mean() < 0.01
 
 
-def test_the_evaluator_refines_each_image_before_it_counts():
+def test_the_evaluator_refines_each_image_before_it_counts_the_pixels():
     pytest.importorskip("pydensecrf.densecrf", reason="needs the extra crf")
     image, labels, probabilities = scene()
 
-    def model(images, training):
-        logits = tf.constant(np.log(probabilities), tf.float32)
-        return tf.repeat(logits[tf.newaxis], tf.shape(images)[0], axis=0)
-
+    images = keras.Input((None, None, 3))
+    logits = np.log(probabilities).astype("float32")[np.newaxis]
+    model = Segmenter(images, layers.Lambda(lambda x: 0 * x[..., :2] + logits)(images))
     classes = LabelSet(("a", "b"), ((0, 0, 0),) * 2)
     batch = [(tf.constant(np.stack([image] * 2)), tf.constant(np.stack([labels] * 2)))]
     plain = Evaluator(model, classes)(batch)
@@ -49,8 +51,8 @@ def test_the_evaluator_refines_each_image_before_it_counts():
     assert refined.support.sum() == plain.support.sum() == 2 * labels.size
 
 
-def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
+def test_without_its_package_the_error_names_the_flag_and_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
-    with pytest.raises(UserError, match='`--crf` needs the extra "crf"'):
+    with pytest.raises(UserError, match='--crf.*"crf"'):
         Evaluator(None, LabelSet(("a", "b"), ((0, 0, 0),) * 2), InferenceConfig(crf=True))

@@ -1,4 +1,4 @@
-"""Tables and CSV of a confusion matrix."""
+"""The table, the JSON values and the CSV of a confusion matrix."""
 
 import csv
 
@@ -14,22 +14,22 @@ LABELS = LabelSet(("background", "cat", "dog", "ufo"), ((0, 0, 0),) * 4)
 MATRIX = [[90, 5, 5, 0], [10, 30, 0, 0], [0, 20, 20, 0], [0, 0, 0, 0]]
 
 
-def lines_of(label_set, figures):
-    return report.table(label_set, figures).splitlines()
+def lines_of(label_set, result):
+    return report.table(label_set, result).splitlines()
 
 
-def test_the_mean_without_the_background_is_that_of_the_other_classes_present():
-    figures = scores(MATRIX)
+def test_the_miou_without_background_is_the_mean_of_the_other_classes_present():
+    result = scores(MATRIX)
     expected = (30 / 65 + 20 / 45) / 2
-    assert report.miou_without_background(LABELS, figures) == pytest.approx(expected)
-    assert f"mIoU without background  {expected:.4f}" in lines_of(LABELS, figures)
-    assert report.report(LABELS, figures)["miou_without_background"] == pytest.approx(expected)
+    assert report.miou_without_background(LABELS, result) == pytest.approx(expected)
+    assert f"mIoU without background  {expected:.4f}" in lines_of(LABELS, result)
+    assert report.report(LABELS, result)["miou_without_background"] == pytest.approx(expected)
     streets = LabelSet(("road", "car", "sky", "ufo"), LABELS.colours)
-    assert "background" not in report.table(streets, figures)
-    assert "miou_without_background" not in report.report(streets, figures)
+    assert "background" not in report.table(streets, result)
+    assert "miou_without_background" not in report.report(streets, result)
 
 
-def test_with_two_classes_the_iou_of_the_second_is_named():
+def test_with_two_classes_the_iou_of_the_second_is_shown_by_name():
     roads = LabelSet(("background", "road"), ((0, 0, 0),) * 2)
     (line,) = [line for line in lines_of(roads, scores([[6, 2], [1, 3]])) if "road IoU" in line]
     assert line.split() == ["road", "IoU", "0.5000"]
@@ -38,32 +38,32 @@ def test_with_two_classes_the_iou_of_the_second_is_named():
     assert "foreground_iou" not in report.report(LABELS, scores(MATRIX))
 
 
-def test_boundary_and_internal_accuracy_are_shown_if_they_were_measured():
+def test_boundary_and_internal_accuracy_are_shown_only_if_they_were_measured():
     assert "boundary" not in report.table(LABELS, scores(MATRIX))
     assert "boundary_accuracy" not in report.report(LABELS, scores(MATRIX))
     near = np.zeros((4, 4), int)
     near[0, :2] = 3, 1
-    figures = scores(MATRIX, near)
-    lines = [line.split() for line in lines_of(LABELS, figures)]
+    result = scores(MATRIX, near)
+    lines = [line.split() for line in lines_of(LABELS, result)]
     assert ["boundary", "accuracy", "0.7500"] in lines
     assert ["internal", "accuracy", f"{137 / 176:.4f}"] in lines
-    assert report.report(LABELS, figures)["boundary_accuracy"] == 0.75
+    assert report.report(LABELS, result)["boundary_accuracy"] == 0.75
     nowhere = scores(MATRIX, np.zeros((4, 4)))
     assert report.report(LABELS, nowhere)["boundary_accuracy"] is None
     assert "boundary accuracy           n/a" in report.table(LABELS, nowhere)
 
 
-def test_the_worst_confusions_come_first_and_right_ones_not_at_all():
-    figures = scores(MATRIX)
-    assert report.confusions(LABELS, figures, most=2) == [
-        "dog taken for cat: 20 pixels, 50.0% of its own",
-        "cat taken for background: 10 pixels, 25.0% of its own",
+def test_the_most_frequent_confusions_come_first():
+    result = scores(MATRIX)
+    assert report.confusions(LABELS, result, most=2) == [
+        "dog predicted as cat: 20 pixels, 50.0% of the class",
+        "cat predicted as background: 10 pixels, 25.0% of the class",
     ]
-    assert len(report.confusions(LABELS, figures, most=99)) == 4
+    assert len(report.confusions(LABELS, result, most=99)) == 4
     assert report.confusions(LABELS, scores(np.diag([1, 2, 3, 4]))) == []
 
 
-def test_the_csv_holds_iou_pixels_and_the_row_of_the_matrix():
+def test_the_csv_holds_iou_pixels_and_confusions_of_each_class():
     rows = list(csv.reader(report.csv_text(LABELS, scores(MATRIX)).splitlines()))
     assert rows[0][:5] == ["id", "class", "iou", "pixels", "as background"]
     assert rows[2][:2] == ["1", "cat"] and float(rows[2][2]) == 30 / 65
@@ -71,21 +71,21 @@ def test_the_csv_holds_iou_pixels_and_the_row_of_the_matrix():
     assert rows[4] == ["3", "ufo", "", "0", "0", "0", "0", "0"]
 
 
-def test_the_csv_holds_the_totals_of_the_screen_in_rows_without_an_id():
+def test_the_csv_holds_the_scores_over_all_classes_in_rows_without_an_id():
     near = np.zeros((4, 4), int)
     near[0, :2] = 3, 1
-    figures = scores(MATRIX, near)
-    rows = list(csv.DictReader(report.csv_text(LABELS, figures).splitlines()))
+    result = scores(MATRIX, near)
+    rows = list(csv.DictReader(report.csv_text(LABELS, result).splitlines()))
     totals = {row["class"]: float(row["iou"]) for row in rows if not row["id"]}
     assert totals == {
-        "mIoU": figures.miou,
-        "mIoU without background": report.miou_without_background(LABELS, figures),
-        "pixel accuracy": figures.pixel_accuracy,
+        "mIoU": result.miou,
+        "mIoU without background": report.miou_without_background(LABELS, result),
+        "pixel accuracy": result.pixel_accuracy,
         "boundary accuracy": 0.75,
-        "internal accuracy": figures.internal_accuracy,
+        "internal accuracy": result.internal_accuracy,
     }
     assert all(None not in row.values() and row["pixels"] == "" for row in rows[4:])
-    lines = report.table(LABELS, figures).splitlines()
+    lines = report.table(LABELS, result).splitlines()
     assert [line.split("  ")[0] for line in lines[5:10]] == list(totals)
     roads = LabelSet(("background", "road"), ((0, 0, 0),) * 2)
     assert ",road IoU,0.5,,,\n" in report.csv_text(roads, scores([[6, 2], [1, 3]]))

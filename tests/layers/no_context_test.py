@@ -1,4 +1,4 @@
-"""NoContext: contract, example, laws, refusals."""
+"""NoContext: contract, example, laws, invalid arguments."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests import layer_checks
 
 
 @pytest.mark.parametrize("image_pooling", [True, False])
-def test_keeps_the_contract(image_pooling, tmp_path):
+def test_fulfils_the_contract_of_a_layer(image_pooling, tmp_path):
     layer_checks.check_layer(
         lambda **options: NoContext(4, image_pooling=image_pooling, **options),
         [(4, 6, 5, 3)],
@@ -18,11 +18,11 @@ def test_keeps_the_contract(image_pooling, tmp_path):
 
 
 @pytest.mark.one_backend
-def test_example_runs():
+def test_the_docstring_example_runs():
     layer_checks.run_docstring_example(NoContext)
 
 
-def test_without_the_image_branch_a_pixel_sees_itself_alone():
+def test_without_the_image_branch_a_pixel_depends_only_on_itself():
     features = np.ones((1, 5, 5, 3), "float32")
     elsewhere = features.copy()
     elsewhere[0, 4, 4] = 9.0
@@ -32,6 +32,6 @@ def test_without_the_image_branch_a_pixel_sees_itself_alone():
         assert np.any(before != after) == image_pooling
 
 
-def test_refuses_by_name():
-    with pytest.raises(ValueError, match="`filters` must be an integer >= 1. Received: 0"):
+def test_invalid_arguments_are_named():
+    with pytest.raises(ValueError, match="`filters`"):
         NoContext(0)

@@ -1,6 +1,4 @@
-"""VortexPooling: contract, example, laws, the paper's utilisation, refusals."""
-
-import re
+"""VortexPooling: contract, example, laws, use of the features as in the paper, errors."""
 
 import numpy as np
 import pytest
@@ -21,17 +19,20 @@ def built(layer, channels=5):
     "options",
     [
         {"dilation_rates": (1, 3, 9)},
-        {"module": "A", "pool_size": 3, "dilation_rates": (1, 2), "image_pooling": False},
+        {"variant": "A", "pool_size": 3, "dilation_rates": (1, 2), "image_pooling": False},
     ],
 )
-def test_keeps_the_contract(options, tmp_path):
+def test_fulfils_the_contract_of_a_layer(options, tmp_path):
     layer_checks.check_layer(
-        lambda **more: VortexPooling(4, **options, **more), [(4, 6, 5, 3)], (4, 6, 5, 4), tmp_path
+        lambda **kwargs: VortexPooling(4, **options, **kwargs),
+        [(4, 6, 5, 3)],
+        (4, 6, 5, 4),
+        tmp_path,
     )
 
 
 @pytest.mark.one_backend
-def test_example_runs():
+def test_the_docstring_example_runs():
     layer_checks.run_docstring_example(VortexPooling)
 
 
@@ -40,20 +41,20 @@ def test_example_runs():
     [
         ({}, (1, 3, 9, 27)),
         ({"output_stride": 16}, (1, 3, 9, 27)),
-        ({"module": "A"}, (12, 24, 36)),
-        ({"module": "A", "output_stride": 16}, (6, 12, 18)),
-        ({"module": "A", "output_stride": 32}, (3, 6, 9)),
-        ({"module": "A", "output_stride": 32, "dilation_rates": [2, 5]}, (2, 5)),
+        ({"variant": "A"}, (12, 24, 36)),
+        ({"variant": "A", "output_stride": 16}, (6, 12, 18)),
+        ({"variant": "A", "output_stride": 32}, (3, 6, 9)),
+        ({"variant": "A", "output_stride": 32, "dilation_rates": [2, 5]}, (2, 5)),
     ],
 )
-def test_rates_fit_module_and_output_stride(options, rates):
+def test_default_rates_depend_on_variant_and_output_stride(options, rates):
     layer = VortexPooling(8, **options)
     assert layer.dilation_rates == rates
     assert tuple(branch.dilation_rate for branch in layer.atrous) == rates
 
 
 @pytest.mark.filterwarnings("ignore:.*reach beyond")
-def test_module_b_averages_each_window_then_convolves_at_its_rate():
+def test_variant_b_averages_windows_before_it_convolves_at_each_rate():
     rates = (1, 3, 9)
     layer = VortexPooling(4, dilation_rates=rates)
     (features,) = layer_checks.random_inputs([(2, 7, 6, 5)])
@@ -65,7 +66,7 @@ def test_module_b_averages_each_window_then_convolves_at_its_rate():
     np.testing.assert_allclose(outputs, layer_checks.to_numpy(expected), atol=1e-4)
 
 
-def test_module_a_is_an_aspp_of_averaged_features():
+def test_variant_a_is_an_aspp_of_averaged_features():
     options = {"dilation_rates": (2, 3), "image_pooling": False}
     layer = built(VortexPooling(4, variant="A", pool_size=3, **options))
     aspp = built(ASPP(4, **options))
@@ -78,7 +79,7 @@ def test_module_a_is_an_aspp_of_averaged_features():
     )
 
 
-def test_image_branch_sees_the_features_and_not_their_averages():
+def test_the_image_branch_receives_the_features_and_not_their_averages():
     layer = built(VortexPooling(4, variant="A", pool_size=3, dilation_rates=(2,)))
     (features,) = layer_checks.random_inputs([(2, 7, 6, 5)])
     pooled = average_pool(features, 3)
@@ -104,57 +105,52 @@ def plain_branch(features, branch, rate):
     return ops.relu(branch.norm(convolved))
 
 
-def test_first_branch_of_module_b_is_a_plain_3x3_convolution():
+def test_the_first_branch_of_variant_b_is_a_plain_3x3_convolution():
     shapes = [tuple(b.convolution.kernel.shape) for b in built(VortexPooling(4)).atrous]
     assert shapes == [(3, 3, 5, 4)] * 4
 
 
-# Equation 1 of the paper: u of r = u / (65 * 65). On 65x65 the outer taps of rate 36 fall outside,
-# which the paper does not count, so the map is larger; module B covers all of 65x65.
+# Equation 1 of the paper counts the features that a position uses, out of 65 * 65. It ignores that
+# the outer taps of rate 36 fall outside such a map, so the map for variant A is larger here.
+# Variant B uses all of 65x65.
 @pytest.mark.parametrize(
-    ("options", "size", "seen"),
+    ("options", "size", "used"),
     [
-        ({"module": "A", "pool_size": 1}, 129, 25),
-        ({"module": "A", "pool_size": 5}, 129, 625),
-        ({"module": "A", "pool_size": 9}, 129, 2025),
-        ({"module": "B"}, 129, 81 * 81),
-        ({"module": "B"}, 65, 65 * 65),
+        ({"variant": "A", "pool_size": 1}, 129, 25),
+        ({"variant": "A", "pool_size": 5}, 129, 625),
+        ({"variant": "A", "pool_size": 9}, 129, 2025),
+        ({"variant": "B"}, 129, 81 * 81),
+        ({"variant": "B"}, 65, 65 * 65),
     ],
 )
-def test_uses_as_many_descriptors_as_the_paper_counts(options, size, seen):
+def test_a_position_uses_as_many_features_as_the_paper_counts(options, size, used):
     layer = built(VortexPooling(1, **options), 1)
     for branch in ([layer.pointwise] if layer.pointwise else []) + layer.atrous:
         kernel = branch.convolution.kernel
-        # Positive everywhere, so that no product cancels another and the ReLU lets all pass.
+        # All positive, so that no products cancel and the ReLU changes nothing.
         kernel.assign(ops.ones(kernel.shape))
 
     def centre(features):
         maps = layer.branches(features, training=False)
-        return [0.01 * each[:, size // 2, size // 2] for each in maps]
+        return [0.01 * branch_map[:, size // 2, size // 2] for branch_map in maps]
 
     features = np.ones((1, size, size, 1), "float32")
     _, (gradient,) = layer_checks.value_and_gradients(centre, features)
-    assert np.count_nonzero(gradient) == seen
+    assert np.count_nonzero(gradient) == used
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "options"),
     [
-        ({"filters": 0}, "`filters` must be an integer >= 1. Received: 0"),
-        ({"module": "C"}, "`module` must be one of ('A', 'B'). Received: 'C'"),
-        ({"pool_size": 4}, "`pool_size` must be odd. Received: 4"),
-        ({"pool_size": 0}, "`pool_size` must be an integer >= 1. Received: 0"),
-        (
-            {"dilation_rates": ()},
-            "`dilation_rates` must hold at least one integer >= 1. Received: ()",
-        ),
-        ({"dilation_rates": (1, 4)}, "`dilation_rates` must all be odd in module B"),
-        ({"dilation_rates": (1, 4)}, "Received: (1, 4)"),
-        ({"output_stride": 4}, "`output_stride` must be one of (8, 16, 32). Received: 4"),
-        ({"dropout_rate": 1}, "`dropout_rate` must be a number in [0, 1). Received: 1"),
-        ({"image_pooling": None}, "`image_pooling` must be True or False. Received: None"),
+        ("filters", {"filters": 0}),
+        ("variant", {"variant": "C"}),
+        *(("pool_size", {"pool_size": size}) for size in (4, 0)),
+        *(("dilation_rates", {"dilation_rates": rates}) for rates in ((), (1, 4))),
+        ("output_stride", {"output_stride": 4}),
+        ("dropout_rate", {"dropout_rate": 1}),
+        ("image_pooling", {"image_pooling": None}),
     ],
 )
-def test_refuses_by_name(options, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_invalid_arguments_are_named(name, options):
+    with pytest.raises(ValueError, match=f"`{name}`"):
         VortexPooling(**options)

@@ -52,7 +52,7 @@ def test_a_resnet_is_padded_with_the_means_of_imagenet():
     assert segmenter.pad_value == (123.68, 116.779, 103.939)
 
 
-def test_a_saved_network_keeps_its_facts_and_its_answers(tmp_path):
+def test_a_saved_network_keeps_its_facts_and_gives_the_same_logits(tmp_path):
     segmenter = tiny(
         pad_value=(1, 2, 3), align_corners=False, stride=4, class_names=NAMES, class_colours=COLOURS
     )
@@ -98,6 +98,6 @@ def test_rate_maps_are_those_of_the_context_module_without_the_padding():
         ("align_corners", {"align_corners": 1}),
     ],
 )
-def test_wrong_facts_are_refused_by_name(argument, facts):
+def test_invalid_facts_are_named(argument, facts):
     with pytest.raises(ValueError, match=f"`{argument}`"):
         tiny(**facts)

@@ -8,7 +8,7 @@ from kseg.models import Segmenter
 
 
 def bright_network(contrast):
-    """Predicts class 1 where red is above 127.5, with a certainty that grows with `contrast`."""
+    """Returns a network whose logit of class 1, the only one, is contrast * (red / 127.5 - 1)."""
     images = keras.Input((None, None, 3))
     logits = keras.layers.Conv2D(2, 1)
     network = Segmenter(images, logits(ImageNormalization("tf")(images)))

@@ -165,3 +165,19 @@ def test_fit_takes_pixel_weights_as_sample_weights():
 def test_invalid_arguments_raise_by_name(argument, make):
     with pytest.raises(ValueError, match=f"`{argument}`"):
         make()
+
+
+@pytest.mark.parametrize("label", [CLASSES, 77, -1])
+@pytest.mark.parametrize(
+    "loss", [CrossEntropy(), CrossEntropy(ohem_fraction=0.3), Dice()], ids=["mean", "hard", "dice"]
+)
+def test_a_label_that_is_no_class_is_not_taken_for_another(loss, label):
+    labels, logits = batch()
+    labels = labels.astype("int32")
+    labels[1, 2, 3] = label
+    try:
+        found = value(loss, labels, logits)
+    except tf.errors.InvalidArgumentError as error:  # On a CPU.
+        assert str(label) in str(error)
+    else:
+        assert np.isnan(found)

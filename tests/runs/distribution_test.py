@@ -1,6 +1,6 @@
 """Two replicas train to the weights of one device: on TensorFlow, on JAX, in two JAX processes.
 
-Each training is a process of its own, with two logical CPUs.
+Each training runs in a separate process with two logical CPUs.
 """
 
 import importlib.util
@@ -47,7 +47,7 @@ def network():
     x = images = keras.Input((9, 9, 3))
     for number in range(2):
         x = keras.layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
-        # Smooth: at the kink of a ReLU rounding would decide, and the weights part for good.
+        # A smooth activation: at the kink of a ReLU, rounding errors would become differences.
         x = keras.layers.Activation("softplus")(BatchNorm(name=f"norm_{number}")(x))
     return Segmenter(images, keras.layers.Conv2D(4, 1, name="logits")(x))
 
@@ -63,7 +63,7 @@ with devices.building():
 rng = np.random.default_rng(0)
 images = rng.normal(size=(STEPS * BATCH, 9, 9, 3)).astype("float32")
 labels = rng.integers(0, 4, (STEPS * BATCH, 9, 9)).astype("uint8")
-# The second half of each batch, one replica's, has few labelled pixels.
+# The second half of each batch, which one replica gets, has few labelled pixels.
 second = np.arange(STEPS * BATCH) % BATCH >= BATCH // 2
 labels[second[:, None, None] & (rng.random(labels.shape) < 0.9)] = 255
 batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH)
@@ -77,16 +77,16 @@ with devices.fitting():
 weights = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
 loss = history.history["loss"][0]
 norm = keras.ops.convert_to_numpy(model.optimizer.gradient_norm)
-# All processes have seen the whole of each batch, and can add up.
+# The processes can sum integers that need 64 bits.
 assert process_group.all_reduce_sum(np.array([2**40 + process_group.index])) == [
     2**40 * process_group.size + sum(range(process_group.size))
 ]
 if keras.config.backend() == "tensorflow":
-    # Measured as `kseg.train` does, after `fit`: every image once, whatever the replicas.
+    # As in `kseg.train`, the evaluator measures every image once, whatever the number of replicas.
     evaluator = Evaluator(model, LabelSet(("a", "b", "c", "d"), ((0, 0, 0),) * 4))
     whole = tf.data.Dataset.from_tensor_slices((np.uint8(images * 30 + 128), labels)).batch(3)
-    figures = evaluator(whole, shows_progress=False)
-    np.testing.assert_array_equal(figures.support, np.bincount(labels[labels < 4], minlength=4))
+    scores = evaluator(whole, shows_progress=False)
+    np.testing.assert_array_equal(scores.support, np.bincount(labels[labels < 4], minlength=4))
 np.savez(output, *weights, loss=loss, norm=norm, replicas=devices.replicas)
 """
 
@@ -114,13 +114,14 @@ def free_address():
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def assert_same(one, two, replicas):
-    """With other numbers of ignored pixels in each replica, and batch norms, over 20 steps."""
-    assert (one["replicas"], two["replicas"]) == (1, replicas)
-    assert set(one.files) == set(two.files)
-    assert one["norm"] > 0.2, "the gradient must be clipped at least once"
-    for name in set(one.files) - {"replicas"}:
-        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-5, err_msg=name)
+def assert_same(single, distributed, replicas):
+    """Asserts equal weights, loss and gradient norm after 20 steps."""
+    assert (single["replicas"], distributed["replicas"]) == (1, replicas)
+    assert set(single.files) == set(distributed.files)
+    assert single["norm"] > 0.2, "the gradient must be clipped at least once"
+    for name in set(single.files) - {"replicas"}:
+        actual, desired = distributed[name], single[name]
+        np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -137,13 +138,13 @@ def test_two_replicas_train_to_the_weights_of_one_device(backend, tmp_path):
 @needs_jax
 @pytest.mark.slow
 def test_two_processes_train_to_the_weights_of_one(tmp_path):
-    output = tmp_path / "one.npz"
-    one = result(start(output, "jax", "default"), output)
+    output = tmp_path / "single.npz"
+    single = result(start(output, "jax", "default"), output)
     address = free_address()
     outputs = [tmp_path / f"{index}.npz" for index in range(2)]
     both = [
         start(path, "jax", "default", address=address, processes=2, index=index)
         for index, path in enumerate(outputs)
     ]
-    for two in [result(*pair) for pair in zip(both, outputs, strict=True)]:
-        assert_same(one, two, replicas=2)
+    for distributed in [result(*pair) for pair in zip(both, outputs, strict=True)]:
+        assert_same(single, distributed, replicas=2)

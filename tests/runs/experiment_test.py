@@ -1,4 +1,4 @@
-"""Experiments: their flags, their flagfiles, their defaults, and the refusal of bad values."""
+"""Experiments: flags, flagfiles, defaults, and errors about invalid values."""
 
 import subprocess
 import sys
@@ -56,18 +56,18 @@ def test_options_of_networks_and_modules_survive_the_flagfile(options, tmp_path)
     assert {name: getattr(experiment, name) for name in options} == options
 
 
-def test_a_flag_after_the_flagfile_wins(tmp_path):
+def test_a_flag_after_the_flagfile_overrides_it(tmp_path):
     path = tmp_path / "x.flags"
     path.write_text("# comment\n--epochs=3\n--context=aspp\n")
     experiment = parsed(f"--flagfile={path}", "--epochs=7")
     assert (experiment.epochs, experiment.context) == (7, "aspp")
 
 
-def test_one_crop_size_makes_a_square():
+def test_a_single_number_as_crop_size_means_a_square():
     assert parsed("--crop_size=225").crop_size == (225, 225)
 
 
-def test_options_left_empty_are_resolved_to_the_defaults_of_the_module():
+def test_empty_options_get_the_defaults_of_the_context_module():
     experiment = Experiment(context="ksac")
     assert (experiment.dilation_rates, experiment.merge) == ((6, 12, 18), "sum")
     assert Experiment(context="aspp").merge is None
@@ -111,7 +111,7 @@ def test_options_left_empty_are_resolved_to_the_defaults_of_the_module():
         ("pyramid_scales", ["--model=dfp_fcn", "--pyramid_scales=1,x"]),
     ],
 )
-def test_bad_values_are_refused_by_the_name_of_the_flag(flag, arguments):
+def test_invalid_values_are_errors_that_name_the_flag(flag, arguments):
     with pytest.raises(UserError, match=rf"`(--)?{flag}\b"):
         parsed(*arguments)
 
@@ -131,19 +131,19 @@ def test_former_names_of_flags_and_values_are_accepted_with_a_note(capsys):
     assert old == parsed("--model=gcn_fcn", "--upsampling=conv2d_transpose")
 
 
-def test_the_error_of_a_layer_becomes_an_error_of_the_user():
+def test_an_error_of_a_layer_becomes_a_user_error():
     with pytest.raises(UserError, match="`dilation_rates`"):
         Experiment(dilation_rates=(0,)).build_model(3)
 
 
-def test_differences_name_the_flag_and_both_values_but_not_the_folders():
+def test_differences_hold_both_values_of_each_flag_except_the_folders():
     old = Experiment(model_dir="a", epochs=3)
     assert old.differences(old.replace(model_dir="b", data_dir="c")) == {}
     assert old.differences(old.replace(epochs=4)) == {"epochs": (3, 4)}
     assert old.differences(Experiment(epochs=3, merge="concat")) == {"merge": ("sum", "concat")}
 
 
-def test_a_flagfile_with_an_unknown_flag_is_refused(tmp_path):
+def test_an_unknown_flag_in_a_flagfile_and_a_missing_flagfile_are_errors(tmp_path):
     path = tmp_path / "x.flags"
     path.write_text("--learning_rat=1\n")
     with pytest.raises(UserError, match="learning_rat"):

@@ -1,4 +1,4 @@
-"""`kseg.load`: a trained network in one line."""
+"""`kseg.load`: loads a trained network from the folder of a run."""
 
 import os
 import subprocess
@@ -12,10 +12,12 @@ import pytest
 import kseg
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
+from kseg.models import deeplab_v3_plus
 from kseg.recipe.compilation import compile_model
 from kseg.runs.checkpoints import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from tests.models.networks import tiny_backbone
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LABELS = LabelSet(("background", "road"), ((0, 0, 0), (255, 255, 255)))
@@ -23,7 +25,7 @@ LABELS = LabelSet(("background", "road"), ((0, 0, 0), (255, 255, 255)))
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The folder of a run with a checkpoint of random weights."""
+    """The folder of a run with a checkpoint of random weights, and the network saved in it."""
     folder = tmp_path_factory.mktemp("run") / "x"
     experiment = Experiment(
         model_dir=str(folder), context="ksac", filters=8, decoder=False, auxiliary=True,
@@ -44,7 +46,7 @@ def photograph():
     return np.random.default_rng(0).integers(0, 256, (50, 61, 3), np.uint8)
 
 
-def test_it_has_the_weights_names_and_colours_of_the_run(run):
+def test_the_network_has_the_weights_class_names_and_colours_of_the_run(run):
     folder, model = run
     segmenter = kseg.load(folder.path)
     assert isinstance(segmenter, kseg.models.Segmenter) and len(segmenter.outputs) == 1
@@ -59,13 +61,13 @@ def test_it_has_the_weights_names_and_colours_of_the_run(run):
     assert segmenter.overlay(photograph()).shape == (50, 61, 3)
 
 
-def test_options_that_fit_the_same_weights_may_change(run):
+def test_options_that_fit_the_same_weights_can_be_changed(run):
     segmenter = kseg.load(run[0].path, output_stride=8, dilation_rates=(2, 4, 6))
     assert segmenter.stride == 8
     assert segmenter.get_layer("context").dilation_rates == (2, 4, 6)
 
 
-def test_wrong_calls_are_refused_by_name(run, tmp_path):
+def test_invalid_arguments_are_named(run, tmp_path):
     with pytest.raises(UserError, match="none"):
         kseg.load(tmp_path / "none")
     with pytest.raises(UserError, match="`--merge`|`--variant`"):
@@ -76,9 +78,12 @@ def test_wrong_calls_are_refused_by_name(run, tmp_path):
         kseg.load(run[0].path, checkpoint="other.npz")
 
 
-def test_a_saved_segmenter_loads_after_import_kseg_alone(run, tmp_path):
+def test_a_saved_segmenter_loads_after_import_kseg_alone(tmp_path):
     path = tmp_path / "x.keras"
-    segmenter = kseg.load(run[0].path)
+    segmenter = deeplab_v3_plus(
+        2, backbone=tiny_backbone(4, 16), context="ksac", filters=8, dilation_rates=(1, 2)
+    )
+    segmenter.set_classes(LABELS.names, LABELS.colours)
     segmenter.save(path)
     np.save(tmp_path / "image.npy", photograph())
     script = (
@@ -87,20 +92,20 @@ def test_a_saved_segmenter_loads_after_import_kseg_alone(run, tmp_path):
         "np.save(sys.argv[3], loaded.predict_classes(np.load(sys.argv[2])))\n"
         "assert loaded.class_names == ('background', 'road')\n"
     )
-    answer = tmp_path / "classes.npy"
+    output = tmp_path / "classes.npy"
     done = subprocess.run(
-        [sys.executable, "-c", script, str(path), str(tmp_path / "image.npy"), str(answer)],
+        [sys.executable, "-c", script, str(path), str(tmp_path / "image.npy"), str(output)],
         cwd=REPOSITORY, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    np.testing.assert_array_equal(np.load(answer), segmenter.predict_classes(photograph()))
+    np.testing.assert_array_equal(np.load(output), segmenter.predict_classes(photograph()))
 
 
 @pytest.mark.slow
 def test_on_jax_it_gives_the_same_classes(run, tmp_path):
     pytest.importorskip("jax")
     np.save(tmp_path / "image.npy", photograph())
-    answer = tmp_path / "classes.npy"
+    output = tmp_path / "classes.npy"
     script = (
         "import sys, kseg, numpy as np\n"
         "segmenter = kseg.load(sys.argv[1])\n"
@@ -108,19 +113,19 @@ def test_on_jax_it_gives_the_same_classes(run, tmp_path):
         "assert segmenter.overlay(np.load(sys.argv[2])).shape == (50, 61, 3)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(run[0].path), str(tmp_path / "image.npy"), str(answer)],
+        [sys.executable, "-c", script, str(run[0].path), str(tmp_path / "image.npy"), str(output)],
         cwd=REPOSITORY, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     expected = kseg.load(run[0].path).predict_classes(photograph())
-    assert np.mean(np.load(answer) == expected) > 0.999  # The backends round differently.
+    assert np.mean(np.load(output) == expected) > 0.999  # The backends round differently.
 
 
-def test_import_kseg_loads_no_program_and_no_pipeline():
+def test_importing_kseg_imports_no_program_and_no_pipeline():
     script = (
         "import sys, keras, kseg\n"
-        "rooms = ('data', 'inference', 'runs', 'visualization', 'formats', 'train', 'predict')\n"
-        "loaded = [room for room in rooms if f'kseg.{room}' in sys.modules]\n"
+        "packages = ('data', 'inference', 'runs', 'visualization', 'formats', 'train', 'predict')\n"
+        "loaded = [name for name in packages if f'kseg.{name}' in sys.modules]\n"
         "assert not loaded, loaded\n"
         "assert 'kseg>KSAC' in keras.saving.get_custom_objects()\n"
     )

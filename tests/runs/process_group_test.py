@@ -1,4 +1,4 @@
-"""What processes agree on, as far as one process can tell; two of them: `jax_test.py`."""
+"""Process groups, as far as one process can test them; `jax_test.py` runs two processes."""
 
 import os
 
@@ -12,7 +12,7 @@ from kseg.train import supervisor
 from kseg.train.callbacks import StopOnSignal
 
 
-def test_one_process_agrees_with_itself():
+def test_a_single_process_gets_its_values_back():
     assert join("", 1, -1) == SINGLE_PROCESS and SINGLE_PROCESS.is_main
     counts = np.array([[1, 2**40], [3, 4]])
     np.testing.assert_array_equal(SINGLE_PROCESS.all_reduce_sum(counts), counts)
@@ -20,26 +20,26 @@ def test_one_process_agrees_with_itself():
     SINGLE_PROCESS.require_same("step", 3)
 
 
-@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="is about TensorFlow")
-def test_several_processes_on_tensorflow_are_refused_with_what_to_do():
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="needs TensorFlow")
+def test_several_processes_on_tensorflow_are_an_error_that_names_the_backend():
     with pytest.raises(UserError, match="`--num_processes`.*KERAS_BACKEND=jax"):
         join("localhost:1", 2, 0)
 
 
 @pytest.mark.parametrize(("coordinator", "index"), [("", 0), ("a:1", -1), ("a:1", 2)])
-def test_the_flags_of_the_processes_must_fit(coordinator, index, monkeypatch):
+def test_several_processes_need_a_coordinator_and_a_valid_index(coordinator, index, monkeypatch):
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     with pytest.raises(UserError, match="`--coordinator"):
         join(coordinator, 2, index)
 
 
-def test_a_signal_to_another_process_stops_this_one():
+def test_a_signal_to_another_process_stops_this_process():
     numbers = iter([0, 15, 15])
     stop = StopOnSignal(lambda received: max(received, next(numbers)))
     assert [stop.received() for _ in range(3)] == [None, 15, 15]
 
 
-def test_what_a_child_prints_is_passed_on_until_there_is_trouble(capfdbinary):
+def test_the_output_of_a_child_is_passed_on_until_it_reports_trouble(capfdbinary):
     reading, writing = os.pipe()
     os.write(writing, b"one\n50%\r100%\rtwo\nE1 Polled an error from coordination service\nthree\n")
     os.close(writing)

@@ -33,6 +33,7 @@ def test_all_real_roads_are_converted_into_two_splits(real_data, tmp_path):
     found = {}
     for manifest in manifests:
         assert manifest.label_set() == ROADS
+        assert manifest.masks_are == "colours"
         assert manifest.pixels_ignored == 0
         found |= shards.labels(tmp_path, manifest.split)
     assert sorted(found) == sorted(
@@ -47,7 +48,7 @@ def test_all_real_roads_are_converted_into_two_splits(real_data, tmp_path):
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_road_begins_at_128(tmp_path, value, road, mode):
     Image.new("RGB", (3, 2), (value,) * 3).convert(mode).save(tmp_path / "a_mask.png")
-    ids = build_deepglobe.read_road_mask(tmp_path / "a_mask.png", ROADS)
+    ids = build_deepglobe.RoadRule()(tmp_path / "a_mask.png", ROADS)
     np.testing.assert_array_equal(ids, np.full((2, 3), road))
     assert ids.dtype == np.uint8
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests
 from kseg.data.datasets import LabelSet, voc_palette
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
@@ -48,7 +48,7 @@ def test_all_problems_are_found_in_one_run_and_nothing_is_written(raw):
         _build(raw)
     expected = [
         ("d.jpg: ", "without a mask"),
-        ("a.png: ", "'a'", "a.jpg"),
+        ("a.jpg: ", "'a'", "a.png"),
         ("e.png: ", "without an image"),
         ("b.png: ", "2"),
         ("notes.txt: ", ".jpg"),
@@ -72,18 +72,59 @@ def test_rgb_masks_are_read_if_the_classes_have_colours(raw):
     assert manifest.pixels_ignored == 3 * 12
 
 
-def test_palette_is_checked_only_if_the_classes_file_has_colours(raw):
+def test_palette_masks_are_read_by_their_colours_if_the_classes_have_colours(raw):
     for name in "abc":
         path = raw / "labels" / f"{name}.png"
         picture = Image.open(path)
         picture.putpalette([128, 0, 0, 0, 0, 0])  # The first two colours of VOC, swapped.
         picture.save(path)
-    assert _build(raw).pixels_per_class == (2 * 108, 108)
+    manifest = _build(raw)
+    assert (manifest.pixels_per_class, manifest.masks_are) == ((2 * 108, 108), "ids")
     (raw / "classes.txt").write_text("ground 0 0 0\npaved road 128 0 0\n")
+    manifest = _build(raw)
+    assert (manifest.pixels_per_class, manifest.masks_are) == ((108, 2 * 108), "colours")
+    assert manifest.mask_colours == ((0, 0, 0, 0), (128, 0, 0, 1))
+    assert manifests.read_manifest(raw / "out", "train") == manifest
+    manifest = _build(raw, masks_are="ids")
+    assert (manifest.pixels_per_class, manifest.masks_are) == ((2 * 108, 108), "ids")
+
+
+def test_palettes_that_contradict_each_other_are_rejected_even_if_problems_are_skipped(raw):
+    Image.fromarray(np.uint8([[0, 1] * 6] * 9)).save(raw / "labels" / "a.png")
+    for name, palette in (("b", [0, 0, 0, 255, 0, 0]), ("c", [255, 0, 0, 0, 0, 0])):
+        path = raw / "labels" / f"{name}.png"
+        picture = Image.fromarray(np.uint8([[0, 1] * 6] * 9))
+        picture.putpalette(palette)
+        picture.save(path)
+    for on_error in ("fail", "skip"):
+        with pytest.raises(UserError, match=r"c\.png: .*255 0 0.*b\.png.*--masks_are") as caught:
+            _build(raw, on_error=on_error)
+        assert len(folders.problems_of(caught.value)) == 1
+        assert folders.contents(raw / "out") == {}
+    assert _build(raw, masks_are="ids").pixels_per_class == (3 * 54, 3 * 54)
+
+
+def test_two_images_of_one_stem_are_left_out_alone(raw):
+    folders.image(raw / "images" / "a.png")
     with pytest.raises(UserError) as caught:
         _build(raw)
-    expected = [(f"{name}.png: ", "'paved road'", "'ground'") for name in "abc"]
-    folders.assert_each_in_one(expected, folders.problems_of(caught.value))
+    folders.assert_each_in_one([("a.jpg: ", "a.png")], folders.problems_of(caught.value))
+    manifest = _build(raw, on_error="skip")
+    assert manifest.num_examples == 2
+    folders.assert_each_in_one([("a.jpg: ", "a.png")], manifest.skipped)
+
+
+def test_masks_beside_images_with_the_class_list_of_roboflow(raw):
+    folder = raw / "export"
+    for name in ("x_jpg.rf.1", "y_jpg.rf.2"):
+        folders.image(folder / f"{name}.jpg")
+        folders.mask(folder / f"{name}_mask.png", 1)
+    (folder / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, road\n")
+    arguments = (folder, folder, folder / "_classes.csv", raw / "out")
+    (manifest,) = build_folder.build(*arguments, splits=["train"], label_ending="_mask.png")
+    assert (manifest.names, manifest.pixels_per_class) == (("background", "road"), (0, 216))
+    with pytest.raises(UserError, match="`label_ending`"):
+        build_folder.build(*arguments, splits=["train"])
 
 
 def test_rgb_masks_are_rejected_if_the_classes_have_no_colours(raw):
@@ -108,37 +149,53 @@ def test_missing_folders_are_named(raw):
 
 
 def test_ignore_colour_must_not_be_the_colour_of_a_class(raw):
-    with pytest.raises(UserError, match=r"`ignore_colour`.*classes\.txt"):
+    with pytest.raises(UserError, match="`ignore_colour`.*classes file"):
         _build(raw, ignore_colour=(1, 2, 3))
     (raw / "classes.txt").write_text("ground 0 0 0\nroad 255 255 255\n")
     with pytest.raises(UserError, match="`ignore_colour`.*0,0,0.*'ground'"):
         _build(raw, ignore_colour=(0, 0, 0))
 
 
-def test_masks_of_raw_ids_or_colours_are_read_by_a_table(raw):
+def test_masks_of_colours_are_read_by_a_table(raw):
     table = raw / "remap.txt"
-    table.write_text("# raw -> id\n7 -> 1\n9 -> ignore\n1 2 3 -> 1\n250,0,0 -> 0\n0 -> 0\n")
-    ids = np.zeros((9, 12), np.uint8)
-    ids[0], ids[1] = 7, 9
-    Image.fromarray(ids).save(raw / "labels" / "a.png")
-    folders.mask(raw / "labels" / "b.png", 7)
+    table.write_text("# raw -> id\n1 2 3 -> 1\n250,0,0 -> 0\n0 -> 0\n90 90 90 -> ignore\n")
     pixels = np.full((9, 12, 3), (1, 2, 3), np.uint8)
     pixels[0] = 250, 0, 0
-    Image.fromarray(pixels).save(raw / "labels" / "c.png")
+    Image.fromarray(pixels).save(raw / "labels" / "a.png")
+    Image.fromarray(pixels).quantize(2).save(raw / "labels" / "b.png")
+    grey = np.zeros((9, 12), np.uint8)
+    grey[0] = 90
+    Image.fromarray(grey).save(raw / "labels" / "c.png")
     manifest = _build(raw, remap=table)
-    assert manifest.pixels_per_class == (7 * 12 + 12, 12 + 108 + 8 * 12)
+    assert manifest.masks_are == "colours"
+    assert manifest.pixels_per_class == (2 * 12 + 96, 2 * 96)
     assert manifest.pixels_ignored == 12
 
-    folders.mask(raw / "labels" / "b.png", 200)
-    pixels[4, 5] = 9, 9, 9
-    Image.fromarray(pixels).save(raw / "labels" / "c.png")
+    pixels[4, 5], grey[1] = (9, 8, 9), 91
+    Image.fromarray(pixels).save(raw / "labels" / "a.png")
+    Image.fromarray(grey).save(raw / "labels" / "c.png")
     with pytest.raises(UserError) as caught:
         _build(raw, remap=table)
-    expected = [("b.png: ", "200"), ("c.png: ", "9 9 9")]
+    expected = [("a.png: ", "9 8 9"), ("c.png: ", "91 91 91")]
     folders.assert_each_in_one(expected, folders.problems_of(caught.value))
     with open(table, "a") as file:
         file.write("other -> ignore\n")
-    assert _build(raw, remap=table).pixels_ignored == 12 + 108 + 1
+    assert _build(raw, remap=table).pixels_ignored == 1 + 2 * 12
+
+
+def test_masks_of_raw_ids_are_read_by_a_table(raw):
+    table = raw / "remap.txt"
+    table.write_text("7 -> 1\n9 -> ignore\n0 -> 0\n")
+    ids = np.zeros((9, 12), np.uint8)
+    ids[0], ids[1] = 7, 9
+    Image.fromarray(ids).save(raw / "labels" / "a.png")
+    Image.fromarray(np.dstack([ids] * 3)).save(raw / "labels" / "b.png")
+    folders.mask(raw / "labels" / "c.png", 7)
+    manifest = _build(raw, remap=table)
+    assert (manifest.pixels_per_class, manifest.masks_are) == ((2 * 84, 2 * 12 + 108), "ids")
+    folders.mask(raw / "labels" / "b.png", 200)
+    with pytest.raises(UserError, match=r"b\.png: .*200"):
+        _build(raw, remap=table)
 
 
 def test_remap_needs_rules_for_colours_and_a_file(raw):
@@ -187,8 +244,8 @@ def test_program_reads_its_flags_and_prints_a_table(raw, capsys):
     assert printed.splitlines()[1].split()[:3] == ["val", "3", "3"]
     assert "paved road" in printed
     assert f"written to {raw / 'out'}" in printed
-    assert records.finished_splits(raw / "out") == ["val"]
-    assert "note: " not in printed
+    assert manifests.finished_splits(raw / "out") == ["val"]
+    assert "warning: " not in printed
     with pytest.raises(UserError, match="`--split` and `--splits`"):
         build_folder.main(
             shards.flag_values(build_folder.define_flags, *arguments, "--splits=train")

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kseg.data import pipeline, records
+from kseg.data import manifests, pipeline
 from kseg.data.datasets import ADE20K, VOC, LabelSet, voc_palette
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
@@ -96,7 +96,7 @@ def test_official_shards_can_be_read_for_training_and_evaluation(voc):
 
 def test_manifest_describes_the_shards(voc):
     (manifest,) = build_manifest.build(voc, dataset="voc", splits=["train"])
-    assert records.read_manifest(voc, "train") == manifest
+    assert manifests.read_manifest(voc, "train") == manifest
     assert manifest.label_set() == VOC
     assert [shard.examples for shard in manifest.shards] == [3, 2]
     for shard in manifest.shards:
@@ -177,6 +177,6 @@ def test_program_reads_its_flags_and_prints_a_table(voc, capsys):
     build_manifest.main(shards.flag_values(build_manifest.define_flags, *arguments))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split()[:3] == ["train", "5", "2"]
-    assert records.finished_splits(voc) == ["train"]
+    assert manifests.finished_splits(voc) == ["train"]
     with pytest.raises(UserError, match="`--data_dir`"):
         build_manifest.main(shards.flag_values(build_manifest.define_flags, "--dataset=voc"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import VOC
 from kseg.errors import UserError
@@ -117,7 +117,7 @@ def test_real_masks_are_the_same_from_mat_files(real_data, tmp_path):
 def test_bad_mat_file_is_named(raw, tmp_path):
     ids = np.zeros((9, 12), np.uint8)
     whole = write_mat(tmp_path / "good.mat", ids).read_bytes()
-    np.testing.assert_array_equal(build_sbd.read_label(tmp_path / "good.mat", VOC), ids)
+    np.testing.assert_array_equal(build_sbd.SbdRule()(tmp_path / "good.mat", VOC), ids)
     write_mat(tmp_path / "other.mat", ids, name="GTinst")
     write_mat(tmp_path / "field.mat", ids, field="Boundary")
     write_mat(tmp_path / "float.mat", ids.astype(float))
@@ -126,7 +126,7 @@ def test_bad_mat_file_is_named(raw, tmp_path):
     (tmp_path / "empty.mat").write_bytes(b"")
     for name in ("other", "field", "float", "text", "cut", "empty", "gone"):
         with pytest.raises(BadInput, match=rf"{name}\.mat: "):
-            build_sbd.read_label(tmp_path / f"{name}.mat", VOC)
+            build_sbd.SbdRule()(tmp_path / f"{name}.mat", VOC)
 
 
 def test_mat_file_that_unpacks_to_too_much_is_rejected(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_mat_file_that_unpacks_to_too_much_is_rejected(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes() + element + packed.getvalue())
     assert path.stat().st_size < 200_000
     with pytest.raises(BadInput, match=r"bomb\.mat: .*decompression bomb"):
-        build_sbd.read_label(path, VOC)
+        build_sbd.SbdRule()(path, VOC)
 
 
 def test_missing_files_are_named(raw, sbd, tmp_path, monkeypatch):
@@ -178,5 +178,5 @@ def test_program_reads_its_flags(raw, sbd, tmp_path, capsys):
         "--splits=trainaug,train,val",
     )
     build_sbd.main(values)
-    assert records.finished_splits(tmp_path / "out") == ["train", "trainaug", "val"]
+    assert manifests.finished_splits(tmp_path / "out") == ["train", "trainaug", "val"]
     assert f"written to {tmp_path / 'out'}" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kseg.data import records
+from kseg.data import manifests, records
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from tests import scene_files
@@ -33,8 +33,8 @@ def put_together(raw, split="train", size=(HEIGHT, WIDTH)):
     """Returns the labels and the image of the only scene of a split, from its tiles."""
     labels = np.full(size, 99, np.uint8)
     image = np.zeros((*size, 3), np.uint8)
-    manifest = records.read_manifest(raw / "out", split)
-    paths = [str(path) for path in records.shard_paths(raw / "out", manifest)]
+    manifest = manifests.read_manifest(raw / "out", split)
+    paths = [str(path) for path in manifests.shard_paths(raw / "out", manifest)]
     for example in map(records.decode_example, tf.data.TFRecordDataset(paths)):
         _, row, column = example["filename"].numpy().decode().rsplit("_", 2)
         tile = example["label"].numpy()
@@ -67,7 +67,7 @@ def test_polygons_are_burned_in_any_projection_and_the_later_one_is_seen(raw, cr
     assert manifest.scene_bands == SceneBands(
         bands=(4, 3, 2), limits=((0, 5000),) * 3, dtype="uint16"
     )
-    assert records.read_manifest(raw / "out", "train").scene_bands == manifest.scene_bands
+    assert manifests.read_manifest(raw / "out", "train").scene_bands == manifest.scene_bands
 
 
 def test_a_mask_on_the_grid_of_its_scene_is_read(raw):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import PETS, PETS_RAW_IDS
-from kseg.data.masks import Remap
+from kseg.data.masks import MaskRule
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_tfds, check_records
@@ -94,7 +94,7 @@ def test_same_set_gives_the_same_bytes(prepared, classes, tmp_path):
 
 
 def test_built_in_set_needs_no_classes(prepared, tmp_path, monkeypatch):
-    source = build_tfds.Source("image", "trimap", PETS, Remap(PETS_RAW_IDS).read_mask)
+    source = build_tfds.Source("image", "trimap", PETS, MaskRule(ids=PETS_RAW_IDS))
     monkeypatch.setitem(build_tfds.KNOWN, "tiny_masks", source)
     manifest = build(prepared, tmp_path / "out", splits=["test"])[0]
     assert manifest.label_set() == PETS
@@ -131,19 +131,23 @@ def test_files_of_a_stopped_run_are_reported_as_unfinished(
     assert [result.problems for result in check_records.check(tmp_path)] == [[], []]
 
 
-def test_palettes_are_checked_only_if_the_classes_file_has_colours(tmp_path):
+def test_masks_are_read_by_the_colours_of_the_classes_file(tmp_path):
     picture = Image.open(folders.mask(tmp_path / "a.png", 1))
     picture.putpalette([128, 0, 0, 0, 0, 0])  # The first two colours of VOC, swapped.
     picture.save(tmp_path / "a.png")
     path = tmp_path / "classes.txt"
-    for text, fits in (("a\nb", True), ("a 0 0 0\nb 128 0 0", False), ("a 9 9 9\nb 8 8 8", True)):
+    for text, masks_are, expected in (
+        ("a\nb", None, 1),
+        ("a 0 0 0\nb 128 0 0", None, 0),
+        ("a 0 0 0\nb 128 0 0", "ids", 1),
+    ):
         path.write_text(text)
-        source = build_tfds._source("any", "image", "mask", path)
-        if fits:
-            assert (source.read_label(tmp_path / "a.png", source.label_set) == 1).all()
-        else:
-            with pytest.raises(BadInput, match=r"a\.png: .*'a'"):
-                source.read_label(tmp_path / "a.png", source.label_set)
+        source = build_tfds._source("any", "image", "mask", path, masks_are)
+        assert (source.read_label(tmp_path / "a.png", source.label_set) == expected).all()
+    path.write_text("a 9 9 9\nb 8 8 8")
+    source = build_tfds._source("any", "image", "mask", path, None)
+    with pytest.raises(BadInput, match=r"a\.png: .*0 0 0"):
+        source.read_label(tmp_path / "a.png", source.label_set)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests, records
 from kseg.data.datasets import VOC
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
@@ -25,8 +25,8 @@ def raw(tmp_path):
 
 
 def _decoded(folder, split):
-    manifest = records.read_manifest(folder, split)
-    paths = [str(path) for path in records.shard_paths(folder, manifest)]
+    manifest = manifests.read_manifest(folder, split)
+    paths = [str(path) for path in manifests.shard_paths(folder, manifest)]
     return [records.decode_example(serialized) for serialized in tf.data.TFRecordDataset(paths)]
 
 
@@ -37,7 +37,7 @@ def test_both_splits_are_converted_in_the_order_of_their_lists(raw, tmp_path):
         ("val", 2, 2),
     ]
     for manifest in manifests:
-        assert records.read_manifest(tmp_path / "out", manifest.split) == manifest
+        assert manifests.read_manifest(tmp_path / "out", manifest.split) == manifest
         assert manifest.label_set() == VOC
         decoded = _decoded(tmp_path / "out", manifest.split)
         names = [example["filename"].numpy().decode() for example in decoded]
@@ -63,7 +63,7 @@ def test_same_input_gives_the_same_bytes(raw, tmp_path):
 
 def test_number_of_shards_can_be_set(raw, tmp_path):
     build_voc.build(raw, tmp_path / "out", splits=["train"], num_shards=3)
-    manifest = records.read_manifest(tmp_path / "out", "train")
+    manifest = manifests.read_manifest(tmp_path / "out", "train")
     assert [shard.examples for shard in manifest.shards] == [2, 2, 3]
     with pytest.raises(UserError, match="`num_shards`.*'val'.* 3"):
         build_voc.build(raw, tmp_path / "out", splits=["val"], num_shards=3)
@@ -166,7 +166,7 @@ def test_run_stopped_while_it_moves_shards_never_looks_finished(
         with pytest.raises(SystemExit):
             build_voc.build(raw, out, splits=["train"], num_shards=4)
     with pytest.raises(UserError, match="'train'"):
-        records.read_manifest(out, "train")
+        manifests.read_manifest(out, "train")
     assert ".train.partial: " in "".join(check_records.check(out)[0].problems)
     monkeypatch.setattr(writer, "encode_example", None)  # No example may be encoded again.
     build_voc.build(raw, out, splits=["train"], num_shards=4)
@@ -224,7 +224,7 @@ def test_bad_samples_can_be_skipped_and_are_listed_in_the_manifest(raw, tmp_path
     names = [example["filename"].numpy() for example in _decoded(tmp_path / "out", "train")]
     assert names == [b"t6"]
     for manifest in manifests:
-        assert records.read_manifest(tmp_path / "out", manifest.split) == manifest
+        assert manifests.read_manifest(tmp_path / "out", manifest.split) == manifest
     assert [result.problems for result in check_records.check(tmp_path / "out")] == [[], []]
     printed = summary.report(manifests, tmp_path / "out")
     assert all(printed.count(problem) == 1 for problem in skipped)
@@ -285,3 +285,45 @@ def test_program_converts_real_photographs_without_problems(real_data, tmp_path,
         ("trainaug", 79, []),
         ("val", 40, []),
     ]
+
+
+def test_ids_with_spaces_endings_in_capitals_and_decomposed_names(tmp_path):
+    names = ["weed (272)", "DSC_0001", "caf\u00e9"]
+    raw = folders.voc(tmp_path / "raw", {"train": names})
+    for folder, ending in (("JPEGImages", ".jpg"), ("SegmentationClass", ".png")):
+        path = raw / folder / f"DSC_0001{ending}"
+        path.rename(path.with_suffix(ending.upper()))
+    path = raw / "JPEGImages" / "caf\u00e9.jpg"
+    path.rename(path.with_name("cafe\u0301.jpg"))
+    (manifest,) = build_voc.build(raw, tmp_path / "out", splits=["train"])
+    assert manifest.num_examples == 3
+    assert sorted(shards.labels(tmp_path / "out", "train")) == sorted(names)
+
+
+def test_id_with_two_images_is_left_out_alone(raw, tmp_path):
+    folders.image(raw / "JPEGImages" / "v0.png")
+    with pytest.raises(UserError, match=r"v0\.jpg: .*v0\.png"):
+        build_voc.build(raw, tmp_path / "out", splits=["val"])
+    (manifest,) = build_voc.build(raw, tmp_path / "out", splits=["val"], on_error="skip")
+    assert list(shards.labels(tmp_path / "out", "val")) == ["v1"]
+    assert len(manifest.skipped) == 1
+
+
+def test_masks_are_what_the_flag_says(raw, tmp_path):
+    path = raw / "SegmentationClass" / "v0.png"
+    picture = Image.open(path)
+    palette = list(VOC.colours)
+    palette[0], palette[15] = palette[15], palette[0]
+    picture.putpalette([value for colour in palette for value in colour])
+    picture.save(path)
+    for masks_are, label in (("ids", 0), ("colours", 15)):
+        if masks_are == "colours":
+            ids = np.asarray(picture)
+            picture = Image.fromarray(np.where(ids == 255, 0, ids).astype(np.uint8))
+            picture.putpalette([value for colour in palette for value in colour])
+            picture.save(path)
+            folders.mask(raw / "SegmentationClass" / "v1.png", 3)
+        build_voc.build(raw, tmp_path / "out", splits=["val"], masks_are=masks_are)
+        assert shards.labels(tmp_path / "out", "val")["v0"][0, 0] == label
+    with pytest.raises(UserError, match=r"v0\.png"):
+        build_voc.build(raw, tmp_path / "out", splits=["val"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kseg.data import records
+from kseg.data import manifests
 from kseg.errors import UserError
 from tests.tfrecords_tools import shards
 from tfrecords_tools import (
@@ -63,4 +63,4 @@ def test_programs_convert_and_print_a_table(
     table = lines.index(next(line for line in lines if line.startswith("split ")))
     rows = [line.split() for line in lines[table + 1 : table + 1 + len(splits)]]
     assert {row[0]: int(row[1]) for row in rows} == splits
-    assert records.finished_splits(tmp_path) == sorted(splits)
+    assert manifests.finished_splits(tmp_path) == sorted(splits)

@@ -12,6 +12,7 @@ from PIL import Image
 from kseg.data import masks
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import VOC
+from kseg.data.masks import MaskRule
 from kseg.data.records import decode_image
 from tests.tfrecords_tools import folders
 from tfrecords_tools import inputs
@@ -78,7 +79,7 @@ def test_sixteen_bits_per_channel_in_a_tiff_are_rejected(tmp_path):
     contents = header + struct.pack("<3H", 16, 16, 16) + strip
     (tmp_path / "a.tif").write_bytes(contents)
     assert (len(header), Image.open(tmp_path / "a.tif").mode) == (122, "RGB")
-    for read in (inputs.read_image, lambda path: masks.read_index_or_colour_mask(path, VOC)):
+    for read in (inputs.read_image, lambda path: MaskRule.of_colours(VOC)(path, VOC)):
         with pytest.raises(BadInput, match=r"a\.tif: .*8 bits"):
             read(tmp_path / "a.tif")
 

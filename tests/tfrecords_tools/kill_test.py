@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kseg.data import records
+from kseg.data import manifests
 from tests.tfrecords_tools import folders
 from tfrecords_tools import build_voc
 
@@ -91,8 +91,8 @@ def _kill_and_resume(raw, out, whole, process):
     _wait(lambda: not _group(process))
     finished = _finished(out)
     if "train.manifest.json" in os.listdir(out):
-        manifest = records.read_manifest(out, "train")
-        assert len(records.shard_paths(out, manifest)) == SHARDS
+        manifest = manifests.read_manifest(out, "train")
+        assert len(manifests.shard_paths(out, manifest)) == SHARDS
     again = _start(raw, out)
     assert again.wait(timeout=300) == 0
     assert folders.contents(out) == whole
@@ -109,7 +109,7 @@ def test_killed_conversion_resumes_to_the_same_bytes(raw, whole, tmp_path):
     loaded = {
         folder.name: "tensorflow" in (folder / "maps").read_text() for folder in _group(process)
     }
-    assert records.finished_splits(tmp_path) == []
+    assert manifests.finished_splits(tmp_path) == []
     assert 3 <= _kill_and_resume(raw, tmp_path, whole, process) < SHARDS
     # Two workers and a helper of Python do not load TensorFlow; the program writes with it.
     assert loaded.pop(str(process.pid))

@@ -1,5 +1,6 @@
 """What the converters share: files matched by name, and checks of splits and layouts."""
 
+import os
 import subprocess
 import sys
 
@@ -27,13 +28,56 @@ def test_files_are_found_by_their_endings_and_others_are_reported(tmp_path):
     folders.assert_each_in_one(expected, problems)
 
 
-def test_id_with_two_endings_is_reported_with_both_files(tmp_path):
-    for name in ("a.jpg", "a.png"):
+def test_files_of_one_id_are_reported_together_and_all_left_out(tmp_path):
+    for name in ("a.jpg", "a.png", "b.JPG"):
+        folders.image(tmp_path / "images" / name.lower()).rename(tmp_path / "images" / name)
+    for name in "ab":
+        folders.mask(tmp_path / "masks" / f"{name}.png")
+    problems = []
+    samples = layouts.pair_folders(
+        tmp_path / "images", tmp_path / "masks", (".jpg", ".png"), problems
+    )
+    assert [sample.name for sample in samples] == ["b"]
+    expected = [(f"{tmp_path}/images/a.jpg: ", "'a'", f"{tmp_path}/images/a.png")]
+    folders.assert_each_in_one(expected, problems)
+
+
+def test_composed_and_decomposed_names_match(tmp_path):
+    folders.image(tmp_path / "images" / "cafe\u0301.png")
+    folders.mask(tmp_path / "masks" / "caf\u00e9.png")
+    problems = []
+    (sample,) = layouts.pair_folders(tmp_path / "images", tmp_path / "masks", (".png",), problems)
+    assert (sample.name, problems) == ("caf\u00e9", [])
+
+
+def test_names_that_are_not_utf_8_and_dangling_links_are_reported(tmp_path):
+    (tmp_path / os.fsdecode(b"stra\xdfe.jpg")).touch()
+    (tmp_path / "a.jpg").symlink_to("gone.jpg")
+    problems, ambiguous = [], set()
+    assert layouts.files_by_id(tmp_path, (".jpg",), problems, ambiguous=ambiguous) == {}
+    expected = [("stra\\udcdfe.jpg: ", "UTF-8"), (f"{tmp_path / 'a.jpg'}: ", "link")]
+    folders.assert_each_in_one(expected, problems)
+    assert len(ambiguous) == 2
+    "\n".join(problems).encode()  # They can be printed.
+
+
+def test_masks_beside_their_images_are_told_apart_by_their_ending(tmp_path):
+    for name in ("x.png", "x_mask.png", "y.jpg", "y_MASK.png", "classes.csv"):
         (tmp_path / name).touch()
     problems = []
-    assert list(layouts.files_by_id(tmp_path, (".jpg", ".png"), problems)) == ["a"]
-    expected = [(f"{tmp_path / 'a.png'}: ", "'a'", str(tmp_path / "a.jpg"))]
-    folders.assert_each_in_one(expected, problems)
+    samples = layouts.pair_folders(
+        tmp_path,
+        tmp_path,
+        (".jpg", ".png"),
+        problems,
+        mask_endings=("_mask.png",),
+        also_ignored=("classes.csv",),
+    )
+    assert [(s.name, s.image.name, s.label.name) for s in samples] == [
+        ("x", "x.png", "x_mask.png"),
+        ("y", "y.jpg", "y_MASK.png"),
+    ]
+    assert problems == []
 
 
 def test_image_without_mask_and_mask_without_image_are_problems(tmp_path):

@@ -1,9 +1,9 @@
-"""Lists of images, classes files and remap tables. `build_folder_test` reads the latter two."""
+"""Lists of images and remap tables. `build_folder_test` uses the latter."""
 
 import pytest
 
 from kseg.data.datasets import LabelSet, voc_palette
-from kseg.data.masks import Remap
+from kseg.data.masks import MaskRule
 from kseg.errors import UserError
 from tfrecords_tools import lists
 
@@ -19,8 +19,8 @@ def test_list_gives_names_and_reports_lines_that_are_not_names(tmp_path):
     path = tmp_path / "list.txt"
     path.write_bytes("\ufeffa\r\n\n  b-1.x \n../c\n/d\ne f\n..\ng\\h\nC:i\nj\0\n#k\n".encode())
     problems = []
-    assert lists.read_names(path, problems) == ["a", "b-1.x", "#k"]
-    assert [text.split("line ")[1].split(":")[0] for text in problems] == [*"456789", "10"]
+    assert lists.read_names(path, problems) == ["a", "b-1.x", "e f", "#k"]
+    assert [text.split("line ")[1].split(":")[0] for text in problems] == [*"45789", "10"]
     assert all(str(path) in text for text in problems)
     assert "'../c'" in problems[0]
 
@@ -40,38 +40,49 @@ def test_file_that_is_not_text_is_named(tmp_path, contents):
             read()
 
 
-@pytest.mark.parametrize(
-    ("text", "colours"),
-    [
-        ("# ids 0 and 1\nground\n\n  paved road \n", None),
-        ("ground 1 2 3\npaved road 4 5 6\n", ((1, 2, 3), (4, 5, 6))),
-    ],
-)
-def test_classes_file_gives_names_and_colours(tmp_path, text, colours):
-    label_set, has_colours = lists.read_classes(write(tmp_path / "classes.txt", text))
-    assert label_set == LabelSet(("ground", "paved road"), colours or voc_palette(2))
-    assert has_colours == (colours is not None)
+def test_names_are_in_composed_form(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("cafe\u0301\n", encoding="utf-16")
+    assert lists.read_names(path, []) == ["caf\u00e9"]
 
 
-@pytest.mark.parametrize(
-    ("text", "received"),
-    [
-        ("", "Received: 0"),
-        ("a\na\n", "'a'"),
-        ("a 0 0 0\nb\n", "2 classes and 1 colours"),
-        ("a 0 0 0\nb 0 0 0\n", "same colour"),
-        ("a 0 0 0\nb 0 0 256\n", "0, 0, 256"),
-    ],
-)
-def test_bad_classes_file_is_named(tmp_path, text, received):
-    with pytest.raises(UserError, match=rf"classes\.txt: .*{received}"):
-        lists.read_classes(write(tmp_path / "classes.txt", text))
+def test_table_of_ids(tmp_path):
+    text = "# raw -> id\n7 -> 1\n 9->ignore\nother -> ignore\n"
+    rule = lists.read_remap(write(tmp_path / "remap.txt", text), LABELS)
+    assert rule == MaskRule(ids={7: 1, 9: 255}, other=255)
 
 
-def test_table_gives_rules(tmp_path):
-    text = "# raw -> id\n7 -> 1\n 9->ignore\n1 2 3 -> 1\n250,0,0 -> 0\nother -> ignore\n"
-    remap = lists.read_remap(write(tmp_path / "remap.txt", text), LABELS)
-    assert remap == Remap({7: 1, 9: 255}, {(1, 2, 3): 1, (250, 0, 0): 0}, other=255)
+def test_table_with_a_colour_is_about_colours_and_a_number_is_a_grey(tmp_path):
+    text = "7 -> 1\n1 2 3 -> 1\n250,0,0 -> 0\n#0A0b0c -> ignore\n"
+    path = write(tmp_path / "remap.txt", text)
+    colours = {(1, 2, 3): 1, (250, 0, 0): 0, (10, 11, 12): 255, (7, 7, 7): 1}
+    assert lists.read_remap(path, LABELS) == MaskRule("colours", colours=colours)
+    assert lists.read_remap(path, LABELS, "ids") == MaskRule(ids={7: 1})
+    write(path, "7 -> 1\n7 7 7 -> 0\n")
+    with pytest.raises(UserError, match=r"remap\.txt.*7 7 7"):
+        lists.read_remap(path, LABELS)
+
+
+@pytest.mark.parametrize(("text", "masks_are"), [("7 -> 1", "colours"), ("1 2 3 -> 1", "ids")])
+def test_table_must_have_rules_for_what_the_masks_are(tmp_path, text, masks_are):
+    path = write(tmp_path / "remap.txt", text)
+    with pytest.raises(UserError, match=rf"`masks_are`.*remap\.txt.*{masks_are}"):
+        lists.read_remap(path, LABELS, masks_are)
+
+
+def test_masks_are_what_the_classes_file_and_the_flag_say(tmp_path):
+    def rule(**arguments):
+        return lists.mask_rule(LABELS, **arguments)
+
+    colours = MaskRule.of_colours(LABELS)
+    assert rule(has_colours=True) == rule(has_colours=True, masks_are="colours") == colours
+    assert rule(has_colours=False) == MaskRule()
+    trusting = MaskRule(trusts_palettes=True)
+    assert rule(has_colours=True, masks_are="ids") == trusting
+    assert rule(has_colours=False, masks_are="ids") == trusting
+    for arguments in ({"masks_are": "colours"}, {"masks_are": "grey"}):
+        with pytest.raises(UserError, match="`masks_are"):
+            rule(has_colours=False, **arguments)
 
 
 @pytest.mark.parametrize(

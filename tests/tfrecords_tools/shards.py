@@ -9,13 +9,13 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from kseg.data import records
+from kseg.data import manifests, records
 
 
 def labels(folder: Path, split: str) -> dict[str, np.ndarray]:
     """Returns the label map of each name in a split, in the order of the records."""
-    manifest = records.read_manifest(folder, split)
-    paths = [str(path) for path in records.shard_paths(folder, manifest)]
+    manifest = manifests.read_manifest(folder, split)
+    paths = [str(path) for path in manifests.shard_paths(folder, manifest)]
     examples = map(records.decode_example, tf.data.TFRecordDataset(paths))
     return {example["filename"].numpy().decode(): example["label"].numpy() for example in examples}
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from kseg.data import records
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_folder, splits
@@ -59,7 +58,7 @@ def test_build_folder_keeps_the_frames_of_a_video_together(tmp_path):
     assert [manifest.num_examples for manifest in manifests] == [6, 3]
     videos = [{name[0] for name in shards.labels(tmp_path / "out", s)} for s in ("train", "val")]
     assert len(videos[1]) == 1 and not videos[0] & videos[1]
-    assert records.read_manifest(tmp_path / "out", "val").arguments["group_by"] == "^(.)_"
+    assert manifests.read_manifest(tmp_path / "out", "val").arguments["group_by"] == "^(.)_"
     with pytest.raises(UserError, match="`val_fraction`"):
         build_folder.build(
             tmp_path / "{split}" / "a", tmp_path / "{split}" / "b", tmp_path / "classes.txt",

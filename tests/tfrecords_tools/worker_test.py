@@ -50,8 +50,7 @@ def test_no_converter_loads_tensorflow_before_it_writes():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_only_a_few_samples_are_in_progress_at_a_time(monkeypatch):
-    monkeypatch.setattr(worker, "_prepare_sample", lambda sample: sample)
+def test_only_a_few_samples_are_in_progress_at_a_time():
     drawn = []
 
     def samples():
@@ -60,8 +59,8 @@ def test_only_a_few_samples_are_in_progress_at_a_time(monkeypatch):
             yield number
 
     with concurrent.futures.ThreadPoolExecutor(2) as executor:
-        for taken, result in enumerate(worker._in_order(executor, 6, samples())):
-            assert result == taken
+        for taken, result in enumerate(worker.in_order(executor, 6, str, samples())):
+            assert result == str(taken)
             assert len(drawn) <= taken + 6
     assert taken == 49
 

@@ -1,15 +1,18 @@
 """Converting in several processes, and resuming after a stop: always the same bytes."""
 
-import functools
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from kseg.data import masks, records
+from kseg.data import manifests
 from kseg.data.datasets import VOC, LabelSet, voc_palette
+from kseg.data.masks import MaskRule
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders
-from tfrecords_tools import check_records, inputs, staging, writer
+from tfrecords_tools import check_records, inputs, staging, stored, writer
 
 NAMES = [*"abcdefg"]
 
@@ -118,7 +121,7 @@ def test_shards_whose_input_changed_after_a_stop_are_written_again(
     elif change == "classes":
         changes["label_set"] = LabelSet(tuple("0123456789abcdefghijk"), voc_palette(21))
     elif change == "reader":
-        changes["read_label"] = functools.partial(masks.read_index_or_colour_mask)
+        changes["read_label"] = MaskRule(trusts_palettes=True)
     elif change == "shard":
         path = out / ".train.partial" / "train-00001-of-00004.tfrecord"
         path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -154,7 +157,7 @@ def test_manifest_of_a_resumed_run_has_its_arguments(samples, tmp_path, encoded)
     (manifest,) = _convert(samples, tmp_path, workers=2, arguments={"raw_dir": Path("raw")})
     assert encoded == [*"abcd", *"defg"]
     assert manifest.arguments == {"raw_dir": "raw", "num_shards": 4, "on_error": "fail"}
-    assert records.read_manifest(tmp_path, "train") == manifest
+    assert manifests.read_manifest(tmp_path, "train") == manifest
     (manifest,) = _convert(samples, tmp_path, num_shards=None, on_error="skip")
     assert manifest.arguments == {"num_shards": None, "on_error": "skip"}
 
@@ -197,3 +200,53 @@ def test_label_may_be_a_value_and_messages_then_name_the_image(samples, tmp_path
     values[3] = inputs.Sample("d", samples[3].image, ("fill", 99))
     with pytest.raises(UserError, match=r"d\.jpg: .*99"):
         _convert(values, tmp_path / "out", read_label=folders.read_value)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_image_that_only_pillow_can_decode_is_rejected(samples, tmp_path, workers):
+    path = samples[3].image
+    # Without its end marker. Pillow makes up for it.
+    path.write_bytes(path.read_bytes()[:-2] + bytes(50))
+    Image.open(path).load()
+    with pytest.raises(UserError, match=r"d\.jpg: is damaged") as caught:
+        _convert(samples, tmp_path / "out", workers=workers)
+    assert len(folders.problems_of(caught.value)) == 1
+    (manifest,) = _convert(samples, tmp_path / "out", workers=workers, on_error="skip")
+    assert manifest.num_examples == 6
+    assert "d.jpg" in manifest.skipped[0]
+    assert check_records.check(tmp_path / "out")[0].problems == []
+
+
+def test_orientation_and_matte_are_flags_of_a_conversion(samples, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture = Image.open(samples[0].image)
+    picture.save(samples[0].image, exif=exif)
+    turned = np.asarray(Image.open(samples[0].image).rotate(180))
+    clear = tmp_path / "clear.png"
+    picture.putalpha(0)
+    picture.save(clear)
+    samples = [samples[0], dataclasses.replace(samples[1], image=clear)]
+    for arguments in ({}, {"exif": "apply"}, {"matte": (1, 2, 3)}):
+        with pytest.raises(UserError, match=r"a\.jpg|clear\.png"):
+            _convert(samples, tmp_path / "out", num_shards=1, **arguments)
+    arguments = {"exif": "apply", "matte": (1, 2, 3)}
+    (manifest,) = _convert(samples, tmp_path / "out", num_shards=1, **arguments)
+    assert manifest.arguments["exif"] == "apply"
+    assert manifest.arguments["matte"] == [1, 2, 3]
+    (path,) = manifests.shard_paths(tmp_path / "out", manifest)
+    images = [stored.decode(serialized)[1] for _, serialized in stored.read(path)]
+    np.testing.assert_array_equal(images[0], turned)
+    assert (images[1] == (1, 2, 3)).all()
+    with pytest.raises(UserError, match="`exif`.*'turn'"):
+        _convert(samples, tmp_path / "out", num_shards=1, exif="turn")
+
+
+def test_shard_of_other_rules_for_images_is_not_kept(samples, tmp_path, encoded):
+    encoded.stop = "g"
+    with pytest.raises(KeyboardInterrupt):
+        _convert(samples, tmp_path / "out")
+    encoded.stop = None
+    encoded.clear()
+    _convert(samples, tmp_path / "out", exif="ignore")
+    assert encoded == NAMES

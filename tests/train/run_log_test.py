@@ -1,4 +1,4 @@
-"""Points and rows past the step that a run resumes at are cut."""
+"""The log of a run: resuming removes later points and rows; files that cannot be written."""
 
 import csv
 import resource
@@ -22,7 +22,7 @@ def steps(folder):
     return sorted(found)
 
 
-def test_what_a_killed_run_wrote_after_its_checkpoint_is_cut(tmp_path):
+def test_points_and_rows_after_the_checkpoint_of_a_killed_run_are_removed(tmp_path):
     logs, table = tmp_path / "logs", tmp_path / "metrics.csv"
     with RunLog(logs, table) as log:
         log.epoch(row(1, 5), {"sky": 0.5}, None)
@@ -33,20 +33,20 @@ def test_what_a_killed_run_wrote_after_its_checkpoint_is_cut(tmp_path):
         assert steps(logs) == first
         log.epoch(row(2, 9), {}, None)
     with open(table, newline="") as file:
-        assert [(one["epoch"], one["step"]) for one in csv.DictReader(file)] == [
+        assert [(line["epoch"], line["step"]) for line in csv.DictReader(file)] == [
             ("1", "5"),
             ("2", "9"),
         ]
     assert [event for event in steps(logs) if event[0] > 5] == [(9, "epoch"), (9, "epoch_loss")]
 
 
-def test_half_a_record_at_the_end_of_the_events_does_not_hide_those_before(tmp_path):
+def test_an_incomplete_record_at_the_end_does_not_hide_the_events_before(tmp_path):
     logs = tmp_path / "logs"
     with RunLog(logs, tmp_path / "metrics.csv") as log:
         log.epoch(row(1, 5), {}, None)
     (path,) = logs.glob("events.*")
     before = steps(logs)
-    # Of a process that was killed while it cut: TensorBoard would read it, too.
+    # A process that was killed while it removed events leaves this. TensorBoard would read it.
     (logs / f".partial-1-{path.name}").write_bytes(path.read_bytes())
     path.write_bytes(path.read_bytes() + path.read_bytes()[:20])
     with RunLog(logs, tmp_path / "metrics.csv", step=5):
@@ -54,10 +54,10 @@ def test_half_a_record_at_the_end_of_the_events_does_not_hide_those_before(tmp_p
         assert not list(logs.glob(".partial-*"))
 
 
-def test_a_full_disk_is_one_message(tmp_path):
-    """No file may grow beyond a limit; in this process, for the moment."""
+def test_a_full_disk_is_a_user_error(tmp_path):
+    """Simulated by a limit on the size of files, set for this process and reset."""
     former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(UserError, match="cannot write to .*logs: .*File too large"):
+    with pytest.raises(UserError, match="logs.*File too large"):
         with RunLog(tmp_path / "logs", tmp_path / "metrics.csv") as log:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, former[1]))
             try:
@@ -68,11 +68,11 @@ def test_a_full_disk_is_one_message(tmp_path):
                 resource.setrlimit(resource.RLIMIT_FSIZE, former)
 
 
-def test_what_cannot_be_written_is_said_with_the_file(tmp_path):
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
     folder = tmp_path / "logs"
     (tmp_path / "file").touch()
     with RunLog(folder, tmp_path / "file" / "run" / "metrics.csv") as log:
-        with pytest.raises(UserError, match="cannot write to .*run/metrics.csv: Not a directory"):
+        with pytest.raises(UserError, match="run/metrics.csv"):
             log.epoch(row(1, 5), {}, None)
-    with pytest.raises(UserError, match="cannot write to .*file: "):
+    with pytest.raises(UserError, match=str(tmp_path / "file")):
         RunLog(tmp_path / "file", tmp_path / "metrics.csv")

@@ -1,4 +1,4 @@
-"""What TensorBoard reads back of a run: the order of its charts, and what the run is."""
+"""What TensorBoard reads of a run: the order of its charts, and its hyperparameters."""
 
 import tensorflow as tf
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -13,7 +13,7 @@ LABELS = LabelSet(("sky", "c++ (tower)"), ((0, 0, 0), (1, 1, 1)))
 
 
 def values(folder):
-    """Tag -> value of all summaries, read back from the events."""
+    """Returns the values of all summaries in the event files, by tag."""
     found = {}
     for path in folder.glob("events.*"):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
@@ -21,7 +21,7 @@ def values(folder):
     return found
 
 
-def test_the_custom_page_begins_with_miou_and_then_each_class(tmp_path):
+def test_the_custom_page_begins_with_miou_followed_by_each_class(tmp_path):
     with RunLog(tmp_path / "logs", tmp_path / "metrics.csv") as log:
         log.describe(charts(LABELS))
     (value,) = values(tmp_path / "logs").values()
@@ -30,7 +30,7 @@ def test_the_custom_page_begins_with_miou_and_then_each_class(tmp_path):
     titles = [[chart.title for chart in category.chart] for category in layout.category]
     assert titles[0][0] == "val_miou"
     assert titles[1] == ["val_iou/sky", "val_iou/c++ (tower)"]
-    # A tag is a regular expression there.
+    # TensorBoard reads this tag as a regular expression.
     assert list(layout.category[1].chart[1].multiline.tag) == [r"^val_iou/c\+\+\ \(tower\)$"]
 
 
@@ -41,13 +41,13 @@ def test_hparams_hold_context_backbone_and_rates(tmp_path):
     (value,) = values(tmp_path / "logs").values()
     content = value.metadata.plugin_data.content
     info = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
-    read = {name: each.string_value or each.number_value for name, each in info.hparams.items()}
+    read = {name: item.string_value or item.number_value for name, item in info.hparams.items()}
     assert (read["context"], read["backbone"]) == ("ksac", "mobilenet_v2")
     assert (read["dilation_rates"], read["learning_rate"]) == ("1,6", 0.007)
 
 
 def test_the_hparams_page_finds_the_last_miou_of_every_run_under_one_tag(tmp_path):
-    """TensorBoard joins the hyperparameters and the scalars that lie in one folder of events."""
+    """TensorBoard joins the hyperparameters and the scalars of a folder of events."""
     tags = []
     for context, mious in (("ksac", (0.25, 0.5)), ("none", (0.5, 0.75))):
         folder = tmp_path / context
@@ -65,7 +65,7 @@ def test_the_hparams_page_finds_the_last_miou_of_every_run_under_one_tag(tmp_pat
     assert tags[0] == tags[1]
 
 
-def test_a_run_that_begins_anew_describes_itself_once(tmp_path):
+def test_a_run_that_starts_again_is_described_once(tmp_path):
     for _ in range(2):
         with RunLog(tmp_path / "logs", tmp_path / "metrics.csv") as log:
             log.describe(charts(LABELS))

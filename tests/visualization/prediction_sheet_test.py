@@ -1,5 +1,6 @@
 """The sheet of predictions of several runs."""
 
+import json
 from types import SimpleNamespace
 
 import keras
@@ -9,6 +10,7 @@ from PIL import Image
 
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.images import read_image
+from kseg.data.masks import MaskRule
 from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.runs.experiment import Experiment
@@ -104,7 +106,7 @@ def test_runs_with_different_classes_are_refused(make_run, images):
         None,
         np.zeros((24, 12), np.uint8),
         np.full((12, 24), 2, np.uint8),
-        np.zeros((12, 24, 3), np.uint8),
+        np.full((12, 24, 3), (10, 20, 30), np.uint8),
     ],
     ids=("missing", "another size", "ids that are not classes", "colours"),
 )
@@ -115,6 +117,33 @@ def test_an_invalid_mask_is_named(make_run, images, tmp_path, mask):
         Image.fromarray(mask).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"--labels.*a\.png"):
         make_sheet([make_run("one")], images, tmp_path)
+
+
+def test_masks_are_read_as_those_of_the_run_or_as_the_flag_says(images, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    rule = MaskRule.of_colours(LABELS, (1, 2, 3))
+    run.start(Experiment(model_dir=str(run.path)), LABELS, mask_rule=rule)
+    again = RunFolder(run.path)
+    assert again.mask_rule == rule
+    ids = np.zeros((12, 24), np.uint8)
+    ids[:, :12] = 1
+    Image.fromarray(np.uint8(LABELS.colours)[ids]).save(tmp_path / "a.png")
+    grey = {"a": images["a"]}
+    expected = make_sheet([again], grey, tmp_path).picture()
+    Image.fromarray(ids).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"--labels.*a\.png.*--masks_are"):
+        make_sheet([again], grey, tmp_path)
+    sheet = PredictionSheet([again], grey, tmp_path, read_image, "ids")
+    np.testing.assert_array_equal(sheet.picture(), expected)
+
+
+def test_runs_of_earlier_versions_have_masks_of_ids(make_run):
+    run = make_run("old")
+    labels = json.loads(run.labels_file.read_text())
+    assert labels.pop("masks_are") == "ids"
+    run.labels_file.write_text(json.dumps(labels))
+    assert RunFolder(run.path).mask_rule == MaskRule()
+    assert RunFolder(run.path).label_set == LABELS
 
 
 def test_more_than_50_images_are_refused(make_run, images):

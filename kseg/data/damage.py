@@ -1,0 +1,82 @@
+"""Records that cannot be decoded: one message with shard and number, where training met them.
+
+The error of an input pipeline names nodes of a graph, but no record. So the split is read again to
+find the record, which takes as long as reading it once.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+import tensorflow as tf
+
+from kseg.data.manifests import read_manifest, resolve_split, shard_paths
+from kseg.data.records import decode_example
+from kseg.errors import UserError
+
+_NODE = re.compile(r"\{\{.*?\}\}")
+_ASSERTION = re.compile(r"assertion failed: \[(.*?)\]")
+_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError)
+
+
+def decoder_reason(error: tf.errors.OpError) -> str:
+    """Returns why TensorFlow could not decode a file, without the names of its nodes."""
+    first_line = _NODE.sub("", error.message).strip().splitlines()[0]
+    assertion = _ASSERTION.match(first_line)
+    return assertion[1] if assertion else first_line.split(" [Op")[0].rstrip(". ")
+
+
+@contextlib.contextmanager
+def reported(data_dir: str | os.PathLike, splits: Iterable[str]) -> Iterator[None]:
+    """Turns the error of a damaged record in the body of a `with` statement into a `UserError`.
+
+    Other errors are left as they are.
+
+    Args:
+        data_dir: Folder of the shards.
+        splits: The splits that are read. An empty name is left out.
+    """
+    try:
+        yield
+    except _ERRORS as error:
+        for split in filter(None, splits):
+            if message := find_damage(data_dir, split):
+                raise UserError(message) from error
+        raise
+
+
+def find_damage(data_dir: str | os.PathLike, split: str) -> str | None:
+    """Returns a message about the first record of a split that cannot be decoded, or None."""
+    folder, name = resolve_split(data_dir, split)
+    manifest = read_manifest(folder, name)
+    paths = shard_paths(folder, manifest)
+    done = 0
+    decoded = tf.data.TFRecordDataset(list(map(str, paths))).map(
+        _decoded_rows, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    try:
+        for _ in decoded:
+            done += 1
+    except _ERRORS as error:
+        for path, shard in zip(paths, manifest.shards, strict=True):
+            if done < shard.examples:
+                return (
+                    f"{path}, record {done} (counted from 0) is damaged: {decoder_reason(error)}. "
+                    "Find all damaged records with: python -m tfrecords_tools.check_records "
+                    f"--data_dir={folder}"
+                )
+            done -= shard.examples
+    return None
+
+
+def _decoded_rows(serialized: tf.Tensor) -> tf.Tensor:
+    """Returns a number that needs the decoded image and label of a record."""
+    example = decode_example(serialized)
+    same = tf.debugging.assert_equal(
+        tf.shape(example["image"])[:2],
+        tf.shape(example["label"]),
+        "Image and label have different sizes",
+    )
+    with tf.control_dependencies([same]):
+        return tf.shape(example["label"])[0]

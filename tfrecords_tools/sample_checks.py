@@ -1,0 +1,55 @@
+"""Checks of the samples of a whole conversion, before any of them is read."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from kseg.data import mask_palettes
+from kseg.data.masks import IDS, MaskRule
+from kseg.errors import UserError
+from tfrecords_tools.inputs import Sample
+
+
+def contradictions(
+    splits: Mapping[str, Sequence[Sample]], rule: MaskRule, on_error: str
+) -> list[str]:
+    """Returns a problem for each mask of ids that contradicts the others.
+
+    Raises:
+        UserError: If problems are to be skipped, because nobody can know which masks are right.
+    """
+    if rule.masks_are != IDS or rule.trusts_palettes:
+        return []
+    labels = [sample.label for samples in splits.values() for sample in samples]
+    paths = dict.fromkeys(label for label in labels if isinstance(label, Path))
+    found = mask_palettes.contradictions(paths)
+    if found and on_error == "skip":
+        raise UserError(
+            "nothing was converted, since masks contradict each other and none of them can be "
+            "skipped:\n  " + "\n  ".join(found)
+        )
+    return found
+
+
+def without_duplicates(
+    splits: Mapping[str, Sequence[Sample]],
+    may_share: Collection[Collection[str]],
+    problems: list[str],
+) -> dict[str, list[Sample]]:
+    """Returns the splits without names that occurred before, which are problems."""
+    shared = {frozenset(pair) for pair in may_share}
+    seen: dict[str, dict[str, Sample]] = {}
+    kept: dict[str, list[Sample]] = {}
+    for split, samples in splits.items():
+        kept[split] = []
+        for sample in samples:
+            found = seen.setdefault(sample.name, {})
+            conflicts = [earlier for earlier in found if {earlier, split} not in shared]
+            if conflicts:
+                problems.append(
+                    f"{sample.image}: id {sample.name!r} of split {split!r} occurs twice, first in "
+                    f"split {conflicts[0]!r} ({found[conflicts[0]].image})"
+                )
+            else:
+                found[split] = sample
+                kept[split].append(sample)
+    return kept
