@@ -2,6 +2,7 @@
 
 import pytest
 
+from kseg.data import manifests
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_folder, splits
