@@ -179,6 +179,7 @@ def run(monkeypatch, tmp_path):
         lambda folder: SimpleNamespace(
             load_model=lambda checkpoint: network,
             label_set=LABELS,
+            scene_bands=None,
             experiment=SimpleNamespace(data_dir=str(records), train_split=("train",)),
         ),
     )

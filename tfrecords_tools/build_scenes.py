@@ -124,6 +124,7 @@ def build(
     arguments = {name: value for name, value in locals().items() if name != "conversion"}
     layouts.check_splits([split])
     label_set, has_colours = lists.read_classes(classes)
+    arguments["masks_are"] = masks_are or ("colours" if has_colours else "ids")
     outside_id = _outside_id(outside, label_set)
     rules = TileRules(
         tile=tuple(tile) * 2 if len(tile) == 1 else tuple(tile),
@@ -135,7 +136,7 @@ def build(
     )
     label_rules = LabelRules(
         label_set=label_set,
-        by_colour=has_colours if masks_are is None else masks_are == "colours",
+        by_colour=arguments["masks_are"] == "colours",
         nodata=mask_nodata,
         vectors={
             "class_field": class_field,

@@ -8,8 +8,6 @@ from absl import flags
 from kseg.errors import UserError
 from tfrecords_tools import layouts, scene_masks, splits
 
-MASKS_ARE = ("ids", "colours")
-
 
 def define_flags() -> None:
     """Defines the flags of this program."""
@@ -54,9 +52,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "label_ending", None, "Ending of the names of masks in place of .tif, as in _mask.tif."
     )
-    flags.DEFINE_enum(
-        "masks_are", None, MASKS_ARE, "What masks hold. Default: colours if --classes has them."
-    )
+    layouts.define_masks_are()
     flags.DEFINE_enum(
         "mask_nodata",
         "refuse",

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kseg.data import manifests
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_folder, splits
@@ -51,11 +52,11 @@ def test_build_folder_keeps_the_frames_of_a_video_together(tmp_path):
         folders.image(tmp_path / "images" / f"{name}.png", seed=seed)
         folders.mask(tmp_path / "masks" / f"{name}.png", seed % 2)
     (tmp_path / "classes.txt").write_text("ground\nroad\n")
-    manifests = build_folder.build(
+    built = build_folder.build(
         tmp_path / "images", tmp_path / "masks", tmp_path / "classes.txt", tmp_path / "out",
         splits=["train"], val_fraction=0.3, group_by="^(.)_",
     )  # fmt: skip
-    assert [manifest.num_examples for manifest in manifests] == [6, 3]
+    assert [manifest.num_examples for manifest in built] == [6, 3]
     videos = [{name[0] for name in shards.labels(tmp_path / "out", s)} for s in ("train", "val")]
     assert len(videos[1]) == 1 and not videos[0] & videos[1]
     assert manifests.read_manifest(tmp_path / "out", "val").arguments["group_by"] == "^(.)_"
