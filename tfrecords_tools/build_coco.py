@@ -17,7 +17,7 @@ The rules differ from paper to paper, so each is a flag:
   0 keeps all.
 - `--min_object_area` (default 0): objects with fewer pixels become background (Vortex pooling drops
   objects with fewer than 1000).
-- `--overlap`: pixels in several objects are ignored (`ignore`, the default, as in torchvision's
+- `--object_overlap`: pixels in several objects are ignored (`ignore`, the default, as in torchvision's
   reference training), or belong to the first object in the JSON (`first`). No paper says.
 
 Areas are counted on the drawn masks; `area` in the JSON is not read. Crowd regions count as
@@ -59,7 +59,7 @@ def build(
     categories: str = "voc",
     min_image_area: int | None = None,
     min_object_area: int = 0,
-    overlap: str = "ignore",
+    object_overlap: str = "ignore",
     annotations: str = ANNOTATIONS,
     images: str = "{split}",
     **conversion: Any,
@@ -74,7 +74,7 @@ def build(
         min_image_area: An image must have more pixels than this in objects. Defaults to 1000
             (KSAC), or 0 with own categories; 0 keeps every image.
         min_object_area: Pixels that an object must have. Defaults to 0.
-        overlap: `"ignore"` or `"first"`, see `coco_masks.read_label`. Defaults to `"ignore"`.
+        object_overlap: `"ignore"` or `"first"`, see `coco_masks.read_label`. Defaults to `"ignore"`.
         annotations: Path of the JSON of a split in `raw_dir`. `{split}` stands for the name of the
             split. Defaults to annotations/instances_{split}.json.
         images: Folder of the images of a split in `raw_dir`, likewise. Defaults to {split}.
@@ -92,7 +92,7 @@ def build(
     raw_dir = Path(raw_dir)
     for name, value, choices in (
         ("categories", categories, coco_categories.CHOICES),
-        ("overlap", overlap, coco_masks.OVERLAPS),
+        ("object_overlap", object_overlap, coco_masks.OVERLAPS),
     ):
         if value not in choices:
             raise UserError(f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}")
@@ -142,7 +142,7 @@ def build(
         samples,
         output_dir=output_dir,
         label_set=classes.label_set,
-        read_label=functools.partial(coco_masks.read_label, overlap=overlap),
+        read_label=functools.partial(coco_masks.read_label, overlap=object_overlap),
         problems=problems,
         tool="tfrecords_tools.build_coco",
         arguments={
@@ -151,7 +151,7 @@ def build(
             "categories": categories,
             "min_image_area": min_image_area,
             "min_object_area": min_object_area,
-            "overlap": overlap,
+            "object_overlap": object_overlap,
             "annotations": annotations,
             "images": images,
             "images_left_out": left_out,
@@ -228,15 +228,23 @@ def define_flags() -> None:
         lower_bound=0,
     )
     flags.DEFINE_enum(
-        "overlap",
+        "object_overlap",
         "ignore",
         list(coco_masks.OVERLAPS),
         "Pixels in several objects: ignored, or of the class of the first object.",
     )
+    cli.define_alias("overlap", "object_overlap")
 
 
 def main(values: flags.FlagValues) -> None:
-    names = ("categories", "min_image_area", "min_object_area", "overlap", "annotations", "images")
+    names = (
+        "categories",
+        "min_image_area",
+        "min_object_area",
+        "object_overlap",
+        "annotations",
+        "images",
+    )
     for manifest in layouts.run(build, values, *names):
         left_out = manifest.arguments["images_left_out"][manifest.split]
         counts = ", ".join(f"{count} by {rule}" for rule, count in left_out.items() if count)

@@ -89,7 +89,7 @@ def test_real_objects_are_drawn_where_pillow_draws_them(real_data, tmp_path, ove
     """Compares with another rasteriser, the definition of runs, and classes by name."""
     raw = real_data / "coco_tiny"
     manifest = build_coco.build(
-        raw, tmp_path, splits=["train2017"], min_image_area=0, overlap=overlap
+        raw, tmp_path, splits=["train2017"], min_image_area=0, object_overlap=overlap
     )[0]
     assert manifest.label_set() == VOC
     assert check_records.check(tmp_path)[0].problems == []
@@ -200,9 +200,9 @@ def test_overlap_of_objects_is_ignored_or_of_the_first(tmp_path):
     expected = np.zeros((40, 50), np.uint8)
     expected[10:30, 10:30] = person
     expected[:20, :20] = dog
-    np.testing.assert_array_equal(only_label(root, overlap="first"), expected)
+    np.testing.assert_array_equal(only_label(root, object_overlap="first"), expected)
     expected[10:20, 10:20] = 255
-    np.testing.assert_array_equal(only_label(root, overlap="ignore"), expected)
+    np.testing.assert_array_equal(only_label(root, object_overlap="ignore"), expected)
 
 
 def test_overlap_of_two_objects_of_the_same_class_is_ignored(tmp_path):
@@ -383,7 +383,12 @@ def test_missing_or_unsuitable_json_is_named(tmp_path, text, named):
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("categories", "stuff"), ("overlap", "last"), ("min_image_area", -1), ("min_object_area", -5)],
+    [
+        ("categories", "stuff"),
+        ("object_overlap", "last"),
+        ("min_image_area", -1),
+        ("min_object_area", -5),
+    ],
 )
 def test_bad_arguments_are_rejected_by_name(tmp_path, argument, value):
     with pytest.raises(UserError, match=f"`{argument}`.*{value}"):
