@@ -17,8 +17,9 @@ The rules differ from paper to paper, so each is a flag:
   0 keeps all.
 - `--min_object_area` (default 0): objects with fewer pixels become background (Vortex pooling drops
   objects with fewer than 1000).
-- `--object_overlap`: pixels in several objects are ignored (`ignore`, the default, as in torchvision's
-  reference training), or belong to the first object in the JSON (`first`). No paper says.
+- `--object_overlap`: pixels in several objects are ignored (`ignore`, the default, as in
+  torchvision's reference training), or belong to the first object in the JSON (`first`). No paper
+  states it.
 
 Areas are counted on the drawn masks; `area` in the JSON is not read. Crowd regions count as
 objects. An image with a faulty object is an error, or is left out with `--on_error=skip`.
@@ -74,7 +75,8 @@ def build(
         min_image_area: An image must have more pixels than this in objects. Defaults to 1000
             (KSAC), or 0 with own categories; 0 keeps every image.
         min_object_area: Pixels that an object must have. Defaults to 0.
-        object_overlap: `"ignore"` or `"first"`, see `coco_masks.read_label`. Defaults to `"ignore"`.
+        object_overlap: `"ignore"` or `"first"`, see `coco_masks.read_label`. Defaults to
+            `"ignore"`.
         annotations: Path of the JSON of a split in `raw_dir`. `{split}` stands for the name of the
             split. Defaults to annotations/instances_{split}.json.
         images: Folder of the images of a split in `raw_dir`, likewise. Defaults to {split}.

@@ -44,7 +44,7 @@ def test_folder_in_another_layout_is_rejected(converter, missing, tmp_path):
         (build_ade20k, "ADEChallengeData2016", {"val": 3}, ()),
         (build_cityscapes, "cityscapes", {"val": 1}, ("--annotations=gtFine",)),
         (build_camvid, "camvid", {"val": 101}, ("--workers=1",)),
-        (build_coco, "coco_tiny", {"train2017": 64}, ("--overlap=first",)),
+        (build_coco, "coco_tiny", {"train2017": 64}, ("--object_overlap=first",)),
         (build_deepglobe, "roads", {"train": 35, "val": 35}, ("--val_fraction=0.5",)),
     ],
 )
