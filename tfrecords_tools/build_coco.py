@@ -23,10 +23,10 @@ The rules differ from paper to paper, so each is a flag:
 
 Areas are counted on the drawn masks; `area` in the JSON is not read. Crowd regions count as
 objects. An image with a faulty object is an error, or is left out with `--on_error=skip`.
-`--annotations` and `--images` are for other layouts, such as Roboflow's:
+`--annotation_file` and `--images` are for other layouts, such as Roboflow's:
 
     python -m tfrecords_tools.build_coco --raw_dir=export --output_dir=records \\
-        --splits=train,valid --categories=own --annotations={split}/_annotations.coco.json
+        --splits=train,valid --categories=own --annotation_file={split}/_annotations.coco.json
 
 This process holds the JSON in packed form; for its memory, see tfrecords_tools/README.md.
 """
@@ -61,7 +61,7 @@ def build(
     min_image_area: int | None = None,
     min_object_area: int = 0,
     object_overlap: str = "ignore",
-    annotations: str = ANNOTATIONS,
+    annotation_file: str = ANNOTATIONS,
     images: str = "{split}",
     **conversion: Any,
 ) -> list[Manifest]:
@@ -77,8 +77,8 @@ def build(
         min_object_area: Pixels that an object must have. Defaults to 0.
         object_overlap: `"ignore"` or `"first"`, see `coco_masks.read_label`. Defaults to
             `"ignore"`.
-        annotations: Path of the JSON of a split in `raw_dir`. `{split}` stands for the name of the
-            split. Defaults to annotations/instances_{split}.json.
+        annotation_file: Path of the JSON of a split in `raw_dir`. `{split}` stands for the name of
+            the split. Defaults to annotations/instances_{split}.json.
         images: Folder of the images of a split in `raw_dir`, likewise. Defaults to {split}.
         **conversion: `num_shards`, `workers` and other arguments of `writer.convert`.
 
@@ -104,7 +104,7 @@ def build(
         if value < 0:
             raise UserError(f"`{name}` must be at least 0. Received: {value}")
     layouts.check_splits(splits)
-    files = {split: annotations.replace("{split}", split) for split in splits}
+    files = {split: annotation_file.replace("{split}", split) for split in splits}
     folders = {split: images.replace("{split}", split) for split in splits}
     parents = {str(Path(file).parent) for file in files.values()} - {"."}
     layouts.require_layout(raw_dir, (*sorted(parents), *folders.values()), "COCO")
@@ -154,7 +154,7 @@ def build(
             "min_image_area": min_image_area,
             "min_object_area": min_object_area,
             "object_overlap": object_overlap,
-            "annotations": annotations,
+            "annotation_file": annotation_file,
             "images": images,
             "images_left_out": left_out,
         },
@@ -211,7 +211,9 @@ def define_flags() -> None:
     )
     cli.define_alias("classes", "categories")
     flags.DEFINE_string(
-        "annotations", ANNOTATIONS, "JSON of a split in --raw_dir. {split} stands for the split."
+        "annotation_file",
+        ANNOTATIONS,
+        "JSON of a split in --raw_dir. {split} stands for the split.",
     )
     flags.DEFINE_string(
         "images", "{split}", "Folder of the images of a split in --raw_dir, likewise."
@@ -244,7 +246,7 @@ def main(values: flags.FlagValues) -> None:
         "min_image_area",
         "min_object_area",
         "object_overlap",
-        "annotations",
+        "annotation_file",
         "images",
     )
     for manifest in layouts.run(build, values, *names):

@@ -165,7 +165,8 @@ def test_a_run_without_validation_has_no_curve(make_run, tmp_path):
 def flags(**given):
     """The flags of the program as passed to `main`."""
     names = ("figure", "images", "labels", "features", "receptive_field", "output_dir")
-    return SimpleNamespace(**{name: "" for name in names} | {"table": [], "pixel": []} | given)
+    defaults = {name: "" for name in names} | {"table": [], "pixel": [], "masks_are": None}
+    return SimpleNamespace(**defaults | given)
 
 
 def test_arguments_that_are_not_runs_are_left_out(make_run, tmp_path, monkeypatch, capsys):

@@ -79,12 +79,11 @@ def test_an_unreadable_image_is_named_and_the_others_are_predicted(model, tmp_pa
     failures = predict.predict(
         model, LABELS, images, tmp_path / "out", sheet_rows=0, max_pixels=5000
     )
-    assert len(failures) == 4
-    for failure, name in zip(failures, ("b.png", "c.png", "d.jpg", "e.bmp"), strict=True):
+    for failure, name in zip(failures, ("b.png", "c.png", "d.jpg"), strict=True):
         assert failure.startswith(f"{tmp_path / name}: ")
-    assert "5000" in failures[1] and "TIFF" in failures[3]
+    assert "5000" in failures[1]
     written = sorted(path.name for path in (tmp_path / "out" / "labels").iterdir())
-    assert written == ["a.png", "f.png"]
+    assert written == ["a.png", "e.png", "f.png"]
     assert not (tmp_path / "out" / "contact_sheet.png").exists()
 
 

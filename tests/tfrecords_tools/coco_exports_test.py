@@ -247,12 +247,14 @@ def test_layouts_of_other_tools_are_named_by_flags(tmp_path):
     (root / "annotations" / "instances_tiny.json").rename(roboflow)
     (root / "annotations").rmdir()
     arguments = {"splits": ["tiny"], "categories": "own"}
-    build_coco.build(root, root / "a", annotations="{split}/_annotations.coco.json", **arguments)
+    build_coco.build(
+        root, root / "a", annotation_file="{split}/_annotations.coco.json", **arguments
+    )
     content = json.loads(roboflow.read_text())
     content["images"][0]["file_name"] = "tiny/0.jpg"
     (root / "result.json").write_text(json.dumps(content))
     roboflow.unlink()
-    build_coco.build(root, root / "b", annotations="result.json", images=".", **arguments)
+    build_coco.build(root, root / "b", annotation_file="result.json", images=".", **arguments)
     one, two = (shards.labels(root / name, "tiny") for name in "ab")
     np.testing.assert_array_equal(one["0"], two["tiny/0"])
     assert one["0"].sum() == 800
