@@ -3,8 +3,8 @@
 The results are in the order of the samples, whatever the number of processes, and only a few
 samples are processed at a time, so that memory does not grow with the data set. A worker needs
 NumPy, Pillow and one image: 50 MB, plus 4 bytes per pixel of a large JPEG, 5 with a mask in
-colours, and up to 8 for an image that has to be converted. Only the main program serialises and
-writes, with the 0.7 GB of TensorFlow.
+colours, and up to 8 for an image that has to be converted. Only the main program decodes
+them with TensorFlow as well (see `decoding`), serialises and writes, in 0.7 GB.
 """
 
 import collections

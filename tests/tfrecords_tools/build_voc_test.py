@@ -31,12 +31,12 @@ def _decoded(folder, split):
 
 
 def test_both_splits_are_converted_in_the_order_of_their_lists(raw, tmp_path):
-    manifests = build_voc.build(raw, tmp_path / "out")
-    assert [(m.split, m.num_examples, len(m.shards)) for m in manifests] == [
+    built = build_voc.build(raw, tmp_path / "out")
+    assert [(m.split, m.num_examples, len(m.shards)) for m in built] == [
         ("train", 7, 4),
         ("val", 2, 2),
     ]
-    for manifest in manifests:
+    for manifest in built:
         assert manifests.read_manifest(tmp_path / "out", manifest.split) == manifest
         assert manifest.label_set() == VOC
         decoded = _decoded(tmp_path / "out", manifest.split)
@@ -207,8 +207,8 @@ def test_unknown_list_is_named_with_those_that_exist(raw, tmp_path):
 def test_train_and_val_may_share_images_with_trainval_but_not_with_each_other(raw, tmp_path):
     lists = raw / "ImageSets" / "Segmentation"
     (lists / "trainval.txt").write_text("\n".join([*LISTS["train"], *LISTS["val"]]))
-    manifests = build_voc.build(raw, tmp_path / "out", splits=["train", "val", "trainval"])
-    assert [manifest.num_examples for manifest in manifests] == [7, 2, 9]
+    built = build_voc.build(raw, tmp_path / "out", splits=["train", "val", "trainval"])
+    assert [manifest.num_examples for manifest in built] == [7, 2, 9]
     with open(lists / "val.txt", "a") as file:
         file.write("t3\n")
     with pytest.raises(UserError, match=r"t3\.jpg: .*'val'.*'train'"):
@@ -217,16 +217,16 @@ def test_train_and_val_may_share_images_with_trainval_but_not_with_each_other(ra
 
 def test_bad_samples_can_be_skipped_and_are_listed_in_the_manifest(raw, tmp_path):
     expected = _damage(raw)
-    manifests = build_voc.build(raw, tmp_path / "out", on_error="skip")
-    assert [manifest.num_examples for manifest in manifests] == [1, 1]
-    skipped = {problem for manifest in manifests for problem in manifest.skipped}
+    built = build_voc.build(raw, tmp_path / "out", on_error="skip")
+    assert [manifest.num_examples for manifest in built] == [1, 1]
+    skipped = {problem for manifest in built for problem in manifest.skipped}
     folders.assert_each_in_one(expected, sorted(skipped))
     names = [example["filename"].numpy() for example in _decoded(tmp_path / "out", "train")]
     assert names == [b"t6"]
-    for manifest in manifests:
+    for manifest in built:
         assert manifests.read_manifest(tmp_path / "out", manifest.split) == manifest
     assert [result.problems for result in check_records.check(tmp_path / "out")] == [[], []]
-    printed = summary.report(manifests, tmp_path / "out")
+    printed = summary.report(built, tmp_path / "out")
     assert all(printed.count(problem) == 1 for problem in skipped)
 
 

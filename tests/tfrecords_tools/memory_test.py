@@ -13,12 +13,12 @@ SIDE = 9400  # 88.4 million pixels; Pillow's limit is 89.5.
 MEASURE = """
 import re, sys
 from pathlib import Path
-from kseg.data import masks
+from kseg.data.masks import MaskRule
 from kseg.data.datasets import ROADS
 from tfrecords_tools import inputs
 
 sample = inputs.Sample("a", *map(Path, sys.argv[1:]))
-prepared, problems = inputs.prepare(sample, ROADS, masks.read_index_or_colour_mask)
+prepared, problems = inputs.prepare(sample, ROADS, MaskRule.of_colours(ROADS))
 assert not problems, problems
 assert "tensorflow" not in sys.modules
 status = Path("/proc/self/status").read_text()

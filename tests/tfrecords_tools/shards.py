@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+from kseg import cli
 from kseg.data import manifests, records
 
 
@@ -27,6 +28,8 @@ def flag_values(define_flags: Callable[[], None], *arguments: str) -> flags.Flag
         for kind in ("string", "list", "integer", "float", "bool", "enum"):
             define = getattr(flags, f"DEFINE_{kind}")
             patched.setattr(flags, f"DEFINE_{kind}", functools.partial(define, flag_values=values))
+        alias = functools.partial(cli.define_alias, values=values)
+        patched.setattr(cli, "define_alias", alias)
         define_flags()
     values(["program", *arguments])
     return values
