@@ -144,7 +144,7 @@ def open_scene(path: str | os.PathLike, bands: SceneBands = PICTURE) -> Iterator
 
 def check_bands(source: "rasterio.DatasetReader", bands: SceneBands) -> None:
     """Raises `UserError` unless a file has the bands, in their type."""
-    received = f"{source.count} bands of {', '.join(sorted(set(source.dtypes)))}"
+    received = f"{source.count} bands of {', '.join(source.dtypes)}"
     if bands == PICTURE and (source.count < 3 or set(source.dtypes[:3]) != {"uint8"}):
         raise UserError(
             "A TIFF must have at least three bands of uint8: red, green, blue. Other bands and "

@@ -6,7 +6,8 @@ strip and the regions that cross the present seam: it grows with the largest reg
 map.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import array
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -66,12 +67,16 @@ class _Tracer:
         for geometry, value in features.shapes(
             labels, mask=labels != self._ignore_label, connectivity=4
         ):
-            edges = np.concatenate(
-                [
-                    _edges(np.asarray(ring, np.int32) + np.int32((0, rows.start)), is_hole=bool(k))
-                    for k, ring in enumerate(geometry["coordinates"])
-                ]
-            )
+            rings = [
+                _turned(np.asarray(ring, np.int32) + np.int32((0, rows.start)), is_hole=bool(k))
+                for k, ring in enumerate(geometry["coordinates"])
+            ]
+            first, last = rings[0][:, 1].min(), rings[0][:, 1].max()
+            inside = (first > rows.start or first == 0) and (last < rows.stop or is_last)
+            if inside and all(len(set(ring)) == len(ring) - 1 for ring in geometry["coordinates"]):
+                yield int(value), rings
+                continue
+            edges = np.concatenate([np.concatenate([r[:-1], r[1:]], axis=1) for r in rings])
             on_seam = (edges[:, 1] == edges[:, 3]) & (
                 ((edges[:, 1] == rows.start) & (rows.start > 0))
                 | ((edges[:, 1] == rows.stop) & (not is_last))
@@ -114,11 +119,9 @@ class _Tracer:
             self._regions[region][1].append(ends.astype(np.int32))
 
 
-def _edges(ring: np.ndarray, *, is_hole: bool) -> np.ndarray:
-    """Returns the edges of a closed ring, the region to their right."""
-    if (signed_area(ring) > 0) == is_hole:
-        ring = ring[::-1]
-    return np.concatenate([ring[:-1], ring[1:]], axis=1)
+def _turned(ring: np.ndarray, *, is_hole: bool) -> np.ndarray:
+    """Returns a closed ring with the region to the right of its edges."""
+    return ring[::-1] if (signed_area(ring) > 0) == is_hole else ring
 
 
 def signed_area(ring: np.ndarray) -> float:
@@ -146,40 +149,50 @@ def _roots(count: int, pairs: np.ndarray) -> np.ndarray:
 def _assembled(edges: np.ndarray) -> Rings:
     """Links the edges of a region to rings without repeated vertices, the outer boundary first.
 
-    Four edges meet where the region touches itself at a corner. A walk that comes back to a vertex
-    closes a ring there; whichever way it leaves such a corner, the rings do not cross.
+    Two edges leave a corner at which the region touches itself. A walk that comes back to such a
+    corner closes a ring there; whichever way it leaves the corner, the rings do not cross.
     """
-    leaving: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for column, row, to_column, to_row in edges.tolist():
-        leaving.setdefault((column, row), []).append((to_column, to_row))
+    columns = int(edges[:, [0, 2]].max()) + 1
+    starts, ends = (edges[:, k + 1].astype(np.int64) * columns + edges[:, k] for k in (0, 2))
+    order = np.argsort(starts)
+    starts, ends = starts[order], ends[order]
+    # A vertex is the number of the first edge that leaves it.
+    next_vertex = memoryview(np.searchsorted(starts, ends).astype(np.int32))
+    vertex_of = memoryview(np.searchsorted(starts, starts).astype(np.int32))
+    is_double = memoryview(np.append(starts[1:] == starts[:-1], False).astype(np.uint8))
+    taken = bytearray(len(starts))
     rings: Rings = []
-    while leaving:
-        vertex = next(iter(leaving))
-        path, position = [vertex], {vertex: 0}
-        while path:
-            following = leaving[path[-1]]
-            vertex = following.pop()
-            if not following:
-                del leaving[path[-1]]
-            if vertex not in position:
-                position[vertex] = len(path)
-                path.append(vertex)
+    for first in range(len(starts)):
+        if taken[first]:
+            continue
+        begin = vertex = vertex_of[first]
+        path = array.array("i")
+        before: dict[int, int] = {}  # Number of edges before each such corner on the path.
+        while True:
+            if is_double[vertex]:
+                before[vertex] = len(path)
+            edge = vertex + taken[vertex]
+            taken[edge] = 1
+            path.append(edge)
+            vertex = next_vertex[edge]
+            closed = 0 if vertex == begin else before.get(vertex)
+            if closed is None:
                 continue
-            begin = position[vertex]
-            rings.append(_corners([*path[begin:], vertex]))
-            for passed in path[begin + 1 :]:
-                del position[passed]
-            del path[begin + 1 :]
-            if path[-1] not in leaving:
-                # Only at the start of the walk can a vertex have no edge left.
+            ring = starts[np.array(path[closed:])]
+            rings.append(_corners(np.stack([ring % columns, ring // columns], axis=1)))
+            del path[closed:]
+            # The corners are in the order of the path.
+            while before and before[next(reversed(before))] >= closed:
+                before.popitem()
+            if not path and (not is_double[vertex] or taken[vertex + 1]):
                 break
     rings.sort(key=signed_area, reverse=True)
     return rings
 
 
-def _corners(vertices: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Returns a closed ring without the vertices inside straight lines."""
-    ring = np.array(vertices[:-1], np.int32)
+def _corners(ring: np.ndarray) -> np.ndarray:
+    """Closes an open ring, without the vertices inside straight lines."""
+    ring = ring.astype(np.int32)
     before, after = ring - np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0) - ring
     turns = (before[:, 0] == 0) != (after[:, 0] == 0)
     ring = ring[turns]
