@@ -165,7 +165,7 @@ def test_a_tiff_that_cannot_be_read_is_named_and_leaves_no_results(model, tmp_pa
     for failure, name, reason in zip(
         failures,
         ("a.tif", "b.tif", "c.tif", "d.tif", "e.tif", "e_wrong_name.tif"),
-        ("uint8", "3 bands of uint16", "damaged", "cannot be read", "", "'utf-8' codec"),
+        ("uint8", "uint16, uint16", "damaged", "cannot be read", "", "'utf-8' codec"),
         strict=True,
     ):
         assert failure.startswith(f"{tmp_path / name}: ") and reason in failure
