@@ -272,3 +272,35 @@ def test_no_file_is_long_and_none_names_a_folder_of_a_machine(path):
     assert text.count("\n") <= MAX_LINES
     for root in ("home", "work", "root", "Users"):
         assert f'"/{root}/' not in text and f" /{root}/" not in text
+
+
+# Methods whose signatures are Keras' own.
+KERAS_METHODS = {
+    "build", "call", "compute_output_shape", "get_config", "save_own_variables",
+    "load_own_variables",
+}  # fmt: skip
+
+
+def untyped_functions(tree):
+    """Yields the public functions and methods that lack the type hint of a parameter or result."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from untyped_functions(node)
+        if not isinstance(node, ast.FunctionDef) or node.name in KERAS_METHODS:
+            continue
+        if node.name.startswith("_") and node.name != "__init__":
+            continue
+        parameters = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        typed = [p.annotation for p in parameters if p.arg not in ("self", "cls")]
+        if None in typed or (node.returns is None and node.name != "__init__"):
+            yield node.name
+
+
+def test_everything_public_has_type_hints():
+    missing = {
+        f"{name}: {function}"
+        for name, path in MODULES.items()
+        for function in untyped_functions(parse(path))
+    }
+    assert not missing, sorted(missing)
+    assert list(untyped_functions(ast.parse("def f(x): ...\ndef g() -> int: ..."))) == ["f"]

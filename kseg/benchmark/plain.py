@@ -10,16 +10,21 @@ from collections.abc import Callable
 from keras import ops
 
 from kseg.layers import KSAC, LKSPP, VortexPooling
+from kseg.layers.types import Tensor
 
 
-def plain_shared_atrous_conv(features, kernel, dilation_rates: tuple[int, ...]) -> list:
+def plain_shared_atrous_conv(
+    features: Tensor, kernel: Tensor, dilation_rates: tuple[int, ...]
+) -> list[Tensor]:
     """Computes `shared_atrous_conv` as one convolution of Keras for each rate."""
     return [
         ops.conv(features, kernel, padding="same", dilation_rate=rate) for rate in dilation_rates
     ]
 
 
-def native_shared_atrous_conv(features, kernel, dilation_rates: tuple[int, ...]) -> list:
+def native_shared_atrous_conv(
+    features: Tensor, kernel: Tensor, dilation_rates: tuple[int, ...]
+) -> list[Tensor]:
     """Computes `shared_atrous_conv` by the dilated convolution of TensorFlow's CPU library.
 
     Keras does not use it: Keras calls `tf.nn.convolution`, which cuts the map into rate x rate
@@ -50,7 +55,7 @@ def _native_gradient_exists() -> bool:
     return True
 
 
-def plain_average_pool(features, pool_size: int):
+def plain_average_pool(features: Tensor, pool_size: int) -> Tensor:
     """Computes `average_pool` by TensorFlow's pooling, which reads k x k values for each pixel."""
     import tensorflow as tf
 
@@ -80,7 +85,7 @@ class PlainKSAC(KSAC):
 class PlainVortexPooling(VortexPooling):
     """Variant B of `VortexPooling` with TensorFlow's poolings and dilated convolutions."""
 
-    def branches(self, features, training):
+    def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         maps = []
         for rate, conv_block in zip(self.dilation_rates, self.atrous, strict=True):
             pooled = plain_average_pool(features, rate) if rate > 1 else features
@@ -93,10 +98,10 @@ class PlainVortexPooling(VortexPooling):
 class PlainLKSPP(LKSPP):
     """`LKSPP` with the separable convolutions that `keras.layers.SeparableConv2D` calls."""
 
-    def branches(self, features, training):
+    def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         return [self.branch(index, features, training) for index in range(len(self.large_kernels))]
 
-    def branch(self, index, features, training):
+    def branch(self, index: int, features: Tensor, training: bool | None) -> Tensor:
         """Computes one kernel size: the sum of two mirrored chains of separable convolutions."""
         kernels = self.large_kernels[index]
         return ops.relu(

@@ -175,7 +175,7 @@ def gdal_errors(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {error}") from error
 
 
-def window_of(place: Place):
+def window_of(place: Place) -> "rasterio.windows.Window":
     """Returns rows and columns as a window of rasterio."""
     from rasterio.windows import Window
 
