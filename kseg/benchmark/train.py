@@ -94,7 +94,7 @@ def _bare_step(experiment: Experiment) -> Callable[[], float]:
     plan = Plan.of(IMAGES // experiment.batch_size, epochs=1)
     model = experiment.build_model(CLASSES)
     compile_experiment(model, experiment, plan, ignore_label=255)
-    batch = next(iter(rest_of_epoch(experiment, plan, Position(), 255)))
+    batch = next(iter(rest_of_epoch(experiment, plan, Position(), model, 255)))
     batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
     model.make_train_function()
     # Reading the loss waits until the step is done.

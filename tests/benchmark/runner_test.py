@@ -121,4 +121,6 @@ def test_memory_is_that_of_a_process_of_its_own():
     held = np.ones(3 * 2**27)  # 3 GiB in this process, which must not count
     assert held[-1] == 1
     peak, added = timing.peak_memory(big_step, 200)
-    assert 200 <= added < peak < 3000
+    # The steps may reuse a little memory that the process had freed before them.
+    assert 190 <= added < 300
+    assert added < peak < 3000

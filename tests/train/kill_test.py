@@ -205,7 +205,9 @@ def test_a_full_disk_stops_the_run_with_a_message_and_complete_checkpoints(
     process = start(records, folder, preexec_fn=limited)
     assert process.wait(timeout=300) == 1
     printed = folder.with_suffix(".log").read_text()
-    (error,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+    errors = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, printed[-3000:]
+    (error,) = errors
     assert "File too large" in error and str(checkpoints_of(folder)[-1]) in error
     assert "Traceback" not in printed
     assert folders.contents(folder / "checkpoints") == before
