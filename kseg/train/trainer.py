@@ -12,6 +12,7 @@ from kseg.data.augment import warn_about_crop_size
 from kseg.data.manifests import read_manifest
 from kseg.data.masks import MaskRule
 from kseg.data.pipeline import train_steps
+from kseg.errors import UserError
 from kseg.inference.backend import leave_gpus_to_jax
 from kseg.models import Segmenter
 from kseg.recipe.compilation import freeze_batch_norms
@@ -250,18 +251,22 @@ class Trainer:
         )
         labels = self._label_set
         source = f"split {', '.join(self._experiment.train_split)} of {self._experiment.data_dir}"
-        with (
-            self._devices.fitting(),
-            label_checks.reported(labels.num_classes, labels.ignore_label, source),
-        ):
-            history = self._model.fit(
-                batches,
-                initial_epoch=position.epoch,
-                epochs=position.epoch + 1,
-                verbose="auto" if self._process_group.is_main else 0,
-                shuffle=False,  # The dataset is shuffled already.
-                callbacks=callbacks,
-            )
+        try:
+            with (
+                self._devices.fitting(),
+                label_checks.reported(labels.num_classes, labels.ignore_label, source),
+            ):
+                history = self._model.fit(
+                    batches,
+                    initial_epoch=position.epoch,
+                    epochs=position.epoch + 1,
+                    verbose="auto" if self._process_group.is_main else 0,
+                    shuffle=False,  # The dataset is shuffled already.
+                    callbacks=callbacks,
+                )
+        except UserError:
+            print(flush=True)  # Ends the line of the progress bar before the message is printed.
+            raise
         return history.history["loss"][-1]
 
     def _save(self, step: int, log: RunLog, *, is_best: bool = False) -> Path:
