@@ -18,7 +18,6 @@ How the papers evaluate is set by flags; see `kseg.inference.config.InferenceCon
 import json
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from kseg import cli, files
@@ -89,11 +88,9 @@ def find_checkpoint(run: RunFolder, which: str) -> tuple[str, Path, int]:
     Raises:
         UserError: There is no checkpoint, or it is damaged.
     """
-    _, path = run.checkpoints.read_weights(which)
+    position, path = run.checkpoints.read_position(which)
     name = "newest" if which == "best" and path != run.checkpoints.best else which
-    with np.load(path) as arrays:
-        step = json.loads(str(arrays["position"]))["step"]
-    return name, path, step
+    return name, path, position.step
 
 
 def define_flags() -> None:

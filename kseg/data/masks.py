@@ -177,11 +177,6 @@ class MaskRule:
 CLASS_IDS = MaskRule()
 
 
-def read_index_mask(path: Path, label_set: LabelSet) -> np.ndarray:
-    """Reads a mask that holds class ids, see `MaskRule`."""
-    return CLASS_IDS(path, label_set)
-
-
 def count_ids(ids: np.ndarray) -> np.ndarray:
     """Returns the number of pixels of each id in a uint8 array, as int64 (256,)."""
     flat = ids.ravel()

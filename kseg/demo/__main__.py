@@ -14,6 +14,7 @@ from kseg.runs.experiment_flags import from_flagfile
 
 
 def define_flags() -> None:
+    """Defines the flags of this program."""
     flags.DEFINE_string("output_dir", "runs/demo", "Folder of the demo; replaces an earlier demo.")
     flags.DEFINE_integer("train_scenes", 720, "Number of scenes to train on.", 1)
     flags.DEFINE_integer("val_scenes", 48, "Number of held-out scenes.", 1)
@@ -21,6 +22,7 @@ def define_flags() -> None:
 
 
 def main(values: flags.FlagValues) -> int:
+    """Runs the demo, and returns the exit status."""
     cli.require(values, "output_dir")
     return demo(
         values.output_dir,

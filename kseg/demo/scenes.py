@@ -66,7 +66,7 @@ def write_scenes(folder: str | Path, *, train: int, val: int, seed: int = 0) -> 
         folder: Where `JPEGImages`, `SegmentationClass` and `ImageSets/Segmentation` are made.
         train: Number of scenes to train on.
         val: Number of held-out scenes, which are drawn after those.
-        seed: Seed of the set. Default 0.
+        seed: Seed of the set. Defaults to 0.
     """
     folder = Path(folder)
     lists = folder / _LISTS

@@ -15,11 +15,10 @@ from kseg.errors import UserError
 from kseg.evaluate import evaluate, table
 from kseg.export import export
 from kseg.formats.saved_model import ENCODED_SIGNATURE
-from kseg.predict.predict_images import CELL_SIZE, predict
+from kseg.predict.predict_images import predict, save_sheet
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.train import train
-from kseg.visualization import image_files, sheets
 from tfrecords_tools import build_voc, check_records, summary
 
 # A recipe for minutes on two cores, not that of a paper.
@@ -177,14 +176,7 @@ def _save_sheet(path: Path, scenes: Path, predictions: Path, names: list[str]) -
             predictions / "labels" / f"{name}.png",
         )
         rows.append([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-    sheet = sheets.contact_sheet(
-        rows,
-        ("image", "label", "prediction"),
-        names=demo_scenes.SCENES.names,
-        colours=demo_scenes.SCENES.colours,
-        cell_size=CELL_SIZE,
-    )
-    image_files.save_picture(path, sheet)
+    save_sheet(path, rows, demo_scenes.SCENES, ("label", "prediction"))
 
 
 def _differing_pixels(export_dir: Path, images: dict[str, Path], predictions: Path) -> float:

@@ -4,6 +4,8 @@ These are registered with `kseg.models.Segmenter` when kseg is imported, so that
 run on every backend of Keras, do not import TensorFlow's input pipeline and pictures.
 """
 
+import dataclasses
+
 import numpy as np
 
 from kseg.data.datasets import voc_palette
@@ -13,6 +15,9 @@ from kseg.inference.predictor import Predictor, arg_max
 from kseg.inference.tiles import Tiling, blended
 from kseg.models import Segmenter
 from kseg.visualization import label_maps
+
+# Fields of `InferenceConfig` that make another network.
+_OF_THE_NETWORK = {"eval_dilation_rates", "output_stride"}
 
 
 def predict_classes(
@@ -98,7 +103,7 @@ def _checked(images) -> np.ndarray:
 
 
 def _predictor(segmenter: Segmenter, options: dict) -> Predictor:
-    names = {"scales", "flip", "average", "tta", "window_size", "window_stride", "eval_size", "crf"}
+    names = {field.name for field in dataclasses.fields(InferenceConfig)} - _OF_THE_NETWORK
     unknown = sorted(set(options) - names)
     if unknown:
         raise UserError(

@@ -111,7 +111,7 @@ class ASPP(ContextModule):
     def rate_maps(self, features: Tensor, training: bool | None = None) -> list[Tensor]:
         return [branch(features, training=training) for branch in self.atrous]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "dilation_rates": self.dilation_rates,

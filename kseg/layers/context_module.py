@@ -69,7 +69,7 @@ class ContextModule(keras.layers.Layer):
         """Returns the maps `(batch, height, width, filters)` of the subclass' branches."""
         raise NotImplementedError
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         arguments.map_shape(self, input_shape)
         batch, height, width, channels = input_shape
         # A Dropout layer would number the path of its state by process; this name does not vary.
@@ -79,7 +79,7 @@ class ContextModule(keras.layers.Layer):
         maps = self.has_image_pooling + self.build_branches(input_shape)
         self.project.build((batch, height, width, maps * self.filters))
 
-    def call(self, features, training=None):
+    def call(self, features: Tensor, training: bool | None = None) -> Tensor:
         arguments.map_shape(self, features.shape)
         maps = self.branches(features, training)
         if self.has_image_pooling:
@@ -90,7 +90,7 @@ class ContextModule(keras.layers.Layer):
             features = keras.random.dropout(features, self.dropout_rate, seed=self.seed_generator)
         return features
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
     def save_own_variables(self, store):
@@ -109,7 +109,7 @@ class ContextModule(keras.layers.Layer):
             )
         super().load_own_variables(stored)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -6,6 +6,7 @@ from keras import ops
 from kseg.layers import arguments
 from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.gcn import GCN
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -51,19 +52,19 @@ class GCNContext(keras.layers.Layer):
         self.gcn = GCN(filters, kernel_size=kernel_size, dtype=self.dtype_policy, name="gcn")
         self.norm = BatchNorm(epsilon=1e-5, dtype=self.dtype_policy, name="norm")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         arguments.map_shape(self, input_shape)
         self.gcn.build(input_shape)
         self.norm.build(self.compute_output_shape(input_shape))
 
-    def call(self, features, training=None):
+    def call(self, features: Tensor, training: bool | None = None) -> Tensor:
         arguments.map_shape(self, features.shape)
         return ops.relu(self.norm(self.gcn(features), training=training))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.gcn.compute_output_shape(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.gcn.filters,

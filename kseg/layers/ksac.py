@@ -118,7 +118,7 @@ class KSAC(ContextModule):
     def _convolutions(self, features):
         return shared_atrous_conv(features, self.kernel, self.dilation_rates)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "dilation_rates": self.dilation_rates,

@@ -120,7 +120,7 @@ class LKSPP(ContextModule):
     def branches(self, features: Tensor, training: bool | None) -> list[Tensor]:
         return [branch(features, training=training) for branch in self.large_kernels]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "kernel_sizes": self.kernel_sizes,
@@ -153,19 +153,19 @@ class _LargeKernel(keras.layers.Layer):
             for index, kernel_size in enumerate(kernel_sizes)
         ]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for first, second in (self.column_first, self.row_first):
             first.build(input_shape)
             second.build(first.compute_output_shape(input_shape))
 
-    def call(self, features, training=None):
+    def call(self, features: Tensor, training: bool | None = None) -> Tensor:
         paths = []
         for first, second in (self.column_first, self.row_first):
             path = first(features, training=training)
             paths.append(second(path, training=training))
         return ops.relu(paths[0] + paths[1])
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
 
@@ -191,15 +191,15 @@ class _SeparableLine(keras.layers.Layer):
             name="pointwise",
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.depthwise.build(input_shape)
         self.pointwise.build(input_shape)
 
-    def call(self, features, training=None):
+    def call(self, features: Tensor, training: bool | None = None) -> Tensor:
         features = self.depthwise(features, training=training)
         return self.pointwise(features, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.pointwise.compute_output_shape(input_shape)
 
 

@@ -6,7 +6,7 @@ from keras import ops
 from kseg.layers import arguments
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.resize import Resize
-from kseg.layers.types import Tensor
+from kseg.layers.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="kseg")
@@ -73,7 +73,7 @@ class PyramidPooling(keras.layers.Layer):
             self.filters, kernel_size=3, dtype=self.dtype_policy, name="project"
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         arguments.map_shape(self, input_shape)
         batch, height, width, channels = input_shape
         if channels < len(self.bin_sizes):
@@ -94,7 +94,7 @@ class PyramidPooling(keras.layers.Layer):
         self.resize.build([(batch, None, None, kept), tuple(input_shape)])
         self.project.build((batch, height, width, channels + kept * len(self.bin_sizes)))
 
-    def call(self, features, training=None):
+    def call(self, features: Tensor, training: bool | None = None) -> Tensor:
         arguments.map_shape(self, features.shape)
         maps = [features]
         for grid, pooled in zip(self.grids, pool_grids(features, self.bin_sizes), strict=True):
@@ -104,10 +104,10 @@ class PyramidPooling(keras.layers.Layer):
             features = keras.random.dropout(features, self.dropout_rate, seed=self.seed_generator)
         return features
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -9,8 +9,6 @@ from kseg.layers import arguments
 from kseg.layers.resize import Resize
 from kseg.layers.types import Shape, Tensor
 
-# The name that `kseg.models` imports.
-
 
 @keras.saving.register_keras_serializable(package="kseg")
 class Rescale(Resize):

@@ -139,7 +139,7 @@ class VortexPooling(ContextModule):
             for average, branch in zip(averages, self.atrous, strict=True)
         ]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "variant": self.variant,

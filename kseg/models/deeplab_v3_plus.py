@@ -6,7 +6,6 @@ from keras import layers
 from kseg.backbones import Backbone, PyramidBackbone, as_backbone
 from kseg.layers import (
     ConvNormAct,
-    Crop,
     ImageNormalization,
     PadToStride,
     Resize,
@@ -14,6 +13,7 @@ from kseg.layers import (
     arguments,
 )
 from kseg.models.contexts import find_context
+from kseg.models.endpoints import classify, image_input
 from kseg.models.feature_maps import deepest, feature_map
 from kseg.models.options import options_of
 from kseg.models.segmenter import Segmenter
@@ -112,16 +112,14 @@ def deeplab_v3_plus(
     """
     arguments.integer_at_least("num_classes", num_classes, 2)
     arguments.positive_integer("output_stride", output_stride)
-    arguments.integer_at_least("decoder_convs", decoder_convs, 1)
+    arguments.positive_integer("decoder_convs", decoder_convs)
     arguments.boolean("decoder", decoder)
     arguments.boolean("decoder_separable", decoder_separable)
     arguments.boolean("auxiliary", auxiliary)
     backbone_builder = as_backbone(backbone)
     context_layer = _context_layer(context, output_stride, context_options)
 
-    if image_size is not None:
-        arguments.positive_integer_tuple("image_size", image_size, 2)
-    images = keras.Input((*(image_size or (None, None)), 3), name="images")
+    images = image_input(image_size)
     normalization = ImageNormalization(backbone_builder.normalization, name="image_normalization")
     padded = PadToStride(output_stride, name="pad_to_stride")(normalization(images))
     features = backbone_builder(
@@ -131,12 +129,15 @@ def deeplab_v3_plus(
     if decoder:
         low_level = feature_map(features, "stride_4", "`decoder=True`")
         x = _decode(x, low_level, decoder_convs, decoder_separable)
-    outputs = _classify(x, padded, images, num_classes, "logits")
+    outputs = classify(x, padded, images, num_classes, align_corners=True)
     if auxiliary:
         x = feature_map(features, "stride_16", "`auxiliary=True`")
         x = ConvNormAct(AUXILIARY_FILTERS, kernel_size=3, name="auxiliary_conv")(x)
         x = layers.Dropout(AUXILIARY_DROPOUT, name="auxiliary_dropout")(x)
-        outputs = [outputs, _classify(x, padded, images, num_classes, "auxiliary_logits")]
+        auxiliary_logits = classify(
+            x, padded, images, num_classes, align_corners=True, name="auxiliary_logits"
+        )
+        outputs = [outputs, auxiliary_logits]
     return Segmenter(
         images,
         outputs,
@@ -171,19 +172,6 @@ def _context_layer(context, output_stride, options) -> keras.layers.Layer:
     if "output_stride" in accepted:
         options = {**options, "output_stride": output_stride}
     return context_class(name="context", **options)
-
-
-def _classify(x, padded, images, num_classes, name):
-    """Classifies each position, resizes the logits and crops them to the images."""
-    logits = layers.Conv2D(
-        num_classes,
-        1,
-        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01),
-        dtype="float32",
-        name=name,
-    )(x)
-    logits = Resize(align_corners=True, dtype="float32", name=f"resize_{name}")([logits, padded])
-    return Crop(dtype="float32", name=f"crop_{name}")([logits, images])
 
 
 def _decode(x, low_level, convs, separable):

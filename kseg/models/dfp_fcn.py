@@ -4,8 +4,9 @@ import keras
 from keras import layers
 
 from kseg.backbones import Backbone, PyramidBackbone, as_backbone
-from kseg.layers import ConvNormAct, Crop, ImageNormalization, PadToStride, Resize, arguments
+from kseg.layers import ConvNormAct, ImageNormalization, PadToStride, Resize, arguments
 from kseg.layers.rescale import Rescale
+from kseg.models.endpoints import classify, image_input
 from kseg.models.feature_maps import feature_map
 from kseg.models.segmenter import Segmenter
 
@@ -87,9 +88,7 @@ def dfp_fcn(
     scales = _check_scales(pyramid_scales)
     backbone_builder = as_backbone(backbone)
 
-    if image_size is not None:
-        arguments.positive_integer_tuple("image_size", image_size, 2)
-    images = keras.Input((*(image_size or (None, None)), 3), name="images")
+    images = image_input(image_size)
     normalization = ImageNormalization(backbone_builder.normalization, name="image_normalization")
     padded = PadToStride(STRIDE, align_corners=False, name="pad_to_stride")(normalization(images))
     network = backbone_builder(output_stride=STRIDE, weights=backbone_weights)
@@ -108,18 +107,9 @@ def dfp_fcn(
         for index, (scale, encoded) in enumerate(maps.items())
     ]
     x = layers.Concatenate(name="fuse")(fused) if len(fused) > 1 else fused[0]
-    logits = layers.Conv2D(
-        num_classes,
-        1,
-        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01),
-        dtype="float32",
-        name="logits",
-    )(x)
-    logits = Resize(align_corners=False, dtype="float32", name="resize_logits")([logits, padded])
-    logits = Crop(dtype="float32", name="crop_logits")([logits, images])
     return Segmenter(
         images,
-        logits,
+        classify(x, padded, images, num_classes, align_corners=False),
         pad_value=normalization.pad_value,
         align_corners=False,
         stride=STRIDE,

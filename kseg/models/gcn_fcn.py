@@ -10,6 +10,7 @@ from kseg.layers.conv2d_transpose import Conv2DTranspose
 from kseg.layers.conv_stack import ConvStack
 from kseg.layers.gcn import GCN
 from kseg.layers.large_kernel_conv import LargeKernelConv
+from kseg.models.endpoints import image_input
 from kseg.models.feature_maps import feature_map
 from kseg.models.segmenter import Segmenter
 
@@ -97,7 +98,7 @@ def gcn_fcn(
     arguments.one_of("kernel", kernel, KERNELS)
     arguments.odd_integer("kernel_size", kernel_size)
     if conv_stack_channels is not None:
-        arguments.integer_at_least("conv_stack_channels", conv_stack_channels, 1)
+        arguments.positive_integer("conv_stack_channels", conv_stack_channels)
         if kernel != "stack":
             raise ValueError(
                 '`conv_stack_channels` requires `kernel="stack"`. '
@@ -111,9 +112,7 @@ def gcn_fcn(
         for stride in (32, 16, 8, 4)
     }
 
-    if image_size is not None:
-        arguments.positive_integer_tuple("image_size", image_size, 2)
-    images = keras.Input((*(image_size or (None, None)), 3), name="images")
+    images = image_input(image_size)
     normalization = ImageNormalization(backbone_builder.normalization, name="image_normalization")
     padded = PadToStride(output_stride, align_corners=False, name="pad_to_stride")(
         normalization(images)

@@ -186,5 +186,5 @@ class Segmenter(keras.Model):
             "class_colours": self.class_colours,
         }
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), **self._facts()}

@@ -20,7 +20,6 @@ from kseg.predict.outputs import Output, predict_array, predict_tiff, save_proba
 from kseg.predict.vectors import VectorFile
 from kseg.visualization import image_files, label_maps, sheets
 
-CELL_SIZE = 240
 # comp6 is the VOC challenge of segmentation for networks that were trained on other data as well.
 SUBMISSION = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
 
@@ -109,7 +108,7 @@ def predict(
             if len(rows) < sheet_rows:
                 prediction = label_maps.colourise(output.labels, label_set.colours)
                 cells = (image, output.overlay, prediction)
-                rows.append([sheets.fitted(cell, CELL_SIZE) for cell in cells])
+                rows.append([sheets.fitted(cell, sheets.CELL_SIZE) for cell in cells])
         return None
 
     for name, path in tqdm(images.items(), desc="predict", unit="image"):
@@ -169,6 +168,5 @@ def save_sheet(
         ("image", *titles),
         names=label_set.names,
         colours=label_set.colours,
-        cell_size=CELL_SIZE,
     )
     image_files.save_picture(path, sheet)

@@ -13,6 +13,7 @@ import shutil
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -139,24 +140,30 @@ class Checkpoints:
         arrays, path = self._read(which)
         return _of_group("weights", arrays), path
 
-    def _read(self, which: str) -> tuple[dict[str, np.ndarray], Path]:
-        numbered = self.paths()
-        named = {"best": self.best if self.best.is_file() else None, "newest": None}
-        if numbered:
-            named["newest"] = numbered[-1]
-            # A run has no best checkpoint without validation, or if it stopped before the first.
-            named["best"] = named["best"] or numbered[-1]
-        path = named[which] if which in named else Path(which)
-        if path is None or not path.is_file():
-            raise UserError(
-                f"There is no checkpoint in {self.folder}"
-                if path is None
-                else f"There is no checkpoint {path}"
-            )
+    def read_position(self, which: str = "best") -> tuple[Position, Path]:
+        """Returns the position of a checkpoint, without its weights, and its path."""
+        arrays, path = self._read(which, lambda name: name == "position")
+        return _position(arrays), path
+
+    def _read(
+        self, which: str, wanted: Callable[[str], bool] = lambda name: True
+    ) -> tuple[dict[str, np.ndarray], Path]:
+        path = self._find(which)
         try:
-            return _read(path), path
+            return _read(path, wanted), path
         except _DAMAGE as error:
             raise UserError(f"{path} is damaged: {error}") from error
+
+    def _find(self, which: str) -> Path:
+        newest = max(self.paths(), default=None)
+        # A run has no best checkpoint without validation, or if it stopped before the first.
+        named = {"best": self.best if self.best.is_file() else newest, "newest": newest}
+        path = named[which] if which in named else Path(which)
+        if path is None:
+            raise UserError(f"There is no checkpoint in {self.folder}")
+        if not path.is_file():
+            raise UserError(f"There is no checkpoint {path}")
+        return path
 
 
 def _refuse_not_finite(model: keras.Model, step: int, kept: str) -> None:
@@ -199,7 +206,7 @@ def restore(
     state = _state(model)
     for group in ("weights", "seeds", "optimizer"):
         _assign(group, arrays, state[group], path, _hints(model))
-    position = Position(**json.loads(str(arrays["position"])))
+    position = _position(arrays)
     if not position.step_in_epoch:
         return position, {}
     return position, _of_group("metrics", arrays)
@@ -232,11 +239,15 @@ def _by_path(variables) -> dict[str, keras.Variable]:
     return named
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _position(arrays: dict[str, np.ndarray]) -> Position:
+    return Position(**json.loads(str(arrays["position"])))
+
+
+def _read(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         raise ValueError("it is not a file of arrays (.npz)")
     with np.load(path) as file:
-        arrays = {key: file[key] for key in file.files}
+        arrays = {name: file[name] for name in file.files if wanted(name)}
     if "position" not in arrays:
         raise ValueError("it does not hold the position of a run")
     return arrays
@@ -274,7 +285,7 @@ def _assign(
         reasons = [
             hint
             for layer, hint in hints.items()
-            if any(f"/{key}".find(f"/{layer}/") >= 0 for key in (*missing, *unknown))
+            if any(f"/{layer}/" in f"/{key}" for key in (*missing, *unknown))
         ]
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         text = f"{'; '.join(faults[:_SHOWN])}{more}"

@@ -15,9 +15,8 @@ from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 from kseg.visualization.label_maps import colourise
 from kseg.visualization.run_figures import run_name
-from kseg.visualization.sheets import contact_sheet, fitted
+from kseg.visualization.sheets import CELL_SIZE, contact_sheet, fitted
 
-CELL_SIZE = 240
 MAX_IMAGES = 50  # A sheet of 50 is up to 13,500 pixels high.
 
 
@@ -93,7 +92,6 @@ class PredictionSheet:
             names=self._label_set.names,
             colours=self._label_set.colours,
             row_titles=list(self._images),
-            cell_size=CELL_SIZE,
         )
 
     def _cell(self, labels: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from kseg.visualization import text
 from kseg.visualization.label_maps import Colour, check_image
 
+CELL_SIZE = 240  # Default width of a column in pixels.
 _MARGIN = 8
 _TEXT_SIZE = 14
 _LINE = 22
@@ -22,7 +23,7 @@ def contact_sheet(
     names: Sequence[str] = (),
     colours: Sequence[Colour] = (),
     row_titles: Sequence[str] = (),
-    cell_size: int = 240,
+    cell_size: int = CELL_SIZE,
 ) -> Image.Image:
     """Arranges pictures in rows and columns, such as image, label and prediction per example.
 

@@ -36,13 +36,13 @@ def save(path, pixels):
 def test_palette_mask_of_ids_gives_its_indices_and_not_its_luminance(tmp_path):
     ids = np.random.default_rng(0).choice(np.uint8([*range(21), 255]), (9, 12))
     path = folders.mask(tmp_path / "a.png", ids)
-    np.testing.assert_array_equal(masks.read_index_mask(path, VOC), ids)
+    np.testing.assert_array_equal(masks.CLASS_IDS(path, VOC), ids)
 
 
 def test_grey_mask_gives_its_values(tmp_path):
     ids = np.arange(20, dtype=np.uint8).reshape(4, 5)
     path = save(tmp_path / "a.png", ids)
-    np.testing.assert_array_equal(masks.read_index_mask(path, VOC), ids)
+    np.testing.assert_array_equal(masks.CLASS_IDS(path, VOC), ids)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
@@ -57,7 +57,7 @@ def test_grey_mask_of_few_bits_gives_the_stored_ids(tmp_path, depth, suffix):
         path.write_bytes(folders.png(7, 6, depth, 0, np.insert(rows, 0, 0, axis=1).tobytes()))
     else:
         path.write_bytes(tiff(7, 6, depth, rows.tobytes()))
-    np.testing.assert_array_equal(masks.read_index_mask(path, VOC), ids)
+    np.testing.assert_array_equal(masks.CLASS_IDS(path, VOC), ids)
     same = MaskRule(ids={value: value for value in range(21)})
     np.testing.assert_array_equal(same(path, VOC), ids)
 
@@ -68,14 +68,14 @@ def test_palette_mask_of_few_bits_gives_its_indices(tmp_path, bits):
     path = folders.mask(tmp_path / "a.png", ids)
     Image.open(path).save(path, bits=bits)
     assert path.read_bytes()[24] == bits
-    np.testing.assert_array_equal(masks.read_index_mask(path, VOC), ids)
+    np.testing.assert_array_equal(masks.CLASS_IDS(path, VOC), ids)
 
 
 def test_rgb_mask_with_colours_is_rejected_where_ids_are_expected(tmp_path):
     path = folders.mask(tmp_path / "a.png", 15)
     Image.open(path).convert("RGB").save(path)
     with pytest.raises(BadInput, match=r"a\.png: .*RGB.*classes file.*--remap"):
-        masks.read_index_mask(path, VOC)
+        masks.CLASS_IDS(path, VOC)
 
 
 def test_mask_with_a_renumbered_palette_is_rejected_if_the_palette_is_known(tmp_path):
@@ -85,7 +85,7 @@ def test_mask_with_a_renumbered_palette_is_rejected_if_the_palette_is_known(tmp_
     renumbered.save(path)
     with pytest.raises(BadInput, match=r"a\.png: .*'aeroplane'.*'person'.*--masks_are"):
         MaskRule(palette=VOC)(path, VOC)
-    assert (masks.read_index_mask(path, VOC) == 1).all()
+    assert (masks.CLASS_IDS(path, VOC) == 1).all()
     assert (MaskRule.of_colours(VOC)(path, VOC) == 15).all()
 
 
@@ -93,7 +93,7 @@ def test_mask_with_a_renumbered_palette_is_rejected_if_the_palette_is_known(tmp_
 def test_lossy_mask_is_rejected(tmp_path, name):
     Image.new("L", (8, 8), 1).save(tmp_path / name)
     with pytest.raises(BadInput, match=name):
-        masks.read_index_mask(tmp_path / name, VOC)
+        masks.CLASS_IDS(tmp_path / name, VOC)
 
 
 def test_mask_rotated_by_exif_is_rejected(tmp_path):
@@ -102,10 +102,10 @@ def test_mask_rotated_by_exif_is_rejected(tmp_path):
         exif[0x0112] = orientation
         Image.open(folders.mask(tmp_path / "a.png", 3)).save(tmp_path / name, exif=exif)
         assert Image.open(tmp_path / name).getexif()[0x0112] == orientation
-    assert (masks.read_index_mask(tmp_path / "unknown.png", VOC) == 3).all()
-    assert (masks.read_index_mask(tmp_path / "upright.png", VOC) == 3).all()
+    assert (masks.CLASS_IDS(tmp_path / "unknown.png", VOC) == 3).all()
+    assert (masks.CLASS_IDS(tmp_path / "upright.png", VOC) == 3).all()
     with pytest.raises(BadInput, match=r"rotated\.png: .*EXIF"):
-        masks.read_index_mask(tmp_path / "rotated.png", VOC)
+        masks.CLASS_IDS(tmp_path / "rotated.png", VOC)
 
 
 def test_ids_that_are_not_classes_are_named():
@@ -263,7 +263,7 @@ DEEP = np.uint16([[0, 1, 20], [255, 2, 0]])
 )
 def test_ids_are_read_where_no_information_is_lost(tmp_path, name, pixels):
     Image.fromarray(pixels).save(tmp_path / name)
-    np.testing.assert_array_equal(masks.read_index_mask(tmp_path / name, VOC), DEEP)
+    np.testing.assert_array_equal(masks.CLASS_IDS(tmp_path / name, VOC), DEEP)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_ids_are_read_where_no_information_is_lost(tmp_path, name, pixels):
 def test_ids_are_rejected_where_information_would_be_lost(tmp_path, name, pixels, received):
     Image.fromarray(pixels).save(tmp_path / name)
     with pytest.raises(BadInput, match=rf"{name}: .*{received}.*[Ss]ave it"):
-        masks.read_index_mask(tmp_path / name, VOC)
+        masks.CLASS_IDS(tmp_path / name, VOC)
 
 
 def test_deep_mask_has_no_colours(tmp_path):
@@ -289,7 +289,7 @@ def test_deep_mask_has_no_colours(tmp_path):
 
 def test_grey_values_of_no_class_are_named_with_the_remedy(tmp_path):
     with pytest.raises(BadInput, match=r"a\.png: .*\b128\b.*--remap"):
-        masks.read_index_mask(save(tmp_path / "a.png", [[0, 128]]), VOC)
+        masks.CLASS_IDS(save(tmp_path / "a.png", [[0, 128]]), VOC)
 
 
 def test_recorded_rule_reads_as_the_original(tmp_path):

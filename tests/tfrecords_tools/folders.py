@@ -15,7 +15,7 @@ from PIL import Image
 
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet, voc_palette
-from kseg.data.masks import read_index_mask
+from kseg.data.masks import CLASS_IDS
 from tfrecords_tools.inputs import Sample
 
 
@@ -104,14 +104,14 @@ def read_without_tensorflow(path: Path, label_set: LabelSet) -> np.ndarray:
     """A label reader that rejects every mask if TensorFlow is loaded."""
     if "tensorflow" in sys.modules:
         raise BadInput(path, "TensorFlow is loaded")
-    return read_index_mask(path, label_set)
+    return CLASS_IDS(path, label_set)
 
 
 def read_and_die(path: Path, label_set: LabelSet) -> np.ndarray:
     """A label reader whose process is killed at the mask `c`, as if memory ran out."""
     if path.stem == "c":
         os.kill(os.getpid(), signal.SIGKILL)
-    return read_index_mask(path, label_set)
+    return CLASS_IDS(path, label_set)
 
 
 def read_and_fail(path: Path, label_set: LabelSet) -> np.ndarray:

@@ -95,7 +95,7 @@ def test_file_with_several_images_is_rejected(tmp_path):
 def test_decompression_bomb_is_rejected_by_its_header(tmp_path, side):
     path = tmp_path / "a.png"
     path.write_bytes(folders.png(side, side))
-    for read in (inputs.read_image, lambda path: masks.read_index_mask(path, VOC)):
+    for read in (inputs.read_image, lambda path: masks.CLASS_IDS(path, VOC)):
         with pytest.raises(BadInput, match=r"a\.png: .*decompression bomb"):
             read(path)
 
@@ -139,7 +139,7 @@ def test_prepared_label_has_one_channel_and_is_counted(tmp_path):
     ids = np.zeros((9, 12), np.uint8)
     ids[0], ids[1] = 20, 255
     sample = Sample("a", folders.image(tmp_path / "a.jpg"), folders.mask(tmp_path / "a.png", ids))
-    prepared, problems = inputs.prepare(sample, VOC, masks.read_index_mask)
+    prepared, problems = inputs.prepare(sample, VOC, masks.CLASS_IDS)
     assert problems == []
     stored = Image.open(io.BytesIO(prepared.example["label"]))
     assert stored.mode == "L"
@@ -150,7 +150,7 @@ def test_prepared_label_has_one_channel_and_is_counted(tmp_path):
 def test_problems_of_image_and_mask_are_found_together(tmp_path):
     (tmp_path / "a.jpg").write_text("no image")
     sample = Sample("a", tmp_path / "a.jpg", folders.mask(tmp_path / "a.png", 99))
-    prepared, problems = inputs.prepare(sample, VOC, masks.read_index_mask)
+    prepared, problems = inputs.prepare(sample, VOC, masks.CLASS_IDS)
     assert prepared is None
     image, mask = map(str, problems)
     assert "a.jpg" in image
@@ -160,7 +160,7 @@ def test_problems_of_image_and_mask_are_found_together(tmp_path):
 def test_mask_of_another_size_is_named_with_its_image(tmp_path):
     mask = folders.mask(tmp_path / "a.png", size=(5, 4))
     sample = Sample("a", folders.image(tmp_path / "a.jpg"), mask)
-    _, (problem,) = inputs.prepare(sample, VOC, masks.read_index_mask)
+    _, (problem,) = inputs.prepare(sample, VOC, masks.CLASS_IDS)
     assert all(text in str(problem) for text in ("a.png", "a.jpg", "5x4", "12x9"))
 
 

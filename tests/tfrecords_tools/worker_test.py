@@ -15,7 +15,7 @@ from tests.tfrecords_tools import folders
 from tfrecords_tools import worker
 
 
-def _results(samples, workers, read_label=masks.read_index_mask):
+def _results(samples, workers, read_label=masks.CLASS_IDS):
     with worker.preparer(VOC, read_label, workers) as prepare:
         return list(prepare(samples))
 
