@@ -219,7 +219,10 @@ def define_flags() -> None:
         "int8: the split to calibrate with; empty: the (first) training split of the run.",
     )
     flags.DEFINE_integer(
-        "calibration_images", 100, "int8: maximum number of images to calibrate with.", 1
+        "calibration_images",
+        litert.CALIBRATION_IMAGES,
+        "int8: maximum number of images to calibrate with.",
+        1,
     )
 
 

@@ -26,7 +26,6 @@ from kseg.recipe.metrics import ConfusionMatrix, scores
 from kseg.runs.folder import RunFolder
 
 SHAPE = (1, 513, 513)
-CALIBRATION_IMAGES = 100  # the default of kseg.export
 NETWORKS = models.GROUPS["contexts"]
 DEFAULT = ("aspp", "ksac")
 
@@ -87,7 +86,7 @@ def measure(
             )
     model = run.load_model()
     calibration = litert.calibration_images(
-        model, data_dir, run.experiment.train_split[0], size, CALIBRATION_IMAGES
+        model, data_dir, run.experiment.train_split[0], size, litert.CALIBRATION_IMAGES
     )
     images = (
         (litert.crop_or_pad(model, image, size), label.numpy())

@@ -6,6 +6,7 @@ returns class ids `[1, height, width]`.
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -13,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from kseg.errors import UserError
 from kseg.formats import litert, onnx, saved_model
 from kseg.formats.frozen import classify
 
@@ -48,30 +48,24 @@ def _saved_models(model: keras.Model, size: tuple[int, int], folder: Path) -> di
 def _litert(
     model: keras.Model, size: tuple[int, int], calibration: list[np.ndarray]
 ) -> dict[str, Form]:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
+    if find_spec("ai_edge_litert") is None:
         print('LiteRT is left out: it needs the extra "edge"')
         return {}
     forms = {}
     for precision in tqdm(litert.PRECISIONS, desc="LiteRT", leave=False):
         content = litert.convert(model, size, precision=precision, calibration=calibration)
-        interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
-        forms[f"LiteRT {precision}"] = (len(content), _litert_call(interpreter))
+        run = litert.load(content, num_threads=os.cpu_count())
+        forms[f"LiteRT {precision}"] = _form(content, run)
     return forms
 
 
 def _onnx(model: keras.Model, size: tuple[int, int]) -> dict[str, Form]:
     """One ONNX file in two runtimes."""
-    try:
-        onnx.require()
-        import onnxruntime
-    except (ImportError, UserError):
+    if not all(map(find_spec, ("tf2onnx", "onnxruntime"))):
         print('ONNX is left out: it needs the extra "onnx"')
         return {}
     content = onnx.convert(model, size)
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    forms = {"ONNX": (len(content), lambda image: session.run(["classes"], {"images": image})[0])}
+    forms = {"ONNX": _form(content, onnx.load(content))}
     try:
         import openvino
     except ImportError:
@@ -81,7 +75,7 @@ def _onnx(model: keras.Model, size: tuple[int, int]) -> dict[str, Form]:
     # By default OpenVINO computes in bfloat16 on processors that have it.
     precision = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(content), "CPU", precision)
-    return forms | {"ONNX by OpenVINO": (len(content), lambda image: compiled(image)["classes"])}
+    return forms | {"ONNX by OpenVINO": _form(content, compiled)}
 
 
 def _write_plain(model: keras.Model, folder: Path) -> None:
@@ -111,6 +105,5 @@ def _loaded(folder: Path) -> tuple[int, Callable]:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()), call
 
 
-def _litert_call(interpreter) -> Callable:
-    runner = interpreter.get_signature_runner()
-    return lambda image: runner(images=image)["classes"]
+def _form(content: bytes, run: Callable) -> Form:
+    return len(content), lambda image: run(image)["classes"]

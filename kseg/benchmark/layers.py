@@ -19,11 +19,7 @@ CASES = (
     Case("ksac", (8, 33, 33, 320), (1, 6, 12, 18, 24)),
     Case("vortex", (1, 33, 33, 2048)),
     Case("vortex", (1, 65, 65, 2048)),
-    Case("lkspp", (1, 33, 33, 2048)),
-    Case("gcn", (1, 33, 33, 2048)),
-    Case("aspp", (1, 33, 33, 2048)),
-    Case("ppm", (1, 33, 33, 2048)),
-    Case("none", (1, 33, 33, 2048)),
+    *(Case(name, (1, 33, 33, 2048)) for name in MODULES if name not in ("ksac", "vortex")),
 )
 _NOTES = """Forms:
 plain        the textbook form, by the fastest operation that TensorFlow has

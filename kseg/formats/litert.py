@@ -20,6 +20,7 @@ from kseg.inference.scorer import pad
 from kseg.models import Segmenter
 
 PRECISIONS = ("float32", "float16", "int8")
+CALIBRATION_IMAGES = 100  # The default of `kseg.export`.
 
 
 def convert(
@@ -117,7 +118,8 @@ def calibration_images(
         UserError: If there is no such split.
     """
     step = max(read_manifest(data_dir, split).num_examples // count, 1)
-    chosen = eval_dataset(data_dir, split).shard(step, 0).take(count)
+    # As one worker of many, which decodes only its own images.
+    chosen = eval_dataset(data_dir, split, num_workers=step).take(count)
     return [crop_or_pad(model, image, size) for image, _ in chosen]
 
 

@@ -131,7 +131,7 @@ def test_a_network_with_layers_that_cannot_be_dilated_keeps_its_stride():
     network, maps = tiny(pool=layers.AveragePooling2D)
     network.pyramid_outputs = {"P2": maps[1], "P5": maps[4]}
     backbone = PyramidBackbone(network)
-    assert list(backbone(output_stride=32).output) == ["stride_4", "stride_32"]
+    assert set(backbone(output_stride=32).output) == {"stride_4", "stride_32"}
     with pytest.raises(ValueError, match="`output_stride`.*AveragePooling2D"):
         backbone(output_stride=16)
 
