@@ -25,7 +25,8 @@ class InferenceConfig:
     """How an image is turned into class probabilities. By default it is seen once, as a whole.
 
     The fields are flags of `kseg.evaluate` and `kseg.predict`, and keyword arguments of
-    `Segmenter.predict_classes`. The text form, `str(config)`, is written to `eval.json`.
+    `Segmenter.predict_classes`. A single number may stand for a tuple of one. The text form,
+    `str(config)`, is written to `eval.json`.
 
     A view is one way in which the network sees the image: at one scale, under one flip or rotation.
 
@@ -66,6 +67,10 @@ class InferenceConfig:
     crf: bool = False
 
     def __post_init__(self):
+        for name in ("scales", "window_size", "window_stride", "eval_size", "eval_dilation_rates"):
+            value = getattr(self, name)
+            values = (value,) if isinstance(value, int | float) else tuple(value)
+            object.__setattr__(self, name, values)
         above_0 = all(0 < scale < math.inf for scale in self.scales)
         if not self.scales or not above_0 or len(set(self.scales)) < len(self.scales):
             raise UserError(

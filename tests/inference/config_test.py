@@ -59,6 +59,12 @@ def test_invalid_values_are_errors_that_name_the_flag(flag, options):
         InferenceConfig(**options)
 
 
+def test_one_number_stands_for_a_tuple_of_one():
+    numbers = InferenceConfig(scales=0.5, window_size=129, window_stride=65)
+    assert numbers == InferenceConfig(scales=(0.5,), window_size=(129, 129), window_stride=[65])
+    assert InferenceConfig(eval_size=513).eval_size == (513, 513)
+
+
 def test_a_config_is_read_from_flags_and_invalid_numbers_are_errors():
     values = flags.FlagValues()
     configs.define_flags(values)
