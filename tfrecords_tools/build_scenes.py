@@ -36,7 +36,7 @@ from absl import flags
 from kseg import cli
 from kseg.data.datasets import LabelSet
 from kseg.data.manifests import Manifest
-from kseg.data.masks import CLASS_IDS, MaskRule
+from kseg.data.masks import COLOURS
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from tfrecords_tools import (
@@ -102,7 +102,8 @@ def build(
         stretch: See `scene_stretch.measure`, also for `limits`. Defaults to None.
         limits: Defaults to None.
         label_ending: Ending of the names of masks in place of `.tif`, such as `_mask.tif`.
-        masks_are: `"ids"` or `"colours"`. Defaults to None: colours if the classes file has them.
+        masks_are: `"ids"` or `"colours"`, see `lists.mask_rule`. Defaults to None: colours if the
+            classes file has them.
         mask_nodata: See `scene_masks.open_raster`. Defaults to `"refuse"`.
         class_field: See `scene_vectors.VectorFile`, also for `layer` and `all_touched`.
         layer: Defaults to None.
@@ -124,7 +125,8 @@ def build(
     arguments = {name: value for name, value in locals().items() if name != "conversion"}
     layouts.check_splits([split])
     label_set, has_colours = lists.read_classes(classes)
-    arguments["masks_are"] = masks_are or ("colours" if has_colours else "ids")
+    mask_rule = lists.mask_rule(label_set, has_colours=has_colours, masks_are=masks_are)
+    arguments["masks_are"] = mask_rule.masks_are
     outside_id = _outside_id(outside, label_set)
     rules = TileRules(
         tile=tuple(tile) * 2 if len(tile) == 1 else tuple(tile),
@@ -136,7 +138,7 @@ def build(
     )
     label_rules = LabelRules(
         label_set=label_set,
-        by_colour=arguments["masks_are"] == "colours",
+        by_colour=mask_rule.masks_are == COLOURS,
         nodata=mask_nodata,
         vectors={
             "class_field": class_field,
@@ -189,7 +191,7 @@ def build(
             samples,
             output_dir=output_dir,
             label_set=label_set,
-            mask_rule=MaskRule.of_colours(label_set) if label_rules.by_colour else CLASS_IDS,
+            mask_rule=mask_rule,
             problems=problems,
             on_error=on_error,
             scene_bands=scene_bands,

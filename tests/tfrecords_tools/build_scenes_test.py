@@ -97,6 +97,14 @@ def test_a_mask_of_colours_is_read_by_the_colours_of_the_classes(raw):
         build(raw, "masks")
 
 
+@pytest.mark.parametrize("masks_are", ["colours", "indices"])
+def test_masks_cannot_be_what_the_classes_file_does_not_give(raw, masks_are):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    scene_files.write(raw / "masks" / "a.tif", np.ones((1, HEIGHT, WIDTH), np.uint8))
+    with pytest.raises(UserError, match=f"`masks_are.*{masks_are}"):
+        build(raw, "masks", masks_are=masks_are)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
