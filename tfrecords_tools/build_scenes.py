@@ -26,8 +26,7 @@ tiles of one scene overlap and resemble each other.
 
 import dataclasses
 import glob
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +171,7 @@ def build(
         )
     scene_bands = scene_stretch.measure(usable, bands, dtype, stretch=stretch, limits=limits)
     print(_description(scene_bands, parts))
-    folders = {part: Path(output_dir) / f".{part}{staging.UNPACKED}" for part in parts}
-    try:
+    with staging.unpacked(Path(output_dir), parts) as folders:
         samples = {
             part: scene_tiles.cut_scenes(
                 {name: usable[name] for name in names},
@@ -187,7 +185,7 @@ def build(
             for part, names in parts.items()
         }
         scene_labels.check_polygons()
-        manifests = writer.convert(
+        return writer.convert(
             samples,
             output_dir=output_dir,
             label_set=label_set,
@@ -199,12 +197,6 @@ def build(
             arguments=arguments | {"scenes_of_splits": parts},
             **conversion,
         )
-    except UserError:
-        _remove(folders.values())
-        raise
-    # Not after Ctrl-C: the run that continues needs the files unchanged.
-    _remove(folders.values())
-    return manifests
 
 
 def find_scenes(at: str | Path, label_ending: str | None, problems: list[str]) -> dict[str, Path]:
@@ -260,11 +252,6 @@ def _description(bands: SceneBands, parts: Mapping[str, Sequence[str]]) -> str:
     lines = [f"{bands.dtype} to 8 bits: {limits}"]
     lines += [f"scenes of {part}: {', '.join(names)}" for part, names in parts.items()]
     return "\n".join(lines)
-
-
-def _remove(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(values: flags.FlagValues) -> None:

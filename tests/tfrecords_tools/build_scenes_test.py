@@ -9,7 +9,7 @@ from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from tests import scene_files
 from tests.tfrecords_tools import folders, shards
-from tfrecords_tools import build_scenes, scene_flags, scene_stretch
+from tfrecords_tools import build_scenes, scene_flags, scene_stretch, staging
 from tfrecords_tools.scene_tiles import TileRules
 
 HEIGHT, WIDTH = 100, 140
@@ -284,6 +284,25 @@ def test_whole_scenes_are_held_out_and_no_file_is_left_behind(raw):
     assert len(scenes_of["val"]) == 2 and scenes_of["train"] | scenes_of["val"] == set("abcde")
     assert not scenes_of["train"] & scenes_of["val"]
     assert all(not name.startswith(".") for name in folders.contents(raw / "out"))
+
+
+def test_tiles_of_a_run_that_failed_are_kept_with_its_shards(raw, monkeypatch):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    scene_files.write(raw / "masks" / "a.tif", np.ones((1, HEIGHT, WIDTH), np.uint8))
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(staging.Staging, "commit", fail)
+        with pytest.raises(UserError, match="disk full"):
+            build(raw, "masks")
+    out = raw / "out"
+    finished = folders.modification_times(out.glob(".train.partial/*.tfrecord"))
+    assert finished
+    build(raw, "masks")
+    assert folders.modification_times(out.glob("*.tfrecord")) == finished
+    assert not list(out.glob(".*"))
 
 
 def test_the_program_reads_its_flags(raw, capsys):
