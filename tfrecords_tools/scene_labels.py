@@ -88,7 +88,7 @@ class SceneLabels:
                 name = path.name.removesuffix(ending) if path.name.endswith(ending) else None
             else:
                 name = path.stem if path.suffix.lower() in SUFFIXES else None
-            if name is None or path in found.values():
+            if name is None or path.name.startswith(".") or path in found.values():
                 continue
             if name not in found:
                 problems.append(f"{path}: labels without a scene")

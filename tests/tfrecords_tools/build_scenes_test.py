@@ -80,6 +80,15 @@ def test_a_mask_on_the_grid_of_its_scene_is_read(raw):
         np.testing.assert_array_equal(put_together(raw)[0], ids[0])
 
 
+def test_hidden_files_are_neither_scenes_nor_labels(raw):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    scene_files.write(raw / "masks" / "a.tif", np.ones((1, HEIGHT, WIDTH), np.uint8))
+    for path in (raw / "scenes" / "._a.tif", raw / "masks" / "._a.tif", raw / "masks" / "._a.shp"):
+        path.write_bytes(b"Mac OS X")
+    (manifest,) = build(raw, "masks")
+    assert not manifest.skipped
+
+
 def test_a_mask_of_colours_is_read_by_the_colours_of_the_classes(raw):
     (raw / "classes.txt").write_text("ground 0 0 0\nroad 255 255 255\nwater 0 0 255\n")
     scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
