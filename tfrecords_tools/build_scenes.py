@@ -211,7 +211,12 @@ def find_scenes(at: str | Path, label_ending: str | None, problems: list[str]) -
         UserError: There is no TIFF.
     """
     folder = Path(at)
-    paths = sorted(folder.iterdir() if folder.is_dir() else map(Path, glob.glob(str(at))))
+    if folder.is_dir():
+        paths = sorted(folder.iterdir())
+    elif folder.is_file():  # Tested before the glob, since a file name may contain brackets.
+        paths = [folder]
+    else:
+        paths = sorted(map(Path, glob.glob(str(at))))
     found: dict[str, Path] = {}
     for path in paths:
         is_mask = label_ending is not None and path.name.endswith(label_ending)

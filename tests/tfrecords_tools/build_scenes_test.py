@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kseg.data import manifests, records
+from kseg.data import manifests, records, scenes
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from tests import scene_files
 from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_scenes, scene_flags, scene_stretch, staging
 from tfrecords_tools.scene_tiles import TileRules
+from tfrecords_tools.scene_vectors import VectorFile
 
 HEIGHT, WIDTH = 100, 140
 
@@ -78,6 +79,29 @@ def test_a_mask_on_the_grid_of_its_scene_is_read(raw):
         scene_files.write(raw / "masks" / "a.tif", ids.astype(dtype), nodata=255)
         build(raw, "masks")
         np.testing.assert_array_equal(put_together(raw)[0], ids[0])
+
+
+def test_a_scene_with_brackets_in_its_name_is_a_file_and_no_glob(raw):
+    path = raw / "scenes" / "a[1].tif"
+    scene_files.write(path, scene_files.values())
+    assert build_scenes.find_scenes(path, None, []) == {"a[1]": path}
+    assert build_scenes.find_scenes(raw / "scenes" / "*[[]1].tif", None, []) == {"a[1]": path}
+
+
+def test_a_vector_file_that_is_gone_is_named_once(raw):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    path = raw / "roads.geojson"
+    scene_files.write_geojson(path, [(scene_files.box(0, 0, 9, 9), {"kind": "road"})])
+    label_set = build_scenes.lists.read_classes(raw / "classes.txt")[0]
+    vectors = VectorFile(path, label_set, class_field="kind")
+    path.unlink()
+    with (
+        scenes.open_tiff(raw / "scenes" / "a.tif") as scene,
+        pytest.raises(UserError) as caught,
+        vectors.on(scene),
+    ):
+        pass
+    assert str(caught.value).count("roads.geojson: The ") == 1
 
 
 def test_hidden_files_are_neither_scenes_nor_labels(raw):
