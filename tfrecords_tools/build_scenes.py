@@ -41,7 +41,9 @@ from kseg.errors import UserError
 from tfrecords_tools import (
     layouts,
     lists,
+    sample_checks,
     scene_flags,
+    scene_masks,
     scene_stretch,
     scene_tiles,
     splits,
@@ -53,8 +55,6 @@ from tfrecords_tools.scene_flags import define_flags
 from tfrecords_tools.scene_labels import LabelRules, SceneLabels
 from tfrecords_tools.scene_tiles import TileRules
 from tfrecords_tools.scene_vectors import IGNORE
-
-SUFFIXES = (".tif", ".tiff")
 
 
 def build(
@@ -155,10 +155,7 @@ def build(
     usable = {name: path for name, path in found.items() if name not in bad}
     problems += bad.values()
     if problems and (on_error == "fail" or not usable):
-        raise UserError(
-            f"nothing was converted, {len(problems)} problem(s) in the input:\n  "
-            + "\n  ".join(problems)
-        )
+        raise sample_checks.nothing_converted(problems)
     parts = {split: sorted(usable)}
     if val_fraction or group_by:
         parts = splits.hold_out(
@@ -220,7 +217,7 @@ def find_scenes(at: str | Path, label_ending: str | None, problems: list[str]) -
     found: dict[str, Path] = {}
     for path in paths:
         is_mask = label_ending is not None and path.name.endswith(label_ending)
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or is_mask:
+        if path.suffix.lower() not in scene_masks.SUFFIXES or path.name.startswith(".") or is_mask:
             continue
         if path.stem in found:
             problems.append(f"{path}: name {path.stem!r} occurs twice, first as {found[path.stem]}")
@@ -228,8 +225,8 @@ def find_scenes(at: str | Path, label_ending: str | None, problems: list[str]) -
             found[path.stem] = path
     if not found:
         raise UserError(
-            f"`scenes` must be a folder or a glob of files ending in {' or '.join(SUFFIXES)}. "
-            f"Received: {at}"
+            "`scenes` must be a folder or a glob of files ending in "
+            f"{' or '.join(scene_masks.SUFFIXES)}. Received: {at}"
         )
     return found
 

@@ -18,7 +18,7 @@ from kseg.data.datasets import LabelSet
 from kseg.data.scene_bands import SceneBands
 from kseg.data.scenes import Place, Scene
 from kseg.errors import UserError
-from tfrecords_tools import staging
+from tfrecords_tools import sample_checks, staging
 from tfrecords_tools.inputs import Sample
 from tfrecords_tools.scene_labels import SceneLabels
 from tfrecords_tools.scene_masks import ReadWindow
@@ -162,7 +162,7 @@ def cut_scenes(
                 samples += cut(name, path, scene, read, rules, label_set, folder, dropped)
         except (UserError, BadInput) as error:
             if problems is None:
-                raise UserError(f"nothing was converted: {error}") from error
+                raise sample_checks.nothing_converted([str(error)]) from error
             problems.append(str(error))
     for reason, count in dropped.items():
         print(f"{count} tiles left out: {reason}")

@@ -90,7 +90,9 @@ def find(folder: Path, name: str) -> Path:
     for part in wanted.relative_to(found).parts:
         if not os.path.lexists(found / part):
             try:
-                siblings = [path for path in found.iterdir() if _key(path.name) == _key(part)]
+                siblings = [
+                    path for path in found.iterdir() if comparable(path.name) == comparable(part)
+                ]
             except OSError:
                 return wanted
             if len(siblings) != 1:
@@ -100,6 +102,7 @@ def find(folder: Path, name: str) -> Path:
     return found
 
 
-def _key(name: str) -> str:
+def comparable(name: str) -> str:
+    """Returns the name of a file in composed form, with its ending in lower case."""
     stem, ending = os.path.splitext(canonical(name))
     return stem + ending.lower()
