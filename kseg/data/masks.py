@@ -222,11 +222,12 @@ def _check_class_ids(
     ),
 ) -> None:
     classes, ignored = label_set.num_classes, label_set.ignore_label
-    outside = [label for label in _present(ids) if label >= classes and label != ignored]
-    if outside:
+    # A comparison is much faster than counting the ids, and every mask is checked twice.
+    outside = ids[(ids >= classes) & (ids != ignored)]
+    if outside.size:
         raise BadInput(
             path,
-            f"has ids that are not classes: {_first(outside, 20)}; valid ids are 0 to "
+            f"has ids that are not classes: {_first(_present(outside), 20)}; valid ids are 0 to "
             f"{classes - 1} and {ignored} (ignored){remedy}",
         )
 
