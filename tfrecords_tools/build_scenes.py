@@ -166,7 +166,9 @@ def build(
             group_by=group_by,
             what="scenes",
         )
-    scene_bands = scene_stretch.measure(usable, bands, dtype, stretch=stretch, limits=limits)
+    scene_bands = scene_stretch.measure(
+        usable.values(), bands, dtype, stretch=stretch, limits=limits
+    )
     print(_description(scene_bands, parts))
     with staging.unpacked(Path(output_dir), parts) as folders:
         samples = {

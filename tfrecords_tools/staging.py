@@ -64,15 +64,14 @@ def fingerprint(
     """Returns a hash of everything that determines the bytes of a shard, the same in every run.
 
     Files are identified by path, size and modification time, as in `make`. This includes a `label`
-    that is a path or a tuple with paths; any other label is identified by its value.
+    that is a path; any other label is identified by its value.
     """
     digest = hashlib.sha256()
     digest.update(repr((_VERSION, PIL.__version__, label_set, rules)).encode())
     digest.update(pickle.dumps(read_label, protocol=5))
     for sample in samples:
         digest.update(pickle.dumps((sample.name, sample.image, sample.label), protocol=5))
-        labels = sample.label if isinstance(sample.label, tuple) else (sample.label,)
-        for path in (sample.image, *labels):
+        for path in (sample.image, sample.label):
             if isinstance(path, Path):
                 with contextlib.suppress(OSError):
                     state = path.stat()

@@ -107,8 +107,6 @@ class MaskRule:
 
     def _ids_of_values(self, path: Path, mask: Image.Image, values: np.ndarray) -> np.ndarray:
         """Returns the class ids of stored values by the table."""
-        if not self.ids:
-            raise BadInput(path, "holds ids, but the remap table has no rule for an id")
         unknown = [value for value in _present(values) if value not in self.ids]
         if unknown and self.other is None:
             raise BadInput(path, f"has raw ids without a rule in the table: {_first(unknown, 20)}")

@@ -228,13 +228,13 @@ def test_a_scene_without_a_projection_cannot_have_a_vector_file(raw):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
 def test_the_stretch_is_that_of_the_percentiles_of_all_scenes(raw, dtype, monkeypatch):
     monkeypatch.setattr(scene_stretch, "PIXELS_PER_WINDOW", 1000)
-    paths, seen = {}, []
+    paths, seen = [], []
     for name, seed in (("a", 0), ("b", 1)):
         pixels = scene_files.values(dtype=dtype, seed=seed, height=100 + seed)
         pixels -= np.array(40 if dtype == "int16" else 0, dtype)
         pixels[:, :20] = 0
-        paths[name] = raw / f"{name}.tif"
-        scene_files.write(paths[name], pixels, nodata=0)
+        paths.append(raw / f"{name}.tif")
+        scene_files.write(paths[-1], pixels, nodata=0)
         seen.append(pixels[:, (pixels[[3, 2, 1]] != 0).any(0)])
     seen = np.concatenate(seen, axis=1)[[3, 2, 1]]
     for stretch, q in (((2, 98), (2, 98)), ((0, 100), (0, 100))):
@@ -244,15 +244,15 @@ def test_the_stretch_is_that_of_the_percentiles_of_all_scenes(raw, dtype, monkey
 
 
 def test_bands_of_8_bits_stay_without_a_stretch_and_16_bits_need_one(raw):
-    paths = {"a": raw / "a.tif"}
-    scene_files.write(paths["a"], scene_files.values(dtype="uint8"))
-    assert scene_stretch.measure(paths, (3, 2, 1), "uint8").limits == ((0, 255),) * 3
-    scene_files.write(paths["a"], scene_files.values())
+    path = raw / "a.tif"
+    scene_files.write(path, scene_files.values(dtype="uint8"))
+    assert scene_stretch.measure([path], (3, 2, 1), "uint8").limits == ((0, 255),) * 3
+    scene_files.write(path, scene_files.values())
     with pytest.raises(UserError, match="`--stretch`"):
-        scene_stretch.measure(paths, (3, 2, 1), "uint16")
-    scene_files.write(paths["a"], np.full((3, 9, 9), 7, np.uint16))
+        scene_stretch.measure([path], (3, 2, 1), "uint16")
+    scene_files.write(path, np.full((3, 9, 9), 7, np.uint16))
     with pytest.raises(UserError, match="Band 3"):
-        scene_stretch.measure(paths, (3, 2, 1), "uint16", stretch=(2, 98))
+        scene_stretch.measure([path], (3, 2, 1), "uint16", stretch=(2, 98))
 
 
 def test_near_infrared_that_gdal_marks_as_alpha_is_no_transparency(raw, capsys):
