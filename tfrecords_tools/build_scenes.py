@@ -36,7 +36,7 @@ from kseg import cli
 from kseg.data.datasets import LabelSet
 from kseg.data.manifests import Manifest
 from kseg.data.masks import COLOURS
-from kseg.data.scene_bands import SceneBands
+from kseg.data.scene_bands import PICTURE, SceneBands
 from kseg.errors import UserError
 from tfrecords_tools import (
     layouts,
@@ -126,6 +126,8 @@ def build(
     label_set, has_colours = lists.read_classes(classes)
     mask_rule = lists.mask_rule(label_set, has_colours=has_colours, masks_are=masks_are)
     arguments["masks_are"] = mask_rule.masks_are
+    # Raises an error before any file is read if bands or limits are not valid.
+    dataclasses.replace(PICTURE, bands=tuple(bands), limits=limits or PICTURE.limits)
     outside_id = _outside_id(outside, label_set)
     rules = TileRules(
         tile=tuple(tile) * 2 if len(tile) == 1 else tuple(tile),

@@ -30,6 +30,9 @@ class LabelRules:
         nodata: What the nodata value of a raster means, see `scene_masks.open_raster`.
         vectors: Keyword arguments of `VectorFile`.
         ending: Ending of the names of the files in place of that of the scene. None: any suffix.
+
+    Raises:
+        UserError: `nodata` is not one of `scene_masks.NODATA`.
     """
 
     label_set: LabelSet
@@ -37,6 +40,13 @@ class LabelRules:
     nodata: str = "refuse"
     vectors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     ending: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.nodata not in scene_masks.NODATA:
+            raise UserError(
+                f"`mask_nodata` must be one of {', '.join(scene_masks.NODATA)}. "
+                f"Received: {self.nodata!r}"
+            )
 
 
 class SceneLabels:

@@ -155,6 +155,16 @@ def test_a_mask_that_is_not_on_the_grid_or_unclear_is_refused_by_name(raw, optio
     assert folders.contents(raw / "out") == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("bands", (1, 2)), ("bands", (0, 1, 2)), ("bands", ()), ("limits", ((5, 5),) * 3),
+     ("limits", ((0, 9),)), ("mask_nodata", "skip")],
+)  # fmt: skip
+def test_an_argument_that_breaks_its_rule_is_named_before_a_file_is_read(raw, name, value):
+    with pytest.raises(UserError, match=f"`{name}`"):
+        build(raw, "no folder", **{name: value})
+
+
 def test_a_nodata_value_that_is_a_class_counts_as_the_flag_says(raw):
     scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
     ids = np.random.default_rng(1).integers(0, 2, (1, HEIGHT, WIDTH), np.uint8)
