@@ -45,7 +45,7 @@ from kseg.data.manifests import Manifest
 from kseg.errors import UserError
 from tfrecords_tools import coco_categories, coco_json, coco_masks, inputs, layouts, writer
 from tfrecords_tools.coco_categories import Classes
-from tfrecords_tools.coco_rules import Rules
+from tfrecords_tools.coco_rules import Rules, counts_by_rule
 from tfrecords_tools.coco_values import Identifier
 from tfrecords_tools.inputs import Sample
 
@@ -251,7 +251,7 @@ def main(values: flags.FlagValues) -> None:
     )
     for manifest in layouts.run(build, values, *names):
         left_out = manifest.arguments["images_left_out"][manifest.split]
-        counts = ", ".join(f"{count} by {rule}" for rule, count in left_out.items() if count)
+        counts = counts_by_rule(left_out)
         print(
             f"{manifest.split}: kept {manifest.num_examples} images, left out "
             f"{sum(left_out.values())}{' (' + counts + ')' if counts else ''}"

@@ -167,17 +167,6 @@ def build(
     )
 
 
-def _parse_colour(values: list[str] | None) -> Colour | None:
-    if not values:
-        return None
-    if len(values) != 3 or not all(value.isdecimal() and int(value) < 256 for value in values):
-        raise UserError(
-            "`ignore_colour` must be red,green,blue with values from 0 to 255. Received: "
-            f"{','.join(values)}"
-        )
-    return tuple(map(int, values))
-
-
 def define_flags() -> None:
     flags.DEFINE_string(
         "raw_dir",
@@ -220,7 +209,7 @@ def main(values: flags.FlagValues) -> None:
         raw_dir / values.classes,
         values.output_dir,
         splits=values.splits or [values.split],
-        ignore_colour=_parse_colour(values.ignore_colour),
+        ignore_colour=layouts.parse_colour("ignore_colour", values.ignore_colour),
         remap=raw_dir / values.remap if values.remap else None,
         masks_are=values.masks_are,
         label_ending=values.label_ending,

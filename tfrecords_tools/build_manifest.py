@@ -33,7 +33,7 @@ def build(
     classes: str | Path | None = None,
     splits: Sequence[str] = (),
 ) -> list[Manifest]:
-    """Writes the manifests of splits that have none, all or none.
+    """Writes the manifests of splits that have none, if no split has a problem.
 
     Args:
         data_dir: Folder of the shards.
@@ -45,8 +45,9 @@ def build(
         One manifest per split, sorted by name.
 
     Raises:
-        UserError: If a split has a manifest, there is none without, the shards have problems (all
-            of them are named), or a manifest cannot be written.
+        UserError: If a split has a manifest, there is none without, or the shards have problems
+            (all of them are named); then no manifest is written. Or if a manifest cannot be
+            written; those before it stay.
     """
     # Imports TensorFlow.
     from tfrecords_tools import check_records

@@ -26,8 +26,7 @@ tiles of one scene overlap and resemble each other.
 
 import dataclasses
 import glob
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,15 @@ from absl import flags
 from kseg import cli
 from kseg.data.datasets import LabelSet
 from kseg.data.manifests import Manifest
-from kseg.data.masks import CLASS_IDS, MaskRule
-from kseg.data.scene_bands import SceneBands
+from kseg.data.masks import COLOURS
+from kseg.data.scene_bands import PICTURE, SceneBands
 from kseg.errors import UserError
 from tfrecords_tools import (
     layouts,
     lists,
+    sample_checks,
     scene_flags,
+    scene_masks,
     scene_stretch,
     scene_tiles,
     splits,
@@ -54,8 +55,6 @@ from tfrecords_tools.scene_flags import define_flags
 from tfrecords_tools.scene_labels import LabelRules, SceneLabels
 from tfrecords_tools.scene_tiles import TileRules
 from tfrecords_tools.scene_vectors import IGNORE
-
-SUFFIXES = (".tif", ".tiff")
 
 
 def build(
@@ -102,7 +101,8 @@ def build(
         stretch: See `scene_stretch.measure`, also for `limits`. Defaults to None.
         limits: Defaults to None.
         label_ending: Ending of the names of masks in place of `.tif`, such as `_mask.tif`.
-        masks_are: `"ids"` or `"colours"`. Defaults to None: colours if the classes file has them.
+        masks_are: `"ids"` or `"colours"`, see `lists.mask_rule`. Defaults to None: colours if the
+            classes file has them.
         mask_nodata: See `scene_masks.open_raster`. Defaults to `"refuse"`.
         class_field: See `scene_vectors.VectorFile`, also for `layer` and `all_touched`.
         layer: Defaults to None.
@@ -124,7 +124,10 @@ def build(
     arguments = {name: value for name, value in locals().items() if name != "conversion"}
     layouts.check_splits([split])
     label_set, has_colours = lists.read_classes(classes)
-    arguments["masks_are"] = masks_are or ("colours" if has_colours else "ids")
+    mask_rule = lists.mask_rule(label_set, has_colours=has_colours, masks_are=masks_are)
+    arguments["masks_are"] = mask_rule.masks_are
+    # Raises an error before any file is read if bands or limits are not valid.
+    dataclasses.replace(PICTURE, bands=tuple(bands), limits=limits or PICTURE.limits)
     outside_id = _outside_id(outside, label_set)
     rules = TileRules(
         tile=tuple(tile) * 2 if len(tile) == 1 else tuple(tile),
@@ -136,7 +139,7 @@ def build(
     )
     label_rules = LabelRules(
         label_set=label_set,
-        by_colour=arguments["masks_are"] == "colours",
+        by_colour=mask_rule.masks_are == COLOURS,
         nodata=mask_nodata,
         vectors={
             "class_field": class_field,
@@ -154,10 +157,7 @@ def build(
     usable = {name: path for name, path in found.items() if name not in bad}
     problems += bad.values()
     if problems and (on_error == "fail" or not usable):
-        raise UserError(
-            f"nothing was converted, {len(problems)} problem(s) in the input:\n  "
-            + "\n  ".join(problems)
-        )
+        raise sample_checks.nothing_converted(problems)
     parts = {split: sorted(usable)}
     if val_fraction or group_by:
         parts = splits.hold_out(
@@ -168,10 +168,11 @@ def build(
             group_by=group_by,
             what="scenes",
         )
-    scene_bands = scene_stretch.measure(usable, bands, dtype, stretch=stretch, limits=limits)
+    scene_bands = scene_stretch.measure(
+        usable.values(), bands, dtype, stretch=stretch, limits=limits
+    )
     print(_description(scene_bands, parts))
-    folders = {part: Path(output_dir) / f".{part}{staging.UNPACKED}" for part in parts}
-    try:
+    with staging.unpacked(Path(output_dir), parts) as folders:
         samples = {
             part: scene_tiles.cut_scenes(
                 {name: usable[name] for name in names},
@@ -185,11 +186,11 @@ def build(
             for part, names in parts.items()
         }
         scene_labels.check_polygons()
-        manifests = writer.convert(
+        return writer.convert(
             samples,
             output_dir=output_dir,
             label_set=label_set,
-            mask_rule=MaskRule.of_colours(label_set) if label_rules.by_colour else CLASS_IDS,
+            mask_rule=mask_rule,
             problems=problems,
             on_error=on_error,
             scene_bands=scene_bands,
@@ -197,12 +198,6 @@ def build(
             arguments=arguments | {"scenes_of_splits": parts},
             **conversion,
         )
-    except UserError:
-        _remove(folders.values())
-        raise
-    # Not after Ctrl-C: the run that continues needs the files unchanged.
-    _remove(folders.values())
-    return manifests
 
 
 def find_scenes(at: str | Path, label_ending: str | None, problems: list[str]) -> dict[str, Path]:
@@ -217,11 +212,16 @@ def find_scenes(at: str | Path, label_ending: str | None, problems: list[str]) -
         UserError: There is no TIFF.
     """
     folder = Path(at)
-    paths = sorted(folder.iterdir() if folder.is_dir() else map(Path, glob.glob(str(at))))
+    if folder.is_dir():
+        paths = sorted(folder.iterdir())
+    elif folder.is_file():  # Tested before the glob, since a file name may contain brackets.
+        paths = [folder]
+    else:
+        paths = sorted(map(Path, glob.glob(str(at))))
     found: dict[str, Path] = {}
     for path in paths:
         is_mask = label_ending is not None and path.name.endswith(label_ending)
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or is_mask:
+        if path.suffix.lower() not in scene_masks.SUFFIXES or path.name.startswith(".") or is_mask:
             continue
         if path.stem in found:
             problems.append(f"{path}: name {path.stem!r} occurs twice, first as {found[path.stem]}")
@@ -229,8 +229,8 @@ def find_scenes(at: str | Path, label_ending: str | None, problems: list[str]) -
             found[path.stem] = path
     if not found:
         raise UserError(
-            f"`scenes` must be a folder or a glob of files ending in {' or '.join(SUFFIXES)}. "
-            f"Received: {at}"
+            "`scenes` must be a folder or a glob of files ending in "
+            f"{' or '.join(scene_masks.SUFFIXES)}. Received: {at}"
         )
     return found
 
@@ -258,11 +258,6 @@ def _description(bands: SceneBands, parts: Mapping[str, Sequence[str]]) -> str:
     lines = [f"{bands.dtype} to 8 bits: {limits}"]
     lines += [f"scenes of {part}: {', '.join(names)}" for part, names in parts.items()]
     return "\n".join(lines)
-
-
-def _remove(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(values: flags.FlagValues) -> None:

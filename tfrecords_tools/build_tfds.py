@@ -19,10 +19,8 @@ The files in the set keep their bytes. During the conversion they are in a hidde
 `--output_dir`, which needs the space of another copy of the set.
 """
 
-import contextlib
 import dataclasses
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,14 +117,12 @@ def build(
     builder = _builder(name, raw_dir, download)
     _check_features(builder, source)
     layouts.check_splits(splits, sorted(builder.info.splits))
-    output_dir = Path(output_dir)
-    folders = {split: output_dir / f".{split}{staging.UNPACKED}" for split in splits}
-    try:
+    with staging.unpacked(Path(output_dir), splits) as folders:
         samples = {
             split: list(_unpack(builder, split, source, folder))
             for split, folder in folders.items()
         }
-        manifests = writer.convert(
+        return writer.convert(
             samples,
             output_dir=output_dir,
             label_set=source.label_set,
@@ -142,17 +138,6 @@ def build(
             },
             **conversion,
         )
-    except UserError:
-        _remove(folders.values())
-        raise
-    # Not after Ctrl-C: the run that continues needs the files unchanged.
-    _remove(folders.values())
-    return manifests
-
-
-def _remove(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _source(
@@ -230,17 +215,9 @@ def _unpack(
 
 
 def _write(path: Path, contents: bytes) -> Path:
-    """Writes a file unless it exists: a run that continues must find it unchanged."""
-    path = path.with_name(path.name + (".jpg" if contents.startswith(b"\xff\xd8") else ".png"))
-    with contextlib.suppress(OSError):
-        if path.read_bytes() == contents:
-            return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(contents)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    return path
+    """Writes an encoded image, with the ending of its format."""
+    ending = ".jpg" if contents.startswith(b"\xff\xd8") else ".png"
+    return staging.write_unless_unchanged(path.with_name(path.name + ending), contents)
 
 
 def define_flags() -> None:

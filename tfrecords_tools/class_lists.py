@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kseg.data.datasets import LabelSet, voc_palette
 from kseg.data.masks import Colour
-from kseg.data.names import read_lines
+from kseg.data.names import is_comment, read_lines
 from kseg.errors import UserError
 
 _RULE = "`classes` must be a text file with one class per line"
@@ -54,7 +54,7 @@ def read_classes(path: str | Path) -> tuple[LabelSet, bool]:
             the form of another program.
     """
     everything = [line for _, line in read_lines(path, _RULE)]
-    lines = [line for _, line in read_lines(path, _RULE, comments=True)]
+    lines = [line for line in everything if not is_comment(line)]
     names, colours = _form(everything, lines)(lines, f"{path}: ")
     if colours and len(colours) != len(names):
         raise UserError(

@@ -61,12 +61,17 @@ class Rules:
 
     def reason(self) -> str:
         """Returns which rules have left out images, with the largest object, or an empty text."""
-        counts = [f"{count} by {rule}" for rule, count in self.left_out.items() if count]
+        counts = counts_by_rule(self.left_out)
         if not counts:
             return ""
         area, name = self.largest
         largest = f"The largest object has {area} pixels ({name})" if area else "There is no object"
         return (
-            f"split {self.split!r}: the rules leave out every image: {', '.join(counts)}. "
+            f"split {self.split!r}: the rules leave out every image: {counts}. "
             f"{largest}. --min_image_area=0 keeps every image"
         )
+
+
+def counts_by_rule(left_out: Mapping[str, int]) -> str:
+    """Returns `Rules.left_out` in words, without the rules that have left out nothing."""
+    return ", ".join(f"{count} by {rule}" for rule, count in left_out.items() if count)

@@ -55,8 +55,8 @@ def read_remap(path: str | Path, label_set: LabelSet, masks_are: str | None = No
         128 64 128 -> 0          a colour: red green blue
         other -> ignore          everything else; without this line, everything else is rejected
 
-    If there is a rule for a colour, the masks are colours, and a single number is a grey. The rule
-    for `other` does not apply to masks for whose kind there is no rule, see `MaskRule`.
+    If there is a rule for a colour, the masks are colours, and a single number is a grey. Then the
+    rule for `other` does not apply to grey masks, unless there is a rule for a grey.
 
     Args:
         path: The text file. Lines that begin with `#` are comments, except for colours such as

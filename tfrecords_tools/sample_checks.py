@@ -1,4 +1,4 @@
-"""Checks of the samples of a whole conversion, before any of them is read."""
+"""Checks of the samples of a whole conversion, before any of them is read, and their error."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,17 @@ from kseg.data import mask_palettes
 from kseg.data.masks import IDS, MaskRule
 from kseg.errors import UserError
 from tfrecords_tools.inputs import Sample
+
+
+def nothing_converted(problems: Sequence[str], reason: str | None = None) -> UserError:
+    """Returns the error of a conversion that was not done, with every problem on a line.
+
+    Args:
+        problems: The messages.
+        reason: Why nothing was converted. Defaults to the number of the problems.
+    """
+    reason = reason or f"{len(problems)} problem(s)"
+    return UserError("\n  ".join((f"nothing was converted, {reason}:", *problems)))
 
 
 def contradictions(
@@ -23,9 +34,8 @@ def contradictions(
     paths = dict.fromkeys(label for label in labels if isinstance(label, Path))
     found = mask_palettes.contradictions(paths)
     if found and on_error == "skip":
-        raise UserError(
-            "nothing was converted, since masks contradict each other and none of them can be "
-            "skipped:\n  " + "\n  ".join(found)
+        raise nothing_converted(
+            found, "since masks contradict each other and none of them can be skipped"
         )
     return found
 

@@ -30,6 +30,9 @@ class LabelRules:
         nodata: What the nodata value of a raster means, see `scene_masks.open_raster`.
         vectors: Keyword arguments of `VectorFile`.
         ending: Ending of the names of the files in place of that of the scene. None: any suffix.
+
+    Raises:
+        UserError: `nodata` is not one of `scene_masks.NODATA`.
     """
 
     label_set: LabelSet
@@ -37,6 +40,13 @@ class LabelRules:
     nodata: str = "refuse"
     vectors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     ending: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.nodata not in scene_masks.NODATA:
+            raise UserError(
+                f"`mask_nodata` must be one of {', '.join(scene_masks.NODATA)}. "
+                f"Received: {self.nodata!r}"
+            )
 
 
 class SceneLabels:
@@ -88,7 +98,7 @@ class SceneLabels:
                 name = path.name.removesuffix(ending) if path.name.endswith(ending) else None
             else:
                 name = path.stem if path.suffix.lower() in SUFFIXES else None
-            if name is None or path in found.values():
+            if name is None or path.name.startswith(".") or path in found.values():
                 continue
             if name not in found:
                 problems.append(f"{path}: labels without a scene")

@@ -148,25 +148,21 @@ def _by_colour(path: Path, mask: "rasterio.DatasetReader", label_set: LabelSet) 
             f"Received: {mask.count} bands of {mask.dtypes[0]}",
         )
     palette = _palette(mask)
-    meaning = np.full(1 << 24, label_set.ignore_label, np.uint8)
-    known = np.zeros(1 << 24, bool)
-    for label, (red, green, blue) in enumerate(label_set.colours):
-        meaning[red << 16 | green << 8 | blue] = label
-        known[red << 16 | green << 8 | blue] = True
+    colours = {colour: label for label, colour in enumerate(label_set.colours)}
 
     def to_ids(values: np.ndarray, unknown: np.ndarray) -> np.ndarray:
         if len(values) == 1:
             values = np.moveaxis(palette[values[0]], -1, 0)
         red, green, blue = values[:3].astype(np.int32)
-        colours = red << 16 | green << 8 | blue
-        foreign = ~known[colours] & ~unknown
+        labels, known = masks.labels_of_colours(red << 16 | green << 8 | blue, colours)
+        foreign = ~known & ~unknown
         if foreign.any():
             raise BadInput(
                 path,
                 "has a colour that belongs to no class: "
                 f"{' '.join(str(int(band[foreign][0])) for band in (red, green, blue))}",
             )
-        return np.where(unknown, label_set.ignore_label, meaning[colours]).astype(np.uint8)
+        return np.where(unknown, label_set.ignore_label, labels).astype(np.uint8)
 
     return to_ids
 

@@ -1,7 +1,7 @@
 """Measures the values of scenes, window by window, to find the limits of a stretch to 8 bits."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ def check_types(paths: Mapping[str, Path], bands: Sequence[int], bad: dict[str, 
 
 
 def measure(
-    paths: Mapping[str, Path],
+    paths: Collection[Path],
     bands: Sequence[int],
     dtype: str,
     *,
@@ -60,7 +60,7 @@ def measure(
     """Returns how the bands become 8 bits.
 
     Args:
-        paths: Name -> file of each scene.
+        paths: The files of the scenes.
         bands: Numbers of the bands.
         dtype: Type of their values.
         stretch: Percentiles of the values of all scenes, of each band by itself, that become 0 and
@@ -116,18 +116,18 @@ def percentile(counts: np.ndarray, q: float) -> float:
     return float(low + (position - below) * (high - low))
 
 
-def _alpha(paths: Mapping[str, Path], bands: tuple[int, ...]) -> bool:
+def _alpha(paths: Iterable[Path], bands: tuple[int, ...]) -> bool:
     """Returns whether the bands that are marked as alpha are alpha."""
-    counts, marked = np.zeros(2, np.int64), {}
-    for name, path in paths.items():
+    counts, marked = np.zeros(2, np.int64), []
+    for path in paths:
         with scenes.open_tiff(path) as source:
             found = set(scenes.alpha_bands(source)) - set(bands)
             if found:
-                marked[name] = (path, min(found), source.dtypes[min(found) - 1])
-    for path, band, dtype in marked.values():
+                marked.append((path, min(found), source.dtypes[min(found) - 1]))
+    for path, band, dtype in marked:
         info = np.iinfo(dtype)
         alone = SceneBands(bands=(band,) * 3, limits=((0, 1),) * 3, dtype=dtype)
-        for _, scene, place in _windows({"": path}, alone, "measure alpha"):
+        for _, scene, place in _windows([path], alone, "measure alpha"):
             with named(path):
                 values = scene.values(place)[0]
             ends = np.count_nonzero((values == 0) | (values == info.max))
@@ -142,10 +142,10 @@ def _alpha(paths: Mapping[str, Path], bands: tuple[int, ...]) -> bool:
 
 
 def _windows(
-    paths: Mapping[str, Path], bands: SceneBands, what: str
+    paths: Iterable[Path], bands: SceneBands, what: str
 ) -> Iterator[tuple[Path, scenes.Scene, scenes.Place]]:
     """Yields every window of every scene, with its file."""
-    for path in paths.values():
+    for path in paths:
         with contextlib.ExitStack() as opened:
             with named(path):
                 scene = opened.enter_context(scenes.open_scene(path, bands))

@@ -18,6 +18,7 @@ from kseg.data.datasets import LabelSet
 from kseg.data.scene_bands import SceneBands
 from kseg.data.scenes import Place, Scene
 from kseg.errors import UserError
+from tfrecords_tools import sample_checks, staging
 from tfrecords_tools.inputs import Sample
 from tfrecords_tools.scene_labels import SceneLabels
 from tfrecords_tools.scene_masks import ReadWindow
@@ -130,8 +131,8 @@ def cut(
             continue
         yield Sample(
             tile_name,
-            _write(folder / "images" / f"{tile_name}.png", scene[place]),
-            _write(folder / "labels" / f"{tile_name}.png", labels),
+            _write_png(folder / "images" / f"{tile_name}.png", scene[place]),
+            _write_png(folder / "labels" / f"{tile_name}.png", labels),
         )
 
 
@@ -161,23 +162,14 @@ def cut_scenes(
                 samples += cut(name, path, scene, read, rules, label_set, folder, dropped)
         except (UserError, BadInput) as error:
             if problems is None:
-                raise UserError(f"nothing was converted: {error}") from error
+                raise sample_checks.nothing_converted([str(error)]) from error
             problems.append(str(error))
     for reason, count in dropped.items():
         print(f"{count} tiles left out: {reason}")
     return samples
 
 
-def _write(path: Path, pixels: np.ndarray) -> Path:
-    """Writes a PNG unless the file holds it: a run that continues must find it unchanged."""
+def _write_png(path: Path, pixels: np.ndarray) -> Path:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
-    contents = buffer.getvalue()
-    try:
-        if path.is_file() and path.read_bytes() == contents:
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(contents)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    return path
+    return staging.write_unless_unchanged(path, buffer.getvalue())

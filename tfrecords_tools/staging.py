@@ -26,7 +26,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import PIL
@@ -39,7 +39,7 @@ from kseg.errors import UserError
 from tfrecords_tools.inputs import ReadLabel, Sample
 
 PARTIAL = ".partial"
-# Suffix of the hidden folder in which `build_tfds` puts the files that it converts.
+# Suffix of the hidden folder of files that `build_tfds` and `build_scenes` make and then convert.
 UNPACKED = ".unpacked"
 # Increase it with every change after which the same input gives other shards.
 _VERSION = 2
@@ -64,15 +64,14 @@ def fingerprint(
     """Returns a hash of everything that determines the bytes of a shard, the same in every run.
 
     Files are identified by path, size and modification time, as in `make`. This includes a `label`
-    that is a path or a tuple with paths; any other label is identified by its value.
+    that is a path; any other label is identified by its value.
     """
     digest = hashlib.sha256()
     digest.update(repr((_VERSION, PIL.__version__, label_set, rules)).encode())
     digest.update(pickle.dumps(read_label, protocol=5))
     for sample in samples:
         digest.update(pickle.dumps((sample.name, sample.image, sample.label), protocol=5))
-        labels = sample.label if isinstance(sample.label, tuple) else (sample.label,)
-        for path in (sample.image, *labels):
+        for path in (sample.image, sample.label):
             if isinstance(path, Path):
                 with contextlib.suppress(OSError):
                     state = path.stat()
@@ -187,6 +186,38 @@ class Staging:
             return Part(shard=shard, **tuples, **content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+@contextlib.contextmanager
+def unpacked(output_dir: Path, splits: Iterable[str]) -> Iterator[dict[str, Path]]:
+    """Yields, for each split, the hidden folder of the files that are made to be converted.
+
+    At the end the folder of a split is deleted, unless the split has finished shards in its hidden
+    folder: the run that continues keeps them only if it finds the files unchanged.
+    """
+    folders = {split: output_dir / f".{split}{UNPACKED}" for split in splits}
+    try:
+        yield folders
+    finally:
+        for split, folder in folders.items():
+            if not (output_dir / f".{split}{PARTIAL}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_unless_unchanged(path: Path, contents: bytes) -> Path:
+    """Writes a file of `unpacked`, unless it has these contents, and returns its path.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    try:
+        if path.is_file() and path.read_bytes() == contents:
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return path
 
 
 def partials(output_dir: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kseg.data.checked_images import BadInput
-from kseg.data.names import canonical
+from kseg.data.names import comparable
 from kseg.errors import UserError
 from tfrecords_tools import layouts, lists
 from tfrecords_tools.inputs import Sample
@@ -69,7 +69,7 @@ def samples(
 
 def _find(folder: Path, name: str, endings: Sequence[str]) -> Path:
     """Returns the file of an id, whatever the case of its ending, else the path that is missing."""
-    found = _names(folder, folder.stat().st_mtime_ns)
+    found = _names(folder, modified=folder.stat().st_mtime_ns)
     paths = [folder / known for ending in endings for known in found.get(f"{name}{ending}", ())]
     if len(paths) > 1:
         others = " and ".join(map(str, paths[1:]))
@@ -79,9 +79,13 @@ def _find(folder: Path, name: str, endings: Sequence[str]) -> Path:
 
 @functools.lru_cache(4)
 def _names(folder: Path, modified: int) -> dict[str, list[str]]:
-    """Returns the names in a folder by their composed form, with the ending in lower case."""
+    """Returns the names in a folder by their comparable form, see `names.comparable`.
+
+    Args:
+        folder: The folder.
+        modified: Its modification time, by which the cache notices that the folder has changed.
+    """
     found: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
-        stem, ending = os.path.splitext(canonical(name))
-        found.setdefault(stem + ending.lower(), []).append(name)
+        found.setdefault(comparable(name), []).append(name)
     return found

@@ -264,7 +264,4 @@ def _check(parts: Sequence[Sequence[Part]], problems: Sequence[str], on_error: s
             return
         problems = [*problems, *itertools.chain(*map(_skipped, empty))]
     if problems:
-        raise UserError(
-            f"nothing was converted, {len(problems)} problem(s) in the input:\n  "
-            + "\n  ".join(problems)
-        )
+        raise sample_checks.nothing_converted(problems)

@@ -22,9 +22,8 @@ def stored(data_dir: str, split: str, most: int) -> list[bytes]:
     Raises:
         UserError: There is no such split.
     """
-    manifest = manifests.read_manifest(data_dir, split)
-    paths = [str(path) for path in manifests.shard_paths(data_dir, manifest)]
-    return list(tf.data.TFRecordDataset(paths).take(most).as_numpy_iterator())
+    _, paths = manifests.open_split(data_dir, split)
+    return list(tf.data.TFRecordDataset(list(map(str, paths))).take(most).as_numpy_iterator())
 
 
 def drawn() -> list[bytes]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
-from kseg.data.manifests import read_manifest, resolve_split, shard_paths
+from kseg.data.manifests import open_split
 from kseg.data.records import decode_example
 from kseg.errors import UserError
 
@@ -48,9 +48,7 @@ def reported(data_dir: str | os.PathLike, splits: Iterable[str]) -> Iterator[Non
 
 def find_damage(data_dir: str | os.PathLike, split: str) -> str | None:
     """Returns a message about the first record of a split that cannot be decoded, or None."""
-    folder, name = resolve_split(data_dir, split)
-    manifest = read_manifest(folder, name)
-    paths = shard_paths(folder, manifest)
+    manifest, paths = open_split(data_dir, split)
     done = 0
     decoded = tf.data.TFRecordDataset(list(map(str, paths))).map(
         _decoded_rows, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
@@ -64,7 +62,7 @@ def find_damage(data_dir: str | os.PathLike, split: str) -> str | None:
                 return (
                     f"{path}, record {done} (counted from 0) is damaged: {decoder_reason(error)}. "
                     "Find all damaged records with: python -m tfrecords_tools.check_records "
-                    f"--data_dir={folder}"
+                    f"--data_dir={path.parent}"
                 )
             done -= shard.examples
     return None

@@ -28,8 +28,8 @@ def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str,
 
     Args:
         pattern: A glob, in which `**` stands for any number of folders; a folder, for all files
-            below it with a suffix of an image (`checked_images.SUFFIXES`); or a `.txt` file with
-            one path on each line, relative to the folder of the file.
+            below it with a suffix of an image (`checked_images.SUFFIXES`) that are not hidden; or a
+            `.txt` file with one path on each line, relative to the folder of the file.
         output_dir: Folder of the outputs, or None if there are none. Outputs of an earlier run in
             this folder are not treated as images.
 
@@ -48,7 +48,13 @@ def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str,
         root = Path(os.path.commonpath([path.parent for path in paths]))
     else:
         if given.is_dir():
-            found = [path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES]
+            found = [
+                path
+                for path in given.rglob("*")
+                if path.suffix.lower() in SUFFIXES
+                # Macs write `._a.png` beside `a.png`, and programs keep thumbnails in `.thumbs`.
+                and not any(part.startswith(".") for part in path.relative_to(given).parts)
+            ]
             root = given
         elif given.is_file():  # Tested before the glob, since a file name may contain brackets.
             found, root = [given], given.parent

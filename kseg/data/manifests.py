@@ -210,3 +210,18 @@ def shard_paths(data_dir: str | os.PathLike, manifest: Manifest) -> list[Path]:
                 f"{convert}"
             )
     return paths
+
+
+def open_split(data_dir: str | os.PathLike, split: str) -> tuple[Manifest, list[Path]]:
+    """Returns the manifest of a split and the paths of its shards in order.
+
+    Args:
+        data_dir: Folder of the shards.
+        split: Name of the split. It may start with a subfolder of `data_dir`, as in voc/val.
+
+    Raises:
+        UserError: If the split is not finished, or a shard is missing or incomplete.
+    """
+    folder, name = resolve_split(data_dir, split)
+    manifest = read_manifest(folder, name)
+    return manifest, shard_paths(folder, manifest)

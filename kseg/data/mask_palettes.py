@@ -23,7 +23,8 @@ _REMEDY = (
 def contradictions(paths: Iterable[Path]) -> list[str]:
     """Finds masks of ids whose palettes contradict each other.
 
-    Only headers are read, as long as the palettes agree.
+    Every file is read, but its pixels are decoded only where the palettes differ, or where some
+    masks have 1 bit.
 
     Args:
         paths: The files of the masks. Files that are not images are left to their reader.

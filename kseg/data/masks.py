@@ -107,8 +107,6 @@ class MaskRule:
 
     def _ids_of_values(self, path: Path, mask: Image.Image, values: np.ndarray) -> np.ndarray:
         """Returns the class ids of stored values by the table."""
-        if not self.ids:
-            raise BadInput(path, "holds ids, but the remap table has no rule for an id")
         unknown = [value for value in _present(values) if value not in self.ids]
         if unknown and self.other is None:
             raise BadInput(path, f"has raw ids without a rule in the table: {_first(unknown, 20)}")
@@ -126,19 +124,18 @@ class MaskRule:
         return table[values]
 
     def _ids_of_colours(self, path: Path, mask: Image.Image, label_set: LabelSet) -> np.ndarray:
-        ids = np.full((mask.height, mask.width), self.other or 0, np.uint8)
+        ids = np.empty((mask.height, mask.width), np.uint8)
         # One flag per colour, because a photograph has too many for a list.
         found = np.zeros(1 << 24, bool)
+        all_known = True
         for rows, packed in mask_files.colour_bands(path, mask):
-            unknown = np.ones(packed.shape, bool)
-            for (red, green, blue), label in self.colours.items():
-                matches = packed == (red << 16 | green << 8 | blue)
-                ids[rows][matches] = label
-                unknown &= ~matches
-            found[packed[unknown]] = True
-        values = np.flatnonzero(found)
-        if not values.size:
+            labels, known = labels_of_colours(packed, self.colours)
+            ids[rows] = np.where(known, labels, self.other or 0)
+            found[packed[~known]] = True
+            all_known &= bool(known.all())
+        if all_known:
             return ids
+        values = np.flatnonzero(found)
         first = _first([_triple(value) for value in values[:5].tolist()], 5, values.size)
         if self.other is None:
             raise BadInput(
@@ -177,6 +174,27 @@ class MaskRule:
 CLASS_IDS = MaskRule()
 
 
+def labels_of_colours(
+    packed: np.ndarray, colours: Mapping[Colour, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Looks colours up in a table.
+
+    Args:
+        packed: The colours as 0xRRGGBB, int32 of any shape.
+        colours: Label of each (red, green, blue).
+
+    Returns:
+        The labels, uint8, and whether the table has the colour; where it has not, the label means
+        nothing.
+    """
+    table = {red << 16 | green << 8 | blue: label for (red, green, blue), label in colours.items()}
+    # No colour is -1, which stands before the first so that every colour has a row below it.
+    keys, labels = np.array([(-1, 0), *sorted(table.items())], np.int32).T
+    # A binary search for all pixels is faster than a comparison with each of 150 classes.
+    rows = np.searchsorted(keys, packed, side="right") - 1
+    return labels.astype(np.uint8)[rows], keys[rows] == packed
+
+
 def count_ids(ids: np.ndarray) -> np.ndarray:
     """Returns the number of pixels of each id in a uint8 array, as int64 (256,)."""
     flat = ids.ravel()
@@ -202,11 +220,12 @@ def _check_class_ids(
     ),
 ) -> None:
     classes, ignored = label_set.num_classes, label_set.ignore_label
-    outside = [label for label in _present(ids) if label >= classes and label != ignored]
-    if outside:
+    # A comparison is much faster than counting the ids, and every mask is checked twice.
+    outside = ids[(ids >= classes) & (ids != ignored)]
+    if outside.size:
         raise BadInput(
             path,
-            f"has ids that are not classes: {_first(outside, 20)}; valid ids are 0 to "
+            f"has ids that are not classes: {_first(_present(outside), 20)}; valid ids are 0 to "
             f"{classes - 1} and {ignored} (ignored){remedy}",
         )
 

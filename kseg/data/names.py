@@ -15,7 +15,6 @@ from kseg.errors import UserError
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _LINE_END = re.compile(r"\r\n|\r|\n")
-# A line that begins with a colour is not a comment.
 _HEX_COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b")
 
 
@@ -40,8 +39,13 @@ def read_lines(
     except UnicodeDecodeError as error:
         raise UserError(f"{rule}. {path} is not UTF-8 text: {error.reason}") from None
     for number, line in enumerate(map(str.strip, _LINE_END.split(text)), 1):
-        if line and not (comments and line.startswith("#") and not _HEX_COLOUR.match(line)):
+        if line and not (comments and is_comment(line)):
             yield number, line
+
+
+def is_comment(line: str) -> bool:
+    """Returns whether a line of a text file is a comment: it begins with `#`, but not a colour."""
+    return line.startswith("#") and not _HEX_COLOUR.match(line)
 
 
 def canonical(name: str) -> str:
@@ -90,7 +94,9 @@ def find(folder: Path, name: str) -> Path:
     for part in wanted.relative_to(found).parts:
         if not os.path.lexists(found / part):
             try:
-                siblings = [path for path in found.iterdir() if _key(path.name) == _key(part)]
+                siblings = [
+                    path for path in found.iterdir() if comparable(path.name) == comparable(part)
+                ]
             except OSError:
                 return wanted
             if len(siblings) != 1:
@@ -100,6 +106,7 @@ def find(folder: Path, name: str) -> Path:
     return found
 
 
-def _key(name: str) -> str:
+def comparable(name: str) -> str:
+    """Returns the name of a file in composed form, with its ending in lower case."""
     stem, ending = os.path.splitext(canonical(name))
     return stem + ending.lower()

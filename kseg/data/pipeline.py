@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kseg.data import label_checks
 from kseg.data.augment import Augmentation, augment_encoded
-from kseg.data.manifests import read_manifest, resolve_split, shard_paths
+from kseg.data.manifests import open_split
 from kseg.data.mixture import Folders, Mixture, Splits, epoch_records, open_mixture
 from kseg.data.records import decode_example, decode_label, parse_example
 from kseg.errors import UserError
@@ -171,9 +171,8 @@ def eval_dataset(
     Raises:
         UserError: If the split is missing or a shard is incomplete.
     """
-    data_dir, split = resolve_split(data_dir, split)
-    manifest = read_manifest(data_dir, split)
-    records = tf.data.TFRecordDataset([str(path) for path in shard_paths(data_dir, manifest)])
+    manifest, paths = open_split(data_dir, split)
+    records = tf.data.TFRecordDataset(list(map(str, paths)))
     records = records.enumerate().shard(num_workers, worker_index)
 
     def example(index, serialized):

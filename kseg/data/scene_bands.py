@@ -31,7 +31,7 @@ class SceneBands:
             `bands` never does. Defaults to True.
 
     Raises:
-        ValueError: A value breaks its rule.
+        UserError: A value breaks its rule.
     """
 
     bands: tuple[int, ...]
@@ -45,16 +45,16 @@ class SceneBands:
         object.__setattr__(self, "bands", bands)
         object.__setattr__(self, "limits", limits)
         if len(bands) != 3 or not all(isinstance(band, int) and band >= 1 for band in bands):
-            raise ValueError(
+            raise UserError(
                 f"`bands` must be three numbers of bands, counted from 1. Received: {bands}"
             )
         if len(limits) != 3 or not all(low < high for low, high in limits):
-            raise ValueError(
+            raise UserError(
                 "`limits` must be a lower and a higher value for each of the three bands. "
                 f"Received: {limits}"
             )
         if self.dtype not in DTYPES:
-            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}. Received: {self.dtype}")
+            raise UserError(f"`dtype` must be one of {', '.join(DTYPES)}. Received: {self.dtype}")
 
     def to_image(self, values: np.ndarray) -> np.ndarray:
         """Scales the values of the three bands, (3, height, width), to uint8 (height, width, 3)."""

@@ -164,13 +164,15 @@ def check_bands(source: "rasterio.DatasetReader", bands: SceneBands) -> None:
 
 @contextlib.contextmanager
 def gdal_errors(what: str) -> Iterator[None]:
-    """Turns errors of rasterio and GDAL into `UserError`.
+    """Turns errors of rasterio and GDAL into `UserError`; a `UserError` passes unchanged.
 
     Damaged files can raise errors of any type, for example for names in an unknown encoding,
     invalid numbers, or coordinate systems that do not exist.
     """
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{what}: {error}") from error
 

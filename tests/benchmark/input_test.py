@@ -71,6 +71,11 @@ def test_every_stage_reads_all_images(folder):
     assert sizes["textbook"] == [(4, 17, 17, 3), (4, 17, 17, 1)]
 
 
+def test_a_split_may_be_in_a_subfolder_of_the_records(folder):
+    examples = input_records.stored(str(folder.parent), f"{folder.name}/val", 9)
+    assert examples == input_records.stored(str(folder), "val", 9) and len(examples) == 5
+
+
 def test_drawn_pictures_are_as_large_as_photographs_of_voc(monkeypatch):
     monkeypatch.setattr(input_records, "_PICTURES", 3)
     for serialized in input_records.drawn():

@@ -76,6 +76,14 @@ def test_a_folder_stands_for_all_images_below_it(tmp_path):
         find_images(str(tmp_path / "z.png"), None)
 
 
+def test_hidden_files_of_a_folder_are_not_images(tmp_path):
+    folder = tmp_path / ".cache" / "images"
+    for name in ("a.png", "._a.png", ".thumbs/a.png", "b/c.png", "b/._c.png"):
+        write_image(folder / name)
+    found = find_images(str(folder), None)
+    assert found == {"a": folder / "a.png", "b/c": folder / "b" / "c.png"}
+
+
 def test_a_list_contains_paths_relative_to_its_folder_and_keeps_their_order(tmp_path, monkeypatch):
     outside = write_image(tmp_path / "other" / "a.png")
     listed = tmp_path / "lists" / "val.txt"

@@ -332,3 +332,16 @@ def test_masks_need_no_tensorflow():
     code = "import sys, kseg.data.masks; sys.exit('tensorflow' in sys.modules)"
     environment = os.environ | {"KSEG_WITHOUT_KERAS": "1"}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 150])
+def test_colours_are_looked_up_as_in_a_dictionary(count):
+    rng = np.random.default_rng(count)
+    colours = {tuple(map(int, rng.integers(0, 6, 3))): int(label) for label in range(count)}
+    pixels = rng.integers(0, 6, (40, 50, 3)).astype(np.int32)
+    packed = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+    labels, known = masks.labels_of_colours(packed, colours)
+    expected = [colours.get(tuple(pixel)) for pixel in pixels.reshape(-1, 3).tolist()]
+    assert labels.dtype == np.uint8 and labels.shape == packed.shape
+    found = np.where(known, labels.astype(int), -1).ravel().tolist()
+    assert found == [-1 if label is None else label for label in expected]

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kseg.data import manifests, records
+from kseg.data import manifests, records, scenes
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from tests import scene_files
 from tests.tfrecords_tools import folders, shards
-from tfrecords_tools import build_scenes, scene_flags, scene_stretch
+from tfrecords_tools import build_scenes, scene_flags, scene_stretch, staging
 from tfrecords_tools.scene_tiles import TileRules
+from tfrecords_tools.scene_vectors import VectorFile
 
 HEIGHT, WIDTH = 100, 140
 
@@ -80,6 +81,38 @@ def test_a_mask_on_the_grid_of_its_scene_is_read(raw):
         np.testing.assert_array_equal(put_together(raw)[0], ids[0])
 
 
+def test_a_scene_with_brackets_in_its_name_is_a_file_and_no_glob(raw):
+    path = raw / "scenes" / "a[1].tif"
+    scene_files.write(path, scene_files.values())
+    assert build_scenes.find_scenes(path, None, []) == {"a[1]": path}
+    assert build_scenes.find_scenes(raw / "scenes" / "*[[]1].tif", None, []) == {"a[1]": path}
+
+
+def test_a_vector_file_that_is_gone_is_named_once(raw):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    path = raw / "roads.geojson"
+    scene_files.write_geojson(path, [(scene_files.box(0, 0, 9, 9), {"kind": "road"})])
+    label_set = build_scenes.lists.read_classes(raw / "classes.txt")[0]
+    vectors = VectorFile(path, label_set, class_field="kind")
+    path.unlink()
+    with (
+        scenes.open_tiff(raw / "scenes" / "a.tif") as scene,
+        pytest.raises(UserError) as caught,
+        vectors.on(scene),
+    ):
+        pass
+    assert str(caught.value).count("roads.geojson: The ") == 1
+
+
+def test_hidden_files_are_neither_scenes_nor_labels(raw):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    scene_files.write(raw / "masks" / "a.tif", np.ones((1, HEIGHT, WIDTH), np.uint8))
+    for path in (raw / "scenes" / "._a.tif", raw / "masks" / "._a.tif", raw / "masks" / "._a.shp"):
+        path.write_bytes(b"Mac OS X")
+    (manifest,) = build(raw, "masks")
+    assert not manifest.skipped
+
+
 def test_a_mask_of_colours_is_read_by_the_colours_of_the_classes(raw):
     (raw / "classes.txt").write_text("ground 0 0 0\nroad 255 255 255\nwater 0 0 255\n")
     scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
@@ -97,6 +130,14 @@ def test_a_mask_of_colours_is_read_by_the_colours_of_the_classes(raw):
         build(raw, "masks")
 
 
+@pytest.mark.parametrize("masks_are", ["colours", "indices"])
+def test_masks_cannot_be_what_the_classes_file_does_not_give(raw, masks_are):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    scene_files.write(raw / "masks" / "a.tif", np.ones((1, HEIGHT, WIDTH), np.uint8))
+    with pytest.raises(UserError, match=f"`masks_are.*{masks_are}"):
+        build(raw, "masks", masks_are=masks_are)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -112,6 +153,16 @@ def test_a_mask_that_is_not_on_the_grid_or_unclear_is_refused_by_name(raw, optio
     with pytest.raises(UserError, match=rf"masks/a\.tif.*{reason}"):
         build(raw, "masks")
     assert folders.contents(raw / "out") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("bands", (1, 2)), ("bands", (0, 1, 2)), ("bands", ()), ("limits", ((5, 5),) * 3),
+     ("limits", ((0, 9),)), ("mask_nodata", "skip")],
+)  # fmt: skip
+def test_an_argument_that_breaks_its_rule_is_named_before_a_file_is_read(raw, name, value):
+    with pytest.raises(UserError, match=f"`{name}`"):
+        build(raw, "no folder", **{name: value})
 
 
 def test_a_nodata_value_that_is_a_class_counts_as_the_flag_says(raw):
@@ -187,13 +238,13 @@ def test_a_scene_without_a_projection_cannot_have_a_vector_file(raw):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
 def test_the_stretch_is_that_of_the_percentiles_of_all_scenes(raw, dtype, monkeypatch):
     monkeypatch.setattr(scene_stretch, "PIXELS_PER_WINDOW", 1000)
-    paths, seen = {}, []
+    paths, seen = [], []
     for name, seed in (("a", 0), ("b", 1)):
         pixels = scene_files.values(dtype=dtype, seed=seed, height=100 + seed)
         pixels -= np.array(40 if dtype == "int16" else 0, dtype)
         pixels[:, :20] = 0
-        paths[name] = raw / f"{name}.tif"
-        scene_files.write(paths[name], pixels, nodata=0)
+        paths.append(raw / f"{name}.tif")
+        scene_files.write(paths[-1], pixels, nodata=0)
         seen.append(pixels[:, (pixels[[3, 2, 1]] != 0).any(0)])
     seen = np.concatenate(seen, axis=1)[[3, 2, 1]]
     for stretch, q in (((2, 98), (2, 98)), ((0, 100), (0, 100))):
@@ -203,15 +254,15 @@ def test_the_stretch_is_that_of_the_percentiles_of_all_scenes(raw, dtype, monkey
 
 
 def test_bands_of_8_bits_stay_without_a_stretch_and_16_bits_need_one(raw):
-    paths = {"a": raw / "a.tif"}
-    scene_files.write(paths["a"], scene_files.values(dtype="uint8"))
-    assert scene_stretch.measure(paths, (3, 2, 1), "uint8").limits == ((0, 255),) * 3
-    scene_files.write(paths["a"], scene_files.values())
+    path = raw / "a.tif"
+    scene_files.write(path, scene_files.values(dtype="uint8"))
+    assert scene_stretch.measure([path], (3, 2, 1), "uint8").limits == ((0, 255),) * 3
+    scene_files.write(path, scene_files.values())
     with pytest.raises(UserError, match="`--stretch`"):
-        scene_stretch.measure(paths, (3, 2, 1), "uint16")
-    scene_files.write(paths["a"], np.full((3, 9, 9), 7, np.uint16))
+        scene_stretch.measure([path], (3, 2, 1), "uint16")
+    scene_files.write(path, np.full((3, 9, 9), 7, np.uint16))
     with pytest.raises(UserError, match="Band 3"):
-        scene_stretch.measure(paths, (3, 2, 1), "uint16", stretch=(2, 98))
+        scene_stretch.measure([path], (3, 2, 1), "uint16", stretch=(2, 98))
 
 
 def test_near_infrared_that_gdal_marks_as_alpha_is_no_transparency(raw, capsys):
@@ -276,6 +327,25 @@ def test_whole_scenes_are_held_out_and_no_file_is_left_behind(raw):
     assert len(scenes_of["val"]) == 2 and scenes_of["train"] | scenes_of["val"] == set("abcde")
     assert not scenes_of["train"] & scenes_of["val"]
     assert all(not name.startswith(".") for name in folders.contents(raw / "out"))
+
+
+def test_tiles_of_a_run_that_failed_are_kept_with_its_shards(raw, monkeypatch):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    scene_files.write(raw / "masks" / "a.tif", np.ones((1, HEIGHT, WIDTH), np.uint8))
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(staging.Staging, "commit", fail)
+        with pytest.raises(UserError, match="disk full"):
+            build(raw, "masks")
+    out = raw / "out"
+    finished = folders.modification_times(out.glob(".train.partial/*.tfrecord"))
+    assert finished
+    build(raw, "masks")
+    assert folders.modification_times(out.glob("*.tfrecord")) == finished
+    assert not list(out.glob(".*"))
 
 
 def test_the_program_reads_its_flags(raw, capsys):

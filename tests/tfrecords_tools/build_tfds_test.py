@@ -12,7 +12,7 @@ from kseg.data.datasets import PETS, PETS_RAW_IDS
 from kseg.data.masks import MaskRule
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
-from tfrecords_tools import build_tfds, check_records
+from tfrecords_tools import build_tfds, check_records, staging
 
 COUNTS = {"train": 5, "test": 2}
 
@@ -113,21 +113,26 @@ def test_bad_masks_are_named_and_nothing_is_written(prepared, classes, tmp_path)
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_files_of_a_stopped_run_are_reported_as_unfinished(
-    prepared, classes, tmp_path, monkeypatch
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
+def test_files_of_a_stopped_run_are_kept_with_the_shards_and_reported_as_unfinished(
+    prepared, classes, tmp_path, monkeypatch, error
 ):
-    def stopped(*_, **__):
-        raise KeyboardInterrupt
+    def stop(*_):
+        raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(build_tfds.writer, "convert", stopped)
-        with pytest.raises(KeyboardInterrupt):
+        patched.setattr(staging.Staging, "commit", stop)
+        with pytest.raises((KeyboardInterrupt, UserError)):
             build(prepared, tmp_path, classes=classes)
+    finished = folders.modification_times(tmp_path.glob(".*.partial/*.tfrecord"))
+    assert len(finished) == 6
     results = check_records.check(tmp_path)
     assert [result.split for result in results] == ["test", "train"]
     for result in results:
-        folders.assert_each_in_one([(f".{result.split}.unpacked: ",)], result.problems)
+        expected = [(f".{result.split}.{end}: ",) for end in ("partial", "unpacked")]
+        folders.assert_each_in_one(expected, result.problems)
     build(prepared, tmp_path, classes=classes)
+    assert folders.modification_times(tmp_path.glob("*.tfrecord")) == finished
     assert [result.problems for result in check_records.check(tmp_path)] == [[], []]
 
 

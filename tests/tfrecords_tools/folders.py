@@ -85,6 +85,11 @@ def pairs(root: Path, names: list[str], size: tuple[int, int] = (12, 9)) -> list
     return samples
 
 
+def modification_times(paths):
+    """Returns the modification time of each file by its name."""
+    return {path.name: path.stat().st_mtime_ns for path in paths}
+
+
 def problems_of(error: Exception | str) -> list[str]:
     """Returns the problems in an error or its message: the lines after the first."""
     return [line.strip() for line in str(error).splitlines()[1:]]
