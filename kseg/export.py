@@ -84,7 +84,8 @@ def export(
     export_dir = _prepare(model, label_set, export_dir)
     version = export_dir / str(_highest_version(export_dir) + 1)
     # Its name is not a number, so that a server that watches the folder does not load it too early.
-    partial = export_dir / f".partial-{os.getpid()}"
+    files.remove_partials(export_dir)
+    partial = files.partial_path(version)
     try:
         saved_model.write(model, partial, probabilities=probabilities, max_pixels=max_pixels)
         warm_up.write(partial, max_pixels)

@@ -17,7 +17,7 @@ from kseg.evaluate import evaluate
 from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
 from kseg.recipe.metrics import near_border
-from kseg.runs.checkpoints import Position
+from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from tests import program_calls

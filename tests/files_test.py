@@ -1,5 +1,8 @@
 """Atomic writing: a file is complete or unchanged, and no temporary file remains."""
 
+import subprocess
+import sys
+
 import pytest
 
 from kseg import files
@@ -30,10 +33,52 @@ def test_the_temporary_file_is_hidden_and_keeps_the_suffix(tmp_path):
         partial.touch()
 
 
-def test_temporary_files_of_killed_processes_are_found_and_removed(tmp_path):
-    left = tmp_path / ".partial-1-scores.json"
-    left.touch()
-    files.write_text(tmp_path / "scores.json", "text")
-    assert files.partials(tmp_path) == [left]
-    files.remove_partials(tmp_path)
+def ended_process():
+    """The token of a process of this machine that has ended."""
+    program = "from kseg import files; print(files.process_token())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_temporary_files_of_killed_processes_are_removed_by_the_next_writer(tmp_path):
+    ended, other_machine = ended_process(), "0" * 8 + ".1.1"
+    left = [tmp_path / f".partial-{ended}-a.json", tmp_path / f".partial-{ended}"]
+    left[0].touch()
+    left[1].mkdir()
+    kept = [
+        tmp_path / f".partial-{token}-b.json" for token in (files.process_token(), other_machine)
+    ]
+    for path in kept:
+        path.touch()
+    assert set(files.partials(tmp_path)) == {*left, *kept}
+    files.write_text(tmp_path / "a.json", "text")
+    assert set(tmp_path.iterdir()) == {tmp_path / "a.json", *kept}
+    files.remove_partials(tmp_path, of=other_machine)
+    assert set(tmp_path.iterdir()) == {tmp_path / "a.json", kept[0]}
+
+
+def test_whether_a_process_has_ended_is_known_on_its_own_machine_only():
+    machine, number, start = files.process_token().split(".")
+    assert not files.has_ended(files.process_token())
+    # Another process with the same number was started at another time.
+    assert files.has_ended(f"{machine}.{number}.{int(start) + 1}")
+    assert files.has_ended(ended_process())
+    for unknown in ("0" * 8 + f".{number}.1", "", "text", "1.2"):
+        assert not files.has_ended(unknown)
+
+
+def test_a_guard_that_fails_leaves_the_former_file(tmp_path):
+    path = tmp_path / "scores.json"
+    files.write_text(path, "old")
+    calls = []
+
+    def guard():
+        calls.append(path.read_text())
+        if len(calls) == 2:
+            raise PermissionError
+
+    with pytest.raises(PermissionError):
+        files.write_text(path, "new", guard)
+    assert calls == ["old", "old"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["scores.json"]
+    assert path.read_text() == "old"

@@ -23,7 +23,7 @@ from kseg.errors import UserError
 from kseg.inference.arg_max import class_ids
 from kseg.recipe.metrics import ConfusionMatrix
 from kseg.runs.assembly import compile_experiment, rest_of_epoch
-from kseg.runs.checkpoints import Position
+from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.experiment_flags import to_flagfile
 from kseg.runs.plan import Plan

@@ -18,23 +18,16 @@ KSAC's first author trained with the Keras of TensorFlow 2, whose SGD is the sam
 from collections.abc import Sequence
 
 import keras
+from keras.optimizers.schedules import LearningRateSchedule
 
 from kseg.recipe.losses import LOSSES, CrossEntropy, SumOfLosses
 from kseg.recipe.optimizer import SGD
-from kseg.recipe.schedules import SCHEDULES, WarmUp
 
 
 def compile_model(
     model: keras.Model,
     *,
-    total_steps: int,
-    steps_per_epoch: int,
-    learning_rate: float,
-    schedule: str = "poly",
-    learning_rate_power: float = 0.9,
-    end_learning_rate: float = 0.0,
-    halve_every: int = 0,
-    warm_up_steps: int = 0,
+    learning_rate: float | LearningRateSchedule,
     momentum: float,
     nesterov: bool,
     clip_norm: float = 0.0,
@@ -52,17 +45,7 @@ def compile_model(
     Args:
         model: `keras.Model`. Its output is the logits `(batch, height, width, num_classes)`, or a
             list of these and auxiliary logits; then there must be labels and weights for each.
-        total_steps: Integer. Number of steps of the whole run.
-        steps_per_epoch: Integer. Number of steps of an epoch, for schedules that change by epoch.
-        learning_rate: Float. Learning rate at step 0, or at the end of the warm-up.
-        schedule: String. A name of `kseg.recipe.schedules.SCHEDULES`. Defaults to `"poly"`.
-        learning_rate_power: Float. For `"poly"`, the exponent of `1 - step / total_steps`.
-            Defaults to 0.9 (DeepLab).
-        end_learning_rate: Float. For `"poly"`, the learning rate at the end. Defaults to 0
-            (DeepLab).
-        halve_every: Integer. For `"halving"`, the number of steps between two halvings.
-        warm_up_steps: Integer. Number of steps over which the learning rate first rises linearly
-            from 0. Defaults to 0, no warm-up.
+        learning_rate: Float, or a schedule, see `kseg.recipe.schedules.learning_rates`.
         momentum: Float. 0.9 in all five papers that state one.
         nesterov: Boolean. Whether to use Nesterov momentum, as LKSPP does.
         clip_norm: Float. Largest norm of the whole gradient. Defaults to 0, no clipping.
@@ -84,19 +67,9 @@ def compile_model(
             layer.momentum = batch_norm_momentum
             # On JAX a batch is one array over all devices, and its statistics are over all of it.
             layer.synchronized = replicas > 1 and keras.config.backend() == "tensorflow"
-    rates = SCHEDULES[schedule](
-        learning_rate,
-        total_steps=max(total_steps - warm_up_steps, 1),
-        steps_per_epoch=steps_per_epoch,
-        power=learning_rate_power,
-        end=end_learning_rate,
-        every=halve_every,
-    )
-    if warm_up_steps:
-        rates = WarmUp(rates, steps=warm_up_steps, learning_rate=learning_rate)
     model.compile(
         optimizer=SGD(
-            rates,
+            learning_rate,
             clip_norm=clip_norm,
             momentum=momentum,
             nesterov=nesterov,

@@ -79,3 +79,42 @@ def _stairs(values, steps):
 # Name of a schedule, as a flag takes it -> function of (learning_rate, total_steps=,
 # steps_per_epoch=, power=, end=, every=) that returns a Keras schedule.
 SCHEDULES = {"poly": poly, "linear": linear, "halving": halving, "constant": constant}
+
+
+def learning_rates(
+    learning_rate: float,
+    *,
+    schedule: str,
+    total_steps: int,
+    steps_per_epoch: int,
+    learning_rate_power: float = 0.9,
+    end_learning_rate: float = 0.0,
+    halve_every: int = 0,
+    warm_up_steps: int = 0,
+) -> LearningRateSchedule:
+    """Returns the learning rate of a run as a function of the step.
+
+    Args:
+        learning_rate: Float. Learning rate at step 0, or at the end of the warm-up.
+        schedule: String. A name of `SCHEDULES`.
+        total_steps: Integer. Number of steps of the whole run.
+        steps_per_epoch: Integer. Number of steps of an epoch, for schedules that change by epoch.
+        learning_rate_power: Float. For `"poly"`, the exponent of `1 - step / total_steps`.
+            Defaults to 0.9 (DeepLab).
+        end_learning_rate: Float. For `"poly"`, the learning rate at the end. Defaults to 0
+            (DeepLab).
+        halve_every: Integer. For `"halving"`, the number of steps between two halvings.
+        warm_up_steps: Integer. Number of steps over which the learning rate first rises linearly
+            from 0. Defaults to 0, no warm-up.
+    """
+    rates = SCHEDULES[schedule](
+        learning_rate,
+        total_steps=max(total_steps - warm_up_steps, 1),
+        steps_per_epoch=steps_per_epoch,
+        power=learning_rate_power,
+        end=end_learning_rate,
+        every=halve_every,
+    )
+    if warm_up_steps:
+        rates = WarmUp(rates, steps=warm_up_steps, learning_rate=learning_rate)
+    return rates

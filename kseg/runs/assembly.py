@@ -5,15 +5,17 @@ from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
 
 from kseg.data.manifests import Manifest, read_manifest
 from kseg.data.pipeline import train_dataset
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.models import Segmenter
+from kseg.recipe import schedules
 from kseg.recipe.compilation import compile_model
 from kseg.recipe.losses import pixel_weights
-from kseg.runs.checkpoints import Position
+from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.plan import Plan
 from kseg.runs.process_group import SINGLE_PROCESS, ProcessGroup
@@ -33,14 +35,17 @@ _DATA_FIELDS = (
     "hsv",
     "shuffle_buffer",
 )
-# Arguments of `compile_model` that are fields of an experiment.
-_RECIPE_FIELDS = (
+# Arguments of `learning_rates` that are fields of an experiment.
+_SCHEDULE_FIELDS = (
     "learning_rate",
     "schedule",
     "learning_rate_power",
     "end_learning_rate",
     "halve_every",
     "warm_up_steps",
+)
+# Arguments of `compile_model` that are fields of an experiment.
+_RECIPE_FIELDS = (
     "momentum",
     "nesterov",
     "clip_norm",
@@ -84,12 +89,20 @@ def compile_experiment(
     """Compiles a network with the recipe of an experiment; see `kseg.recipe.compilation`."""
     compile_model(
         model,
-        total_steps=plan.total_steps,
-        steps_per_epoch=plan.epoch_steps,
+        learning_rate=learning_rates(experiment, plan),
         ignore_label=ignore_label,
         replicas=replicas,
         ohem_fraction=experiment.ohem_fraction,
         **experiment.fields(_RECIPE_FIELDS),
+    )
+
+
+def learning_rates(experiment: Experiment, plan: Plan) -> LearningRateSchedule:
+    """Returns the learning rate of an experiment as a function of the step."""
+    return schedules.learning_rates(
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.epoch_steps,
+        **experiment.fields(_SCHEDULE_FIELDS),
     )
 
 

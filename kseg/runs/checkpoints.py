@@ -1,18 +1,15 @@
 """Checkpoints of a run: everything it needs to continue as if it had not been stopped.
 
-An `.npz` file holds, by path, the weights, the seed states (dropout), the variables of the
-optimizer, the running metrics, and the position: step, epoch and step within the epoch. Keras'
+Each is an `.npz` file that holds, by path, the weights, the seed states (dropout), the variables of
+the optimizer, the running metrics, and the position: step, epoch and step within the epoch. Keras'
 `BackupAndRestore` does not save the seed states, repeats the interrupted epoch and overwrites its
 file in place.
 """
 
-import dataclasses
-import json
 import os
+import re
 import shutil
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,30 +17,11 @@ import keras
 import numpy as np
 
 from kseg.errors import UserError
-from kseg.files import atomic_path, remove_partials
+from kseg.files import atomic_path
+from kseg.runs.checkpoint_file import CheckpointFile, DamagedCheckpoint, Position, write
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError)
+_NAME = re.compile(r"step-\d{8,}\.npz")
 _SHOWN = 5  # Number of differences named in a message.
-
-
-@dataclasses.dataclass(frozen=True)
-class Position:
-    """The position of a run: the next step is `step_in_epoch` of epoch `epoch`, both 0-based."""
-
-    step: int = 0
-    epoch: int = 0
-    step_in_epoch: int = 0
-    best_miou: float = -1.0
-
-    def at(self, step: int, epoch_end: int) -> "Position":
-        """Returns the position after `step` steps, at most `epoch_end`, the end of this epoch."""
-        if step == epoch_end:
-            return Position(step, self.epoch + 1, 0, self.best_miou)
-        return Position(step, self.epoch, self.step_in_epoch + step - self.step, self.best_miou)
-
-    def with_best(self, miou: float) -> "Position":
-        """Returns the position with an mIoU that was just measured, if it is better."""
-        return dataclasses.replace(self, best_miou=max(miou, self.best_miou))
 
 
 class Checkpoints:
@@ -52,26 +30,32 @@ class Checkpoints:
     Args:
         folder: Created when the first checkpoint is written.
         keep: Number of newest checkpoints that are kept.
+        guard: Function that is called before each change of the folder, and raises an error if this
+            process may no longer write there; see `kseg.runs.lock`. Defaults to None.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2):
+    def __init__(self, folder: str | Path, keep: int = 2, guard: Callable[[], None] | None = None):
         self.folder = Path(folder)
         self.keep = keep
         self.best = self.folder / "best.npz"
+        self._guard = guard
+        # The checkpoints that this run found when it was resumed, or wrote: only these are removed.
+        self._of_this_run: set[Path] = set()
 
     def paths(self) -> list[Path]:
         """Returns the numbered checkpoints, oldest first."""
-        return sorted(self.folder.glob("step-*.npz"))
+        found = (path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name))
+        return sorted(found, key=step_of)
 
     def save(self, model: keras.Model, position: Position, *, is_best: bool = False) -> Path:
         """Writes a checkpoint atomically, then removes old ones.
 
         Checkpoints of later steps are removed as well; a run that resumed before a damaged
-        checkpoint leaves these.
+        checkpoint leaves these. A best checkpoint that was measured on other data is renamed.
 
         Raises:
-            UserError: A weight is not finite, or the file cannot be written (a full disk). The
-                earlier checkpoints remain.
+            UserError: A weight is not finite, the file cannot be written (a full disk), or another
+                training has taken over. The earlier checkpoints remain.
         """
         path = self.folder / f"step-{position.step:08d}.npz"
         earlier = max((file for file in self.paths() if file < path), default=None)
@@ -80,23 +64,39 @@ class Checkpoints:
         try:
             # The best checkpoint is written first: a run that is killed between the two resumes
             # from the checkpoint before and repeats both.
-            first = self.best if is_best else path
-            save(first, model, position)
             if is_best:
-                with atomic_path(path) as partial:
-                    _link_or_copy(first, partial)
+                self._set_other_best_aside(position)
+                write(self.best, _arrays(model), position, self._guard)
+                with atomic_path(path, self._guard) as partial:
+                    _link_or_copy(self.best, partial)
+            else:
+                write(path, _arrays(model), position, self._guard)
+            self._of_this_run.add(path)
+            kept_paths = [file for file in self.paths() if file <= path][-self.keep :]
+            for file in self._of_this_run - set(kept_paths):
+                if self._guard:
+                    self._guard()
+                file.unlink(missing_ok=True)
+                self._of_this_run.discard(file)
         except OSError as error:
             raise UserError(
                 f"The checkpoint {path} cannot be written: {error.strerror}; {kept}"
             ) from error
-        up_to_now = [file for file in self.paths() if file <= path]
-        for file in set(self.paths()) - set(up_to_now[-self.keep :]):
-            file.unlink()
         return path
 
-    def remove_unfinished(self) -> None:
-        """Removes the partial files of processes that were killed while they saved."""
-        remove_partials(self.folder)
+    def _set_other_best_aside(self, position: Position) -> None:
+        """Renames the best checkpoint if its mIoU was measured on other data."""
+        if not self.best.is_file():
+            return
+        try:
+            former = CheckpointFile(self.best).position
+        except DamagedCheckpoint:
+            return
+        # A checkpoint of an earlier version does not say on which data it was measured.
+        if former.val_data not in ("", position.val_data):
+            if self._guard:
+                self._guard()
+            os.replace(self.best, self.folder / f"best-of-other-data-{former.step:08d}.npz")
 
     def restore_newest(self, model: keras.Model) -> tuple[Position, dict[str, np.ndarray]]:
         """Restores the newest readable checkpoint; damaged ones are reported and skipped.
@@ -108,17 +108,15 @@ class Checkpoints:
             UserError: All checkpoints are damaged, or the newest readable one belongs to another
                 model.
         """
+        self._of_this_run = set(self.paths())
+        for path in set(self.folder.glob("step-*")) - self._of_this_run:
+            _warn(f"{path} is left out, since this is not the name of a checkpoint")
         for path in reversed(self.paths()):
             try:
-                arrays = _read(path)
-            except _DAMAGE as error:
-                print(
-                    f"warning: {path} is damaged ({error}); the checkpoint before it is tried",
-                    file=sys.stderr,
-                )
-                continue
-            return restore(arrays, model, path)
-        if self.paths():
+                return _restore(CheckpointFile(path), model)
+            except DamagedCheckpoint as error:
+                _warn(f"{error}; the checkpoint before it is tried")
+        if self._of_this_run:
             raise UserError(
                 f"No checkpoint in {self.folder} can be read. `--overwrite` starts again; "
                 "`--init_from` with another `--model_dir` starts from other weights"
@@ -131,30 +129,24 @@ class Checkpoints:
         Raises:
             UserError: There is no such checkpoint, it is damaged, or it belongs to another model.
         """
-        arrays, path = self._read(which)
-        _assign("weights", arrays, _by_path(model.weights), path, _hints(model))
-        return path
+        file = self._open(which)
+        variables = _by_path(model.weights)
+        _refuse_misfits(file, "weights", variables, model)
+        for key, value in file.read("weights").items():
+            variables[key].assign(value)
+        return file.path
 
     def read_weights(self, which: str = "best") -> tuple[dict[str, np.ndarray], Path]:
         """Returns the weights of a checkpoint by path, and its path; see `load_weights`."""
-        arrays, path = self._read(which)
-        return _of_group("weights", arrays), path
+        file = self._open(which)
+        return file.read("weights"), file.path
 
     def read_position(self, which: str = "best") -> tuple[Position, Path]:
         """Returns the position of a checkpoint, without its weights, and its path."""
-        arrays, path = self._read(which, lambda name: name == "position")
-        return _position(arrays), path
+        file = self._open(which)
+        return file.position, file.path
 
-    def _read(
-        self, which: str, wanted: Callable[[str], bool] = lambda name: True
-    ) -> tuple[dict[str, np.ndarray], Path]:
-        path = self._find(which)
-        try:
-            return _read(path, wanted), path
-        except _DAMAGE as error:
-            raise UserError(f"{path} is damaged: {error}") from error
-
-    def _find(self, which: str) -> Path:
+    def _open(self, which: str) -> CheckpointFile:
         newest = max(self.paths(), default=None)
         # A run has no best checkpoint without validation, or if it stopped before the first.
         named = {"best": self.best if self.best.is_file() else newest, "newest": newest}
@@ -163,7 +155,16 @@ class Checkpoints:
             raise UserError(f"There is no checkpoint in {self.folder}")
         if not path.is_file():
             raise UserError(f"There is no checkpoint {path}")
-        return path
+        return CheckpointFile(path)
+
+
+def step_of(path: Path) -> int:
+    """Returns the step in the name of a checkpoint."""
+    return int(path.stem.removeprefix("step-"))
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _refuse_not_finite(model: keras.Model, step: int, kept: str) -> None:
@@ -180,36 +181,36 @@ def _refuse_not_finite(model: keras.Model, step: int, kept: str) -> None:
             )
 
 
-def save(path: Path, model: keras.Model, position: Position) -> None:
-    """Writes all variables of a compiled model and the position to `path`, atomically."""
-    arrays = {
-        f"{group}/{key}": keras.ops.convert_to_numpy(variable)
+def _arrays(model: keras.Model) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the values of all variables of a compiled model, by group and path."""
+    return {
+        group: {key: keras.ops.convert_to_numpy(value) for key, value in variables.items()}
         for group, variables in _state(model).items()
-        for key, variable in variables.items()
     }
-    arrays["position"] = np.array(json.dumps(dataclasses.asdict(position)))
-    with atomic_path(path) as partial:
-        np.savez(partial, **arrays)
 
 
-def restore(
-    arrays: dict[str, np.ndarray], model: keras.Model, path: Path
-) -> tuple[Position, dict[str, np.ndarray]]:
+def _restore(file: CheckpointFile, model: keras.Model) -> tuple[Position, dict[str, np.ndarray]]:
     """Restores weights, seed states and optimizer; returns the position and the running metrics.
 
     The metrics are returned and not restored here, since `fit` resets them at the start of an
-    epoch; see `kseg.train.callbacks.RestoreMetrics`. At the end of an epoch there are none.
+    epoch; see `kseg.train.callbacks.RestoreMetrics`.
 
     Raises:
         UserError: The checkpoint belongs to another model; the message names the differences.
     """
     state = _state(model)
-    for group in ("weights", "seeds", "optimizer"):
-        _assign(group, arrays, state[group], path, _hints(model))
-    position = _position(arrays)
-    if not position.step_in_epoch:
-        return position, {}
-    return position, _of_group("metrics", arrays)
+    metrics = state.pop("metrics")
+    for group, variables in state.items():
+        _refuse_misfits(file, group, variables, model)
+    if file.position.step_in_epoch:
+        _refuse_misfits(file, "metrics", metrics, model)
+    # All arrays are read before the first variable changes, since reading finds damage.
+    arrays = {group: file.read(group) for group in state}
+    running = file.read("metrics", [key for key in file.keys("metrics") if key in metrics])
+    for group, variables in state.items():
+        for key, variable in variables.items():
+            variable.assign(arrays[group][key])
+    return file.position, running
 
 
 def metric_variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -239,61 +240,41 @@ def _by_path(variables) -> dict[str, keras.Variable]:
     return named
 
 
-def _position(arrays: dict[str, np.ndarray]) -> Position:
-    return Position(**json.loads(str(arrays["position"])))
-
-
-def _read(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is not a file of arrays (.npz)")
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files if wanted(name)}
-    if "position" not in arrays:
-        raise ValueError("it does not hold the position of a run")
-    return arrays
-
-
-def _of_group(group: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    prefix = group + "/"
-    return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
-
-
 def _hints(model: keras.Model) -> dict[str, str]:
     """Returns what layers say about checkpoints that lack their variables, by path of the layer."""
     hints = {layer.path: getattr(layer, "checkpoint_hint", "") for layer in model.layers}
     return {path: hint for path, hint in hints.items() if hint}
 
 
-def _assign(
-    group: str,
-    arrays: dict[str, np.ndarray],
-    variables: dict[str, keras.Variable],
-    path: Path,
-    hints: dict[str, str],
+def _refuse_misfits(
+    file: CheckpointFile, group: str, variables: dict[str, keras.Variable], model: keras.Model
 ) -> None:
-    stored = _of_group(group, arrays)
+    """Raises `UserError` unless a group holds exactly the variables, by shape and type."""
+    stored = {key: f"{group}/{key}" for key in file.keys(group)}
     missing = [key for key in variables if key not in stored]
     unknown = [key for key in stored if key not in variables]
     faults = [f"{key} is missing" for key in missing]
     faults += [f"{key} is not in the model" for key in unknown]
-    faults += [
-        f"{key} has shape {stored[key].shape}, but {tuple(variable.shape)} in the model"
-        for key, variable in variables.items()
-        if key in stored and stored[key].shape != tuple(variable.shape)
-    ]
+    for key, variable in variables.items():
+        if key not in stored:
+            continue
+        shape, dtype = file.shapes[stored[key]], file.types[stored[key]]
+        if shape != tuple(variable.shape):
+            faults.append(f"{key} has shape {shape}, but {tuple(variable.shape)} in the model")
+        # Integers have other widths on other backends.
+        elif dtype.kind not in "iu" if "int" in variable.dtype else str(dtype) != variable.dtype:
+            faults.append(f"{key} has type {dtype}, but {variable.dtype} in the model")
     if faults:
         reasons = [
             hint
-            for layer, hint in hints.items()
+            for layer, hint in _hints(model).items()
             if any(f"/{layer}/" in f"/{key}" for key in (*missing, *unknown))
         ]
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         text = f"{'; '.join(faults[:_SHOWN])}{more}"
         raise UserError(
-            f"{path} is a checkpoint of another model ({group}): {'. '.join([text, *reasons])}"
+            f"{file.path} is a checkpoint of another model ({group}): {'. '.join([text, *reasons])}"
         )
-    for key, variable in variables.items():
-        variable.assign(stored[key])
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

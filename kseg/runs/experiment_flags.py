@@ -178,6 +178,10 @@ def from_flagfile(path: str | Path) -> Experiment:
     """
     if not Path(path).is_file():
         raise UserError(f"There is no flagfile {path}")
+    try:
+        Path(path).read_text(encoding="utf-8")  # absl would fail with the error of the decoder.
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file of flags: {error.reason}") from error
     values = flags.FlagValues()
     define_flags(values, [f"--flagfile={path}"])
     try:

@@ -28,3 +28,7 @@ class Plan:
     def end_of(self, epoch: int) -> int:
         """Returns the steps of the run that are done at the end of an epoch (0-based)."""
         return min((epoch + 1) * self.epoch_steps, self.total_steps)
+
+    def place_of(self, step: int) -> tuple[int, int]:
+        """Returns the epoch (0-based) of the step after `step` steps, and the steps of it done."""
+        return divmod(step, self.epoch_steps)

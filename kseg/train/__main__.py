@@ -21,12 +21,17 @@ def define_flags() -> None:
     """Defines the flags of this program."""
     experiment_flags.define_flags()
     flags.DEFINE_bool("overwrite", False, "Start again if the folder already holds a run.")
+    flags.DEFINE_bool(
+        "allow_changes",
+        False,
+        "Go on with another --learning_rate or other data than those of the run, and record it.",
+    )
     flags.DEFINE_string("coordinator", "", "host:port of process 0.")
     flags.DEFINE_integer(
         "num_processes", 1, "Processes that train together. 0: as the cluster sets it.", 0
     )
     flags.DEFINE_integer("process_id", -1, "Number of this process, from 0. -1: unset.")
-    cli.set_group(RUN, ["overwrite"])
+    cli.set_group(RUN, ["overwrite", "allow_changes"])
     cli.set_group(PROCESSES, ["coordinator", "num_processes", "process_id"])
 
 
@@ -37,7 +42,12 @@ def main(values: flags.FlagValues) -> int:
 
     def work() -> int:
         process_group = join(values.coordinator, values.num_processes, values.process_id)
-        return train(experiment, overwrite=values.overwrite, process_group=process_group)
+        return train(
+            experiment,
+            overwrite=values.overwrite,
+            allow_changes=values.allow_changes,
+            process_group=process_group,
+        )
 
     return work() if values.num_processes == 1 else supervisor.run(work, sys.argv[1:])
 

@@ -7,7 +7,8 @@ from kseg.data.datasets import LabelSet
 from kseg.data.manifests import Manifest, read_manifest
 from kseg.errors import UserError
 from kseg.models import Segmenter
-from kseg.runs.checkpoints import Position
+from kseg.runs.assembly import learning_rates
+from kseg.runs.checkpoint_file import Position
 from kseg.runs.distribution import Devices
 from kseg.runs.experiment import Experiment
 from kseg.runs.experiment_flags import to_flagfile
@@ -83,3 +84,40 @@ def announce(
         )
     if position.step:
         print(f"resumed at step {position.step}, epoch {position.epoch + 1}")
+
+
+def announce_learning_rate(
+    former: Experiment, experiment: Experiment, plan: Plan, step: int
+) -> None:
+    """Prints the learning rate before and after a change of flags, if it differs at this step."""
+    former_plan = Plan.of(plan.epoch_steps, epochs=former.epochs, steps=former.steps)
+    before, now = (
+        float(learning_rates(of, by)(step))
+        for of, by in ((former, former_plan), (experiment, plan))
+    )
+    if not math.isclose(before, now, rel_tol=1e-6):
+        print(f"learning rate at step {step}: {before:.3g} before the change, {now:.3g} now")
+
+
+def placed(position: Position, plan: Plan, val_data: str, is_main: bool) -> Position:
+    """Returns a restored position in the epochs of the present data.
+
+    The epochs of a run that goes on with other data, or after an incomplete last epoch, do not
+    begin where they did. The best mIoU counts only if it was measured on the present data.
+
+    Args:
+        position: The position that a checkpoint holds.
+        plan: The steps of the run.
+        val_data: Hash of the validation data; empty if there are none.
+        is_main: Whether this process prints.
+    """
+    epoch, step_in_epoch = plan.place_of(position.step)
+    best = position.best_miou
+    if position.val_data not in ("", val_data):
+        if is_main:
+            print(
+                f"the best mIoU so far, {best:.4f}, was measured on other validation data and no "
+                "longer counts"
+            )
+        best = Position.best_miou
+    return Position(position.step, epoch, step_in_epoch, best, val_data)

@@ -3,7 +3,9 @@
 import contextlib
 import csv
 import io
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +26,32 @@ class RunLog:
         step: The position of the run. Points and rows of later steps are removed, since the run
             repeats these steps.
         writes: Whether files are written; of several processes only one writes.
+        guard: Function that is called before files are written, and raises an error if this process
+            may no longer write there; see `kseg.runs.lock`. Defaults to None.
     """
 
     def __init__(
-        self, folder: str | Path, csv_file: str | Path, step: int = 0, *, writes: bool = True
+        self,
+        folder: str | Path,
+        csv_file: str | Path,
+        step: int = 0,
+        *,
+        writes: bool = True,
+        guard: Callable[[], None] | None = None,
     ):
         self._writes = writes
+        self._guard = guard or (lambda: None)
         self._folder = Path(folder)
         self._writer = tf.summary.create_noop_writer()
         if writes:
             with _write_errors(self._folder):
-                files.remove_partials(self._folder)
+                self._guard()
                 _cut_events(self._folder, step)
                 self._writer = tf.summary.create_file_writer(str(folder))
         self._csv_file = Path(csv_file)
         self._rows: list[dict] = []
         if self._csv_file.is_file():
-            with open(self._csv_file, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            self._rows = [row for row in rows if int(row["step"]) <= step]
+            self._rows = _rows_up_to(step, self._csv_file)
 
     def __enter__(self) -> "RunLog":
         return self
@@ -84,7 +93,7 @@ class RunLog:
         table.writeheader()
         table.writerows(self._rows)
         with _write_errors(self._csv_file):
-            files.write_text(self._csv_file, text.getvalue())
+            files.write_text(self._csv_file, text.getvalue(), self._guard)
         # Loss and learning rate are logged by step.
         values = {name: row[name] for name in row.keys() - {"step", "loss", "learning_rate"}}
         values |= {"epoch_loss": row["loss"]}
@@ -98,7 +107,25 @@ class RunLog:
     def flush(self) -> None:
         """Writes all points to disk. Call it before a checkpoint, so that no point is lost."""
         with _write_errors(self._folder):
+            if self._writes:
+                self._guard()
             self._writer.flush()
+
+
+def _rows_up_to(step: int, path: Path) -> list[dict]:
+    """Returns the rows up to a step. A file that is not such a table is renamed, with a warning."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        print(
+            f"warning: {path} cannot be read ({error}); it is renamed to {aside.name}, and the "
+            "table begins again",
+            file=sys.stderr,
+        )
+        os.replace(path, aside)
+        return []
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Trains the network of one experiment."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -24,11 +25,13 @@ from kseg.runs.assembly import (
     rest_of_epoch,
     scene_bands_of,
 )
-from kseg.runs.checkpoints import Position
+from kseg.runs.checkpoint_file import Position
+from kseg.runs.data_contents import contents_of
 from kseg.runs.distribution import make_devices
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.runs.initial_weights import load_matching_weights, read_initial_weights
+from kseg.runs.lock import RunLock
 from kseg.runs.plan import Plan
 from kseg.runs.process_group import SINGLE_PROCESS, ProcessGroup
 from kseg.train.callbacks import (
@@ -41,7 +44,9 @@ from kseg.train.callbacks import (
 )
 from kseg.train.preparation import (
     announce,
+    announce_learning_rate,
     check_class_weights,
+    placed,
     read_val_manifest,
     require_agreement,
 )
@@ -56,6 +61,7 @@ def train(
     experiment: Experiment,
     *,
     overwrite: bool = False,
+    allow_changes: bool = False,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> int:
     """Trains, measures after epochs and keeps checkpoints; resumes a run that was stopped.
@@ -63,6 +69,8 @@ def train(
     Args:
         experiment: What to train. `data_dir` and `model_dir` must be given.
         overwrite: Whether to start again if the folder already holds a run.
+        allow_changes: Whether to go on with another learning rate or other data than those of the
+            run; the change is recorded.
         process_group: The processes that train together, each of which calls this function.
 
     Returns:
@@ -73,9 +81,19 @@ def train(
         UserError: The data, the flags or the folder of the run do not allow it, or the loss is not
             finite.
     """
-    trainer = Trainer(experiment, overwrite=overwrite, process_group=process_group)
-    with damage.reported(experiment.data_dir, (*experiment.train_split, experiment.val_split)):
-        return trainer.run()
+    # Of several processes only one writes, and only that one has the lock.
+    locked = RunLock(experiment.model_dir) if process_group.is_main else contextlib.nullcontext()
+    splits = (*experiment.train_split, experiment.val_split)
+    with locked as lock:
+        trainer = Trainer(
+            experiment,
+            overwrite=overwrite,
+            allow_changes=allow_changes,
+            process_group=process_group,
+            lock=lock,
+        )
+        with damage.reported(experiment.data_dir, splits):
+            return trainer.run()
 
 
 class Trainer:
@@ -87,13 +105,23 @@ class Trainer:
     Args:
         experiment: See `train`.
         overwrite: See `train`.
+        allow_changes: See `train`.
         process_group: See `train`.
+        lock: The lock of the folder; None in a process that does not write.
 
     Raises:
         UserError: See `train`.
     """
 
-    def __init__(self, experiment: Experiment, *, overwrite: bool, process_group: ProcessGroup):
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        overwrite: bool,
+        allow_changes: bool,
+        process_group: ProcessGroup,
+        lock: RunLock | None,
+    ):
         leave_gpus_to_jax()
         require_trainable(experiment)
         keras.utils.set_random_seed(experiment.seed)
@@ -117,14 +145,23 @@ class Trainer:
         check_class_weights(experiment, self._label_set)
         if experiment.model == "deeplab_v3_plus":  # The network that resizes with align_corners.
             warn_about_crop_size(experiment.crop_size, experiment.output_stride)
-        self._run = RunFolder(experiment.model_dir)
-        self._model, self._position, self._metrics = self._prepare(overwrite)
+        self._lock = lock
+        self._run = RunFolder(experiment.model_dir, lock.require if lock else None)
+        self._contents = contents_of(experiment)
+        self._model, position, metrics = self._prepare(overwrite, allow_changes)
+        val = self._contents.get(experiment.val_split)
+        self._position = placed(
+            position, self._plan, val.sha256 if val else "", process_group.is_main
+        )
+        self._metrics = metrics if self._position.step_in_epoch else {}
         process_group.require_same("step after restoring", self._position.step)
         self._validation = None
         if val_manifest:
             self._validation = Validation(experiment, val_manifest, self._model, process_group)
 
-    def _prepare(self, overwrite: bool) -> tuple[Segmenter, Position, dict[str, np.ndarray]]:
+    def _prepare(
+        self, overwrite: bool, allow_changes: bool
+    ) -> tuple[Segmenter, Position, dict[str, np.ndarray]]:
         """Prepares the folder of the run; builds, compiles and restores the network.
 
         Returns:
@@ -135,14 +172,19 @@ class Trainer:
         resumes = run.has_checkpoints() and not overwrite
         initial = None if resumes else read_initial_weights(experiment.init_from)
         if self._process_group.is_main:
-            run.start(
+            former = run.start(
                 experiment,
                 self._label_set,
                 mask_rule=self._mask_rule,
-                overwrite=overwrite,
                 bands=self._scene_bands,
+                contents=self._contents,
+                epoch_steps=self._plan.epoch_steps,
+                overwrite=overwrite,
+                allow_changes=allow_changes,
+                former=self._lock.former,
             )
-            run.checkpoints.remove_unfinished()
+            if former:
+                announce_learning_rate(former, experiment, self._plan, run.newest_step())
         require_agreement(experiment, run, self._process_group)
         with self._devices.building(), dtype_policy(experiment.precision):
             model = experiment.build_model(
@@ -176,7 +218,9 @@ class Trainer:
                 self._position,
             )
         with (
-            RunLog(run.logs, run.metrics_file, self._position.step, writes=is_main) as log,
+            RunLog(
+                run.logs, run.metrics_file, self._position.step, writes=is_main, guard=run.guard
+            ) as log,
             StopOnSignal(self._process_group.all_reduce_max) as stop,
         ):
             if not self._position.step:

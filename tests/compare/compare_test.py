@@ -20,7 +20,7 @@ from kseg.data.datasets import VOC
 from kseg.data.images import read_image
 from kseg.errors import UserError
 from kseg.inference.scorer import classifier
-from kseg.runs.checkpoints import Position
+from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.visualization import image_files, label_maps, sheets

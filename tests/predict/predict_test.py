@@ -17,7 +17,7 @@ from kseg.inference.scorer import classifier
 from kseg.inference.tiles import Tiling
 from kseg.models import Segmenter
 from kseg.predict import __main__ as program
-from kseg.runs.checkpoints import Position
+from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.visualization import sheets

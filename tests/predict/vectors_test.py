@@ -12,7 +12,7 @@ from kseg.errors import UserError
 from kseg.inference.tiles import Tiling
 from kseg.predict import __main__ as program
 from kseg.predict import predict, vectors
-from kseg.runs.checkpoints import Position
+from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from tests import scene_files
@@ -159,7 +159,9 @@ def test_a_run_keeps_the_bands_and_refuses_data_with_others(tmp_path):
     experiment = Experiment(model_dir=str(tmp_path / "run"))
     RunFolder(tmp_path / "run").start(experiment, LABELS, bands=BANDS)
     assert RunFolder(tmp_path / "run").scene_bands == BANDS
-    assert RunFolder(tmp_path / "run").start(experiment, LABELS, bands=BANDS)
+    (tmp_path / "run" / "checkpoints").mkdir()
+    (tmp_path / "run" / "checkpoints" / "step-00000001.npz").touch()
+    RunFolder(tmp_path / "run").start(experiment, LABELS, bands=BANDS)
     with pytest.raises(UserError, match="scene bands"):
         RunFolder(tmp_path / "run").start(experiment, LABELS)
     RunFolder(tmp_path / "run").start(experiment, LABELS, overwrite=True)

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from kseg.recipe.schedules import SCHEDULES, WarmUp
+from kseg.recipe.schedules import SCHEDULES, WarmUp, learning_rates
 
 COMMON = {"total_steps": 60, "steps_per_epoch": 10, "power": 0.9, "end": 0.0, "every": 20}
 
@@ -50,3 +50,19 @@ def test_warm_up_rises_linearly_and_continues_with_the_schedule(name):
 def test_halving_without_an_interval_raises():
     with pytest.raises(ValueError, match="`every`"):
         SCHEDULES["halving"](0.1, **COMMON | {"every": None})
+
+
+def test_poly_reaches_the_end_learning_rate_at_the_last_step():
+    rates = learning_rates(
+        0.1, schedule="poly", total_steps=10, steps_per_epoch=5, end_learning_rate=0.01
+    )
+    expected = [0.1, 0.09 * 0.5**0.9 + 0.01, 0.01]
+    assert [rate(rates, step) for step in (0, 5, 10)] == pytest.approx(expected)
+
+
+def test_the_schedule_starts_after_the_warm_up():
+    rates = learning_rates(
+        0.1, schedule="halving", total_steps=10, steps_per_epoch=5, halve_every=3, warm_up_steps=2
+    )
+    expected = [0.0, 0.05, 0.1, 0.1, 0.05]
+    assert [rate(rates, step) for step in (0, 1, 2, 4, 5)] == pytest.approx(expected)

@@ -1,6 +1,8 @@
 """Checkpoints: complete or absent, hold everything that a run needs, and fit their model only."""
 
 import errno
+import io
+import zipfile
 
 import keras
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 
 from kseg.errors import UserError
 from kseg.layers import ASPP, KSAC
-from kseg.runs.checkpoints import Checkpoints, Position, metric_variables
+from kseg.runs.checkpoint_file import CheckpointFile, Position
+from kseg.runs.checkpoints import Checkpoints, metric_variables
 
 
 def model_of(classes=2, filters=4, name="context"):
@@ -182,3 +185,119 @@ def test_a_file_that_is_no_checkpoint_is_called_so(tmp_path):
     with pytest.raises(UserError, match=r"weights\.npz") as caught:
         Checkpoints(tmp_path).load_weights(None, str(tmp_path / "weights.npz"))
     assert "pickle" not in str(caught.value)
+
+
+def arrays_of(path):
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def with_position(text):
+    return lambda arrays: arrays | {"position": np.array(text)}
+
+
+KERNEL = "weights/logits/kernel"
+FAULTS = {
+    "position that is no JSON": (with_position("step 2"), "Expecting value"),
+    "position that is a list": (with_position("[2, 0, 0, 0.5]"), "JSON object"),
+    "position without values": (with_position("{}"), "position.*best_miou.*step"),
+    "position with an unknown key": (
+        with_position('{"step": 2, "epoch": 0, "step_in_epoch": 0, "best_miou": 0, "rank": 1}'),
+        r"\['rank'\]",
+    ),
+    "position with a text": (
+        with_position('{"step": "2", "epoch": 0, "step_in_epoch": 0, "best_miou": 0}'),
+        r"\['step'\]",
+    ),
+    "position with a negative number": (
+        with_position('{"step": 2, "epoch": -1, "step_in_epoch": 0, "best_miou": 0}'),
+        r"\['epoch'\]",
+    ),
+    "position that is an array": (
+        lambda arrays: arrays | {"position": np.zeros((1000, 100))}, "position is not a text",
+    ),
+    "weight that is not a number": (
+        lambda arrays: arrays | {KERNEL: arrays[KERNEL] * np.nan}, "logits/kernel is not finite",
+    ),
+    "array that no run writes": (
+        lambda arrays: arrays | {"junk": np.zeros(10_000_000)}, "'junk'",
+    ),
+    "Python object": (
+        lambda arrays: arrays | {"weights/object": np.array([{}], object)}, "Python objects",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_checkpoint_is_named_and_the_one_before_is_restored(fault, tmp_path, capsys):
+    change, words = FAULTS[fault]
+    checkpoints, model = Checkpoints(tmp_path), model_of()
+    checkpoints.save(model, Position(step=1))
+    path = checkpoints.save(model, Position(step=2))
+    np.savez(path, **change(arrays_of(path)))
+    with pytest.raises(UserError, match=rf"step-00000002\.npz is damaged: .*{words}"):
+        checkpoints.load_weights(model, "newest")
+    assert checkpoints.restore_newest(model)[0].step == 1
+    assert f"{path} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda kernel: kernel.astype("float16"), "logits/kernel has type float16, but float32"),
+        (lambda kernel: kernel.astype("int32"), "logits/kernel has type int32, but float32"),
+        (
+            lambda kernel: np.zeros((1, 1, 4, 9_000_000), "float32"),
+            r"has shape \(1, 1, 4, 9000000\)",
+        ),
+    ],
+)
+def test_weights_of_another_type_or_size_are_refused_before_they_are_read(
+    change, words, tmp_path, monkeypatch
+):
+    checkpoints, model = Checkpoints(tmp_path), model_of()
+    path = checkpoints.save(model, Position(step=2))
+    arrays = arrays_of(path)
+    np.savez(path, **arrays | {KERNEL: change(arrays[KERNEL])})
+    monkeypatch.setattr(CheckpointFile, "read", None)  # Calling it would be another error.
+    for read in (checkpoints.load_weights, checkpoints.restore_newest):
+        with pytest.raises(UserError, match=rf"00000002\.npz is a checkpoint of another.*{words}"):
+            read(model)
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_its_size_is_refused(tmp_path):
+    checkpoints, model = Checkpoints(tmp_path), model_of()
+    path = checkpoints.save(model, Position(step=2))
+    arrays = arrays_of(path) | {"weights/zeros": np.zeros(50_000_000, "uint8")}
+    np.savez_compressed(path, **arrays)
+    assert path.stat().st_size < 200_000
+    with pytest.raises(UserError, match=r"00000002\.npz is damaged: its arrays are compressed"):
+        checkpoints.load_weights(model)
+    # A header that promises more than the file holds.
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights/zeros.npy", header.getvalue())
+    with pytest.raises(UserError, match="weights/zeros does not have the size"):
+        checkpoints.load_weights(model)
+
+
+def test_a_checkpoint_of_another_process_is_not_removed(tmp_path):
+    checkpoints, model = Checkpoints(tmp_path, keep=1), model_of()
+    checkpoints.save(model, Position(step=1))
+    foreign = tmp_path / "step-00000009.npz"
+    foreign.write_bytes(b"written by another training")
+    checkpoints.save(model, Position(step=2))
+    assert names(tmp_path) == ["step-00000002.npz", foreign.name]
+
+
+def test_the_best_checkpoint_on_other_data_is_kept_under_another_name(tmp_path):
+    checkpoints, model = Checkpoints(tmp_path), model_of()
+    for step, val_data in ((1, ""), (2, "a"), (3, "a"), (4, "b")):
+        position = Position(step=step, best_miou=0.5, val_data=val_data)
+        checkpoints.save(model, position, is_best=True)
+    assert CheckpointFile(checkpoints.best).position.step == 4
+    # Of a checkpoint without a hash nothing is known, so that it is replaced.
+    assert [path.name for path in tmp_path.glob("best-*")] == ["best-of-other-data-00000003.npz"]

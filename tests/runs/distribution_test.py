@@ -56,7 +56,7 @@ devices = make_devices(name, BATCH, processes=process_group.size)
 with devices.building():
     model = network()
     compile_model(
-        model, total_steps=STEPS, steps_per_epoch=STEPS, learning_rate=0.05, momentum=0.9,
+        model, learning_rate=0.05, momentum=0.9,
         nesterov=True, weight_decay=1e-4, batch_norm_momentum=0.9, ignore_label=255,
         clip_norm=0.2, replicas=devices.replicas,
     )

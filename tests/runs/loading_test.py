@@ -14,7 +14,7 @@ from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 from kseg.models import deeplab_v3_plus
 from kseg.recipe.compilation import compile_model
-from kseg.runs.checkpoints import Position
+from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from tests.models.networks import tiny_backbone
@@ -35,7 +35,7 @@ def run(tmp_path_factory):
     keras.utils.set_random_seed(3)
     model = experiment.build_model(2)
     compile_model(
-        model, total_steps=1, steps_per_epoch=1, learning_rate=0.1, momentum=0.9, nesterov=True,
+        model, learning_rate=0.1, momentum=0.9, nesterov=True,
         weight_decay=0.0, batch_norm_momentum=0.9, ignore_label=255,
     )  # fmt: skip
     run.checkpoints.save(model, Position(1, 1, 0), is_best=True)

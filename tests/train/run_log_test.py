@@ -47,7 +47,8 @@ def test_an_incomplete_record_at_the_end_does_not_hide_the_events_before(tmp_pat
     (path,) = logs.glob("events.*")
     before = steps(logs)
     # A process that was killed while it removed events leaves this. TensorBoard would read it.
-    (logs / f".partial-1-{path.name}").write_bytes(path.read_bytes())
+    killed = 2**22 + 1  # Greater than the number of any process.
+    (logs / f".partial-{killed}-{path.name}").write_bytes(path.read_bytes())
     path.write_bytes(path.read_bytes() + path.read_bytes()[:20])
     with RunLog(logs, tmp_path / "metrics.csv", step=5):
         assert steps(logs) == before

@@ -160,8 +160,8 @@ def test_a_finished_run_is_not_changed(finished):
 
 
 def test_another_experiment_in_the_folder_is_an_error_that_names_the_difference(finished):
-    with pytest.raises(UserError, match="--epochs: 2 .*5"):
-        training.train(finished.experiment.replace(epochs=5))
+    with pytest.raises(UserError, match="--batch_size: 2 .*3"):
+        training.train(finished.experiment.replace(batch_size=3))
 
 
 def test_a_folder_that_is_not_a_run_is_an_error(experiment, tmp_path):
@@ -173,10 +173,11 @@ def test_a_folder_that_is_not_a_run_is_an_error(experiment, tmp_path):
 def test_a_run_killed_before_its_flags_were_written_can_be_started_again(experiment, tmp_path):
     run = RunFolder(tmp_path / "run")
     run.start(experiment, VOC)
-    run.experiment_file.rename(run.path / ".partial-1-experiment.flags")
-    assert not RunFolder(run.path).start(experiment, VOC)
+    killed = 2**22 + 1  # Greater than the number of any process.
+    run.experiment_file.rename(run.path / f".partial-{killed}-experiment.flags")
+    RunFolder(run.path).start(experiment, VOC)
     assert not list(run.path.glob(".partial-*"))
-    assert RunFolder(run.path).start(experiment, VOC)
+    assert RunFolder(run.path).experiment == experiment.replace(model_dir=str(run.path))
 
 
 def test_a_folder_that_cannot_be_created_is_a_user_error(experiment, tmp_path):

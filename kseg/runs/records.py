@@ -1,0 +1,35 @@
+"""Files of a run that only record what happened: lists in JSON to which entries are added."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from kseg import files
+
+
+def read(path: Path) -> list[dict]:
+    """Returns the entries of a record.
+
+    A file that is missing has none. Neither has a file that cannot be read, of which a warning is
+    printed, since a run does not depend on it.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(entries, list):
+            raise ValueError("it is not a list")
+        return entries
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        print(f"warning: {path} is left out, since it cannot be read: {error}", file=sys.stderr)
+        return []
+
+
+def append(path: Path, entry: dict, guard: Callable[[], None] | None = None) -> None:
+    """Adds an entry. A file that cannot be read is renamed to `<name>.damaged` first."""
+    entries = read(path)
+    if not entries and path.is_file():
+        os.replace(path, path.with_name(f"{path.name}.damaged"))
+    files.write_text(path, json.dumps([*entries, entry], indent=1) + "\n", guard)
