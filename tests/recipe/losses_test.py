@@ -176,10 +176,12 @@ def test_a_label_that_is_no_class_is_not_taken_for_another(loss, label):
     labels, logits = batch()
     labels = labels.astype("int32")
     labels[1, 2, 3] = label
-    # On a CPU, TensorFlow and torch raise an error; that of torch's one-hot does not say the label.
+    # On a CPU, TensorFlow and torch raise an error. That of one_hot of torch lacks the label.
     errors = {
-        "tensorflow": tf.errors.InvalidArgumentError, "torch": (IndexError, RuntimeError), "jax": (),
-    }  # fmt: skip
+        "tensorflow": tf.errors.InvalidArgumentError,
+        "torch": (IndexError, RuntimeError),
+        "jax": (),
+    }
     try:
         found = value(loss, labels, logits)
     except errors[keras.config.backend()] as error:
