@@ -147,7 +147,7 @@ def test_missing_files_are_named(raw, sbd, tmp_path, monkeypatch):
     (sbd / "img" / "s2.jpg").unlink()
     with pytest.raises(UserError) as caught:
         build_sbd.build(raw, tmp_path / "out", sbd_dir=sbd)
-    expected = [("s1.mat: ",), ("img/s2.jpg: ",)]
+    expected = [("cls/s1.mat: mask", "not found"), ("img/s2.jpg: image", "not found")]
     folders.assert_each_in_one(expected, folders.problems_of(caught.value))
     (sbd / "val.txt").unlink()
     with pytest.raises(UserError, match=r"`sbd_dir`.*sbd.val\.txt"):
