@@ -127,10 +127,13 @@ def test_a_flag_in_the_text_is_one_of_a_program(path, known_flags):
     assert named <= known_flags
 
 
-def test_commands_are_found():
+def test_commands_links_and_tables_are_found():
     found = list(commands(README))
     assert ("kseg.compare", ["runs/*"]) in found
     assert len(found) >= 6
+    assert "docs/own_data.md" in LINK.findall(prose(README))
+    heads = [head for head, *_ in rows_of_tables(README)]
+    assert ["page", "about"] in heads
 
 
 @on_every_page
