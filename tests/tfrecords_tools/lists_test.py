@@ -70,7 +70,7 @@ def test_table_must_have_rules_for_what_the_masks_are(tmp_path, text, masks_are)
         lists.read_remap(path, LABELS, masks_are)
 
 
-def test_masks_are_what_the_classes_file_and_the_flag_say(tmp_path):
+def test_masks_are_what_the_classes_file_and_the_flag_say():
     def rule(**arguments):
         return lists.mask_rule(LABELS, **arguments)
 
