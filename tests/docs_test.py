@@ -162,6 +162,6 @@ def test_the_examples_of_readme_run():
 
 
 @on_every_page
-def test_a_page_names_no_package_of_the_index(path):
+def test_no_page_installs_extras_from_the_package_index(path):
     """kseg is not on the package index: its extras are installed from a checkout."""
     assert "kseg[" not in text_of(path)
