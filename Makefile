@@ -7,7 +7,7 @@ JAX_TESTS := KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --x
 # Two processes, since most tests keep one core busy. Each runs one file of tests at a time, in the order
 # of the command line: long files come first, so that neither process waits long for the other one.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-ON_EVERY_BACKEND := -m "not slow and not one_backend" tests/models tests/backbones tests/layers tests/recipe/metrics_test.py
+ON_EVERY_BACKEND := -m "not slow and not one_backend" tests/models tests/backbones tests/layers tests/recipe
 
 .PHONY: demo test test-slow lint clean
 

@@ -127,10 +127,13 @@ def test_a_flag_in_the_text_is_one_of_a_program(path, known_flags):
     assert named <= known_flags
 
 
-def test_commands_are_found():
+def test_commands_links_and_tables_are_found():
     found = list(commands(README))
     assert ("kseg.compare", ["runs/*"]) in found
     assert len(found) >= 6
+    assert "docs/own_data.md" in LINK.findall(prose(README))
+    heads = [head for head, *_ in rows_of_tables(README)]
+    assert ["page", "about"] in heads
 
 
 @on_every_page
@@ -159,6 +162,6 @@ def test_the_examples_of_readme_run():
 
 
 @on_every_page
-def test_a_page_names_no_package_of_the_index(path):
+def test_no_page_installs_extras_from_the_package_index(path):
     """kseg is not on the package index: its extras are installed from a checkout."""
     assert "kseg[" not in text_of(path)

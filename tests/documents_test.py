@@ -16,7 +16,7 @@ def dtype_policy():
     keras.config.set_dtype_policy("float32")
 
 
-def test_a_network_learns_from_a_pipeline_and_a_loss_of_ones_own():
+def test_a_network_is_trained_with_a_custom_pipeline_and_a_custom_loss():
     own_data, _ = python_blocks(DOCS / "keras.md")
     variables = {}
     exec(compile(own_data, "docs/keras.md", "exec"), variables)
@@ -24,7 +24,7 @@ def test_a_network_learns_from_a_pipeline_and_a_loss_of_ones_own():
     assert variables["classes"].shape == (4, 65, 65)
 
 
-def test_a_layer_works_in_a_network_of_ones_own_under_mixed_precision():
+def test_a_layer_works_in_a_custom_network_under_mixed_precision():
     _, layer = python_blocks(DOCS / "keras.md")
     variables = {}
     exec(compile(layer, "docs/keras.md", "exec"), variables)

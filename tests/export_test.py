@@ -191,7 +191,9 @@ def run(monkeypatch, tmp_path):
     [
         (["--format=litert"], "model_33x41_float32.tflite"),
         (["--format=litert", "--export_precision=int8"], "model_33x41_int8.tflite"),
-        (["--format=onnx", "--probabilities"], "model_33x41.onnx"),
+        pytest.param(
+            ["--format=onnx", "--probabilities"], "model_33x41.onnx", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_file_is_compared_with_the_saved_model_and_written(run, tmp_path, capsys, flags, name):
@@ -216,6 +218,7 @@ def test_a_file_that_computes_something_else_is_an_error_and_is_not_written(monk
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_a_runtime_the_file_is_written_and_the_program_says_so(
     monkeypatch, run, tmp_path, capsys
 ):

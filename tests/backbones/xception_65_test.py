@@ -107,7 +107,7 @@ def test_strides_and_rates_equal_the_official_network(
 
 
 @pytest.mark.one_backend
-def test_channels_of_the_taps_and_no_relu_at_stride_4(network, backbone):
+def test_channels_of_the_taps_and_no_relu_at_stride_4(network):
     outputs = XCEPTION.tapped(network)
     assert [output.shape[-1] for output in outputs.values()] == [128, 256, 728, 1024, 2048]
     features = call(keras.Model(network.input, outputs), photograph(33, 33))

@@ -32,7 +32,7 @@ def test_measures_every_stage_and_what_limits_the_input(folder, capsys):
     assert "The input is limited by" in out and "ours over textbook" in out
 
 
-def test_without_the_limit_there_are_no_ratios(folder, capsys):
+def test_without_the_stage_decode_there_are_no_ratios(folder, capsys):
     (row,) = run(only=("ours",), shape=(2, 17, 17), data_dir=str(folder), split="val", images=4)
     assert (row.ratio, row.cpu_ratio) == (None, None)
     assert "The input is limited by" not in capsys.readouterr().out

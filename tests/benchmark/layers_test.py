@@ -1,5 +1,7 @@
 """The comparison of layers, at a tiny size; times are measured and not judged."""
 
+import sys
+
 import pytest
 
 from kseg.benchmark import layers, runner, timing
@@ -73,6 +75,7 @@ def test_only_and_shape_choose_modules_and_sizes(fixed_memory):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_module_is_measured_in_a_process_of_its_own():
     case = layers.Case("vortex", (1, 5, 5, 8), filters=4)
     peak, added = timing.peak_memory(layers.step, case, "fast")

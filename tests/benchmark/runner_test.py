@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import sys
 
 import keras
 import numpy as np
@@ -117,10 +118,11 @@ def big_step(megabytes):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_is_that_of_a_process_of_its_own():
     held = np.ones(3 * 2**27)  # 3 GiB in this process, which must not count
     assert held[-1] == 1
     peak, added = timing.peak_memory(big_step, 200)
-    # The steps may reuse a little memory that the process had freed before them.
-    assert 190 <= added < 300
+    # The kernel counts resident pages only approximately.
+    assert 199 <= added < 300
     assert added < peak < 3000

@@ -213,7 +213,7 @@ def test_table_maps_colours_of_rgb_and_palette_masks(tmp_path):
 
 
 @pytest.mark.parametrize("other", [0, 255])
-def test_other_does_not_stand_for_a_whole_mask_of_another_kind(tmp_path, other):
+def test_a_mask_of_another_kind_is_an_error_whatever_other_says(tmp_path, other):
     """Each of these would silently become a mask of nothing but `other`."""
     by_id = MaskRule(ids={255: 1}, other=other)
     by_colour = MaskRule("colours", colours={(128, 64, 128): 1}, other=other)

@@ -66,7 +66,7 @@ def test_name_that_is_not_utf_8_can_be_printed():
     assert names.shown(name).encode() == b"stra\\udcdfe"
 
 
-def test_dangling_link(tmp_path):
+def test_only_a_link_to_a_missing_file_is_dangling(tmp_path):
     (tmp_path / "link").symlink_to("gone")
     (tmp_path / "file").touch()
     (tmp_path / "good").symlink_to("file")

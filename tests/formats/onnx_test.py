@@ -54,6 +54,7 @@ def assert_same_as_saved_model(model, frozen, size):
     np.testing.assert_allclose(outputs[1], probabilities, rtol=0, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
 def test_every_size_loads_and_declares_the_shape_that_it_returns(resizing, size):
     assert_same_as_saved_model(*resizing, size)

@@ -79,7 +79,7 @@ def test_polygons_have_class_area_and_place_and_tiles_do_not_cut_them(model, tmp
     assert set(hole) == set(map(tuple, scene_files.box(60, 35, 70, 40)["coordinates"][0]))
 
 
-def test_each_scene_is_a_layer_and_a_scene_that_fails_is_none(model, tmp_path):
+def test_each_scene_becomes_a_layer_except_one_that_cannot_be_read(model, tmp_path):
     bright_scene(tmp_path / "a.tif")
     bright_scene(tmp_path / "b.tif", crs="EPSG:32633")
     (tmp_path / "c.tif").write_bytes(b"II*\0 and nothing else")

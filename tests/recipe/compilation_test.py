@@ -141,7 +141,8 @@ def test_batch_norm_momentum_is_set_in_every_layer():
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_batch_statistics_are_computed_over_all_replicas(replicas):
+def test_batch_statistics_are_computed_over_all_replicas_of_tensorflow(replicas):
+    """On JAX a batch is one array over all devices, so that its statistics are over all of it."""
     images = keras.Input((9, 9, 3))
     model = keras.Model(images, KSAC(4, dilation_rates=(1,))(images))
     compile_model(model, **RECIPE, replicas=replicas)
@@ -150,7 +151,8 @@ def test_batch_statistics_are_computed_over_all_replicas(replicas):
         for layer in model._flatten_layers()
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
-    assert {layer.synchronized for layer in norms} == {replicas > 1}
+    several = replicas > 1 and keras.config.backend() == "tensorflow"
+    assert {layer.synchronized for layer in norms} == {several}
 
 
 def test_gradient_is_clipped_by_its_norm_over_all_variables():

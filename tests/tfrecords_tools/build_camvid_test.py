@@ -20,7 +20,7 @@ def test_all_real_frames_of_camvid_are_converted(real_data, tmp_path):
         assert (*manifest.pixels_per_class, manifest.pixels_ignored) == tuple(pixels)
 
 
-def test_test_frames_of_camvid_are_a_split(tmp_path):
+def test_the_frames_for_testing_are_converted_on_request(tmp_path):
     for folder, make in (("test", folders.image), ("testannot", folders.mask)):
         make(tmp_path / "raw" / folder / "a.png")
     manifest = build_camvid.build(tmp_path / "raw", tmp_path / "out", splits=["test"])[0]

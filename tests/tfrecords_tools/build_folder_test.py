@@ -50,7 +50,7 @@ def test_all_problems_are_found_in_one_run_and_nothing_is_written(raw):
         ("d.jpg: ", "without a mask"),
         ("a.jpg: ", "'a'", "a.png"),
         ("e.png: ", "without an image"),
-        ("b.png: ", "2"),
+        ("b.png: ", "not classes: 2;"),
         ("notes.txt: ", ".jpg"),
         ("more: ", "folder"),
     ]

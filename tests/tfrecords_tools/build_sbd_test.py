@@ -114,7 +114,7 @@ def test_real_masks_are_the_same_from_mat_files(real_data, tmp_path):
     assert mat.pixels_ignored > 0  # In the 40 masks of VOC.
 
 
-def test_bad_mat_file_is_named(raw, tmp_path):
+def test_bad_mat_file_is_named(tmp_path):
     ids = np.zeros((9, 12), np.uint8)
     whole = write_mat(tmp_path / "good.mat", ids).read_bytes()
     np.testing.assert_array_equal(build_sbd.SbdRule()(tmp_path / "good.mat", VOC), ids)
@@ -129,7 +129,7 @@ def test_bad_mat_file_is_named(raw, tmp_path):
             build_sbd.SbdRule()(tmp_path / f"{name}.mat", VOC)
 
 
-def test_mat_file_that_unpacks_to_too_much_is_rejected(tmp_path, monkeypatch):
+def test_mat_file_that_unpacks_to_too_much_is_rejected(tmp_path):
     path = write_mat(tmp_path / "bomb.mat", np.zeros((9, 12), np.uint8))
     packer, packed = zlib.compressobj(), io.BytesIO()
     for _ in range(100):
@@ -147,7 +147,7 @@ def test_missing_files_are_named(raw, sbd, tmp_path, monkeypatch):
     (sbd / "img" / "s2.jpg").unlink()
     with pytest.raises(UserError) as caught:
         build_sbd.build(raw, tmp_path / "out", sbd_dir=sbd)
-    expected = [("s1.mat: ",), ("img/s2.jpg: ",)]
+    expected = [("cls/s1.mat: mask", "not found"), ("img/s2.jpg: image", "not found")]
     folders.assert_each_in_one(expected, folders.problems_of(caught.value))
     (sbd / "val.txt").unlink()
     with pytest.raises(UserError, match=r"`sbd_dir`.*sbd.val\.txt"):

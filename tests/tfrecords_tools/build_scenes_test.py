@@ -219,7 +219,7 @@ def test_every_problem_is_named_and_skip_leaves_out_these_scenes_only(raw):
         ([], scene_files.CRS, {}, "no polygon|no field"),
     ],
 )  # fmt: skip
-def test_a_vector_file_that_cannot_be_meant_is_refused(raw, shapes, crs, options, reason):
+def test_a_vector_file_that_does_not_fit_is_an_error(raw, shapes, crs, options, reason):
     scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
     scene_files.write_geojson(raw / "roads.geojson", shapes, crs)
     with pytest.raises(UserError, match=reason):

@@ -52,7 +52,7 @@ def test_table_of_ids(tmp_path):
     assert rule == MaskRule(ids={7: 1, 9: 255}, other=255)
 
 
-def test_table_with_a_colour_is_about_colours_and_a_number_is_a_grey(tmp_path):
+def test_in_a_table_with_a_colour_a_number_stands_for_a_grey(tmp_path):
     text = "7 -> 1\n1 2 3 -> 1\n250,0,0 -> 0\n#0A0b0c -> ignore\n"
     path = write(tmp_path / "remap.txt", text)
     colours = {(1, 2, 3): 1, (250, 0, 0): 0, (10, 11, 12): 255, (7, 7, 7): 1}
@@ -70,7 +70,7 @@ def test_table_must_have_rules_for_what_the_masks_are(tmp_path, text, masks_are)
         lists.read_remap(path, LABELS, masks_are)
 
 
-def test_masks_are_what_the_classes_file_and_the_flag_say(tmp_path):
+def test_masks_are_what_the_classes_file_and_the_flag_say():
     def rule(**arguments):
         return lists.mask_rule(LABELS, **arguments)
 

@@ -191,7 +191,7 @@ def test_bad_arguments_are_rejected_by_name(samples, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_label_may_be_a_value_and_messages_then_name_the_image(samples, tmp_path, encoded):
+def test_label_may_be_a_value_and_messages_then_name_the_image(samples, tmp_path):
     values = [
         inputs.Sample(sample.name, sample.image, ("fill", k)) for k, sample in enumerate(samples)
     ]

@@ -74,6 +74,20 @@ def wait_for(condition, process):
     return True
 
 
+def stop_when(condition, process):
+    """Stops the process in a state in which the condition holds; returns False if it ended before.
+
+    The process goes on between the check of the condition and the stop, hence the second check.
+    """
+    while wait_for(condition, process):
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if condition():
+            return True
+        process.send_signal(signal.SIGCONT)
+    return False
+
+
 def result(folder):
     """Returns the last and the best checkpoint, the CSV and the events, without times."""
     with np.load(Checkpoints(folder / "checkpoints").paths()[-1]) as file:
@@ -157,7 +171,7 @@ def test_a_run_killed_while_it_writes_checkpoints_ends_like_an_undisturbed_one(
     folder = tmp_path / "run"
     for after in (0, STEPS):
         process = start(records, folder)
-        assert wait_for(lambda: is_writing(folder, after), process)  # noqa: B023
+        assert stop_when(lambda: is_writing(folder, after), process)  # noqa: B023
         process.kill()
         process.wait()
         assert list((folder / "checkpoints").glob(".partial-*"))

@@ -415,7 +415,7 @@ def test_a_number_of_steps_may_end_inside_an_epoch(experiment, tmp_path, capsys)
     assert run.checkpoints.paths()[-1].name == "step-00000004.npz"
 
 
-def test_splits_of_several_folders_are_mixed(experiment, records, tmp_path, capsys):
+def test_splits_of_several_folders_are_mixed(experiment, records, tmp_path):
     folders.voc(tmp_path / "raw", {"train": ["a", "b"]})
     build_voc.build(tmp_path / "raw", tmp_path / "data" / "more", splits=["train"])
     (tmp_path / "data" / "voc").symlink_to(records)
