@@ -132,7 +132,7 @@ def main(values: flags.FlagValues) -> None:
     output = Path(values.report or run.eval_file)
     if output.suffix != ".json":
         raise UserError(f"`--report` must be the path of a .json file. Received: {output}")
-    data_dir = values.data_dir or run.experiment.data_dir
+    data_dir = run.data_dir(values.data_dir)
     checkpoint, path, step = find_checkpoint(run, values.checkpoint)
     scores = evaluate(
         run,

@@ -288,7 +288,7 @@ def _calibration_images(
         return []
     return litert.calibration_images(
         model,
-        values.data_dir or run.experiment.data_dir,
+        run.data_dir(values.data_dir),
         values.split or run.experiment.train_split[0],
         size,
         values.calibration_images,

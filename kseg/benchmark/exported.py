@@ -76,7 +76,7 @@ def measure(
             yield from _measure_network(name, models.build(NETWORKS[name]), size, repetitions)
         return
     run = RunFolder(model_dir)
-    data_dir = data_dir or run.experiment.data_dir
+    data_dir = run.data_dir(data_dir)
     run.check_labels(read_manifest(data_dir, split).label_set(), f"{split!r} of {data_dir}")
     for _, label in eval_dataset(data_dir, split):  # before the exports, which take minutes
         if np.any(np.greater(label.shape[1:], size)):

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from kseg import cli, files
-from kseg.compare.runs import find_runs, protocol_differences, read_run
+from kseg.compare.runs import change_lines, find_runs, protocol_differences, read_run
 from kseg.compare.table import table, to_csv, to_markdown, to_text
 from kseg.data.images import find_images, read_image
 from kseg.data.masks import MASKS_ARE
@@ -126,6 +126,8 @@ def main(values: flags.FlagValues, paths: list[str]) -> int:
     figures = requested_figures(values, run_folders)
     rows = table(runs)
     print(to_text(rows))
+    if changes := change_lines(runs):
+        print("changed while they were trained:\n  " + "\n  ".join(changes))
     for path in table_files:
         files.write_text(path, _WRITERS[path.suffix](rows))
     if values.figure:

@@ -23,6 +23,7 @@ class Run:
         num_classes: Number of classes it was trained on.
         measured: What `kseg.evaluate` wrote; None if the run was not evaluated.
         rows: The rows of its metrics.csv.
+        changes: What changed when it was resumed, see `RunFolder.changes`.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Run:
     num_classes: int
     measured: dict[str, Any] | None
     rows: tuple[dict[str, str], ...]
+    changes: tuple[dict, ...] = ()
 
     @property
     def miou(self) -> float:
@@ -118,9 +120,27 @@ def read_run(folder: RunFolder) -> Run:
         if folder.metrics_file.is_file():
             with open(folder.metrics_file, newline="", encoding="utf-8") as file:
                 rows = tuple(csv.DictReader(file))
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(f"cannot read the scores of the run {folder.path}: {error}") from error
-    return Run(run_name(folder), experiment, label_set.num_classes, measured, rows)
+    return Run(
+        run_name(folder),
+        experiment,
+        label_set.num_classes,
+        measured,
+        rows,
+        tuple(folder.changes),
+    )
+
+
+def change_lines(runs: Sequence[Run]) -> list[str]:
+    """Returns one line for each resume with other flags or data."""
+    return [
+        f"{run.name}, step {entry.get('step')}: "
+        + ", ".join(f"{name} {old} -> {new}" for name, (old, new) in entry["changes"].items())
+        for run in runs
+        for entry in run.changes
+        if entry.get("changes")
+    ]
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:

@@ -139,6 +139,21 @@ class RunFolder:
         model.set_classes(self.label_set.names, self.label_set.colours)
         return model.without_auxiliary()
 
+    def data_dir(self, given: str = "") -> str:
+        """Returns the folder of the records of a run, unless another one is given.
+
+        Raises:
+            UserError: None is given, and the run does not lead to a folder from here.
+        """
+        found = given or self.experiment.data_dir
+        if not given and not Path(found).is_dir():
+            hint = "" if Path(found).is_absolute() else f", seen from {Path.cwd()}"
+            raise UserError(
+                f"`--data_dir` must be given, since the data of the run {self.path} are no longer "
+                f"where they were: {found}{hint}"
+            )
+        return found
+
     def check_labels(self, label_set: LabelSet, source: str | Path) -> None:
         """Raises `UserError` unless a data set has the classes of the run."""
         if label_set.names != self.label_set.names:

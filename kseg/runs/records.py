@@ -17,8 +17,8 @@ def read(path: Path) -> list[dict]:
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(entries, list):
-            raise ValueError("it is not a list")
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError("it is not a list of entries")
         return entries
     except FileNotFoundError:
         return []

@@ -169,6 +169,35 @@ def flags(**given):
     return SimpleNamespace(**defaults | given)
 
 
+def test_a_run_that_was_changed_while_it_was_trained_is_shown(make_run, tmp_path, capsys):
+    runs = [make_run("kept"), make_run("changed")]
+    entries = [
+        {
+            "step": 30,
+            "changes": {"--epochs": ["1", "2"], "--val_every": ["1", "2"]},
+            "time": "noon",
+        },
+        {"step": 60, "changes": {"--learning_rate": ["0.1", "0.2"]}, "time": "later"},
+    ]
+    (tmp_path / "changed" / "changes.json").write_text(json.dumps(entries))
+    assert run_scores.change_lines(runs) == []
+    runs = [run_scores.read_run(RunFolder(tmp_path / run.name)) for run in runs]
+    assert run_scores.change_lines(runs) == [
+        "changed, step 30: --epochs 1 -> 2, --val_every 1 -> 2",
+        "changed, step 60: --learning_rate 0.1 -> 0.2",
+    ]
+    (tmp_path / "changed" / "changes.json").write_bytes(b"\xff[")
+    assert run_scores.read_run(RunFolder(tmp_path / "changed")).changes == ()
+    assert "changes.json is left out" in capsys.readouterr().err
+
+
+def test_a_table_of_scores_that_is_not_text_is_named(make_run, tmp_path):
+    make_run("damaged")
+    (tmp_path / "damaged" / "metrics.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=str(tmp_path / "damaged")):
+        run_scores.read_run(RunFolder(tmp_path / "damaged"))
+
+
 def test_arguments_that_are_not_runs_are_left_out(make_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tables, "_cost", lambda run, known: (0, 0))
     make_run("one", 0.5)

@@ -131,3 +131,16 @@ def test_importing_kseg_imports_no_program_and_no_pipeline():
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def test_a_run_whose_data_were_moved_asks_for_the_flag(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    moved = tmp_path / "moved"
+    for name, data_dir in (("first", "data/voc"), ("second", str(moved))):
+        folder = tmp_path / name
+        RunFolder(folder).start(Experiment(data_dir=data_dir, model_dir=str(folder)), LABELS)
+        with pytest.raises(UserError, match=f"`--data_dir` must be given.*{data_dir}"):
+            RunFolder(folder).data_dir()
+        assert RunFolder(folder).data_dir("given") == "given"
+    (tmp_path / "data" / "voc").mkdir(parents=True)
+    assert RunFolder(tmp_path / "first").data_dir() == "data/voc"
