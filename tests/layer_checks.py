@@ -159,6 +159,11 @@ def to_numpy(tensor):
     return np.array(ops.convert_to_numpy(tensor))
 
 
+def trainable_count(layer):
+    """Returns the number of trainable parameters of a layer or model."""
+    return sum(int(np.prod(variable.shape)) for variable in layer.trainable_variables)
+
+
 def value_and_gradients(function, *arrays):
     """Computes a function of tensors, and the gradients of `sum(sin(output))`.
 

@@ -1,7 +1,6 @@
 """Exported models served over TensorFlow Serving's protocol, with the client of the docs."""
 
 import json
-import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from kseg.data.datasets import LabelSet
 from kseg.data.records import decode_image
 from kseg.export import export
 from tests.data.shards import encoded as encode
+from tests.documents import python_blocks
 from tests.formats.networks import photographs, predicted_classes, small_network, smooth_image
 
 pytest.importorskip("tensorflow_serving.apis", reason="needs the extra serving")
@@ -45,7 +45,7 @@ def exported(model, tmp_path_factory):
 
 def documented_client(address):
     """The gRPC client in docs/serving.md, with another address."""
-    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = python_blocks(GUIDE)
     (client,) = [block for block in blocks if "import grpc" in block]
     assert "localhost:8500" in client
     return client.replace("localhost:8500", address)

@@ -6,10 +6,7 @@ import pytest
 from kseg.layers.gcn import GCN
 from kseg.layers.large_kernel_conv import LargeKernelConv
 from tests import layer_checks
-
-
-def trainable_count(layer):
-    return sum(int(np.prod(variable.shape)) for variable in layer.trainable_variables)
+from tests.layer_checks import trainable_count
 
 
 @pytest.mark.parametrize("kernel_size", [1, 5])

@@ -7,10 +7,7 @@ from keras import ops
 from kseg.benchmark.plain import PlainKSAC
 from kseg.layers import ASPP, KSAC
 from tests import layer_checks
-
-
-def trainable_count(layer):
-    return sum(int(np.prod(variable.shape)) for variable in layer.trainable_variables)
+from tests.layer_checks import trainable_count
 
 
 def built(layer, channels=5):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kseg.models import CONTEXTS, MODELS, deeplab_v3_plus
-from tests.layer_checks import call, to_numpy
+from tests.layer_checks import call, to_numpy, trainable_count
 
 # A small context module: these tests are about the rest of the network.
 SMALL = {"filters": 8, "dilation_rates": (1, 2)}
@@ -16,10 +16,6 @@ SMALL = {"filters": 8, "dilation_rates": (1, 2)}
 def photograph(height, width, batch=2):
     random = np.random.default_rng(3)
     return random.uniform(0, 255, (batch, height, width, 3)).astype("float32")
-
-
-def trainable_parameters(model):
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +35,7 @@ def model():
 )
 def test_trainable_parameters_are_those_of_the_ksac_paper(options, expected):
     """KSAC, Table 1: 4.5 M and 3.0 M; section 5.3: more rates add no kernel weights."""
-    assert trainable_parameters(deeplab_v3_plus(21, decoder=False, **options)) == expected
+    assert trainable_count(deeplab_v3_plus(21, decoder=False, **options)) == expected
 
 
 @pytest.mark.one_backend
@@ -48,9 +44,9 @@ def test_the_decoder_adds_the_parameters_of_its_three_convolutions():
     joined = 9 * (8 + 48) * 256 + 2 * 256
     second = 9 * 256 * 256 + 2 * 256
     wider_classifier = (256 - 8) * 5
-    plain = trainable_parameters(deeplab_v3_plus(5, decoder=False, **SMALL))
-    one_convolution = trainable_parameters(deeplab_v3_plus(5, decoder_convs=1, **SMALL))
-    two_convolutions = trainable_parameters(deeplab_v3_plus(5, **SMALL))
+    plain = trainable_count(deeplab_v3_plus(5, decoder=False, **SMALL))
+    one_convolution = trainable_count(deeplab_v3_plus(5, decoder_convs=1, **SMALL))
+    two_convolutions = trainable_count(deeplab_v3_plus(5, **SMALL))
     assert one_convolution - plain == low_level + joined + wider_classifier
     assert two_convolutions - one_convolution == second
 
@@ -154,8 +150,8 @@ def test_every_context_module_gives_logits_of_the_size_of_the_image(context):
 
 
 def test_a_separable_decoder_has_depthwise_and_pointwise_kernels():
-    plain = trainable_parameters(deeplab_v3_plus(5, decoder_convs=1, **SMALL))
-    separable = trainable_parameters(
+    plain = trainable_count(deeplab_v3_plus(5, decoder_convs=1, **SMALL))
+    separable = trainable_count(
         deeplab_v3_plus(5, decoder_convs=1, decoder_separable=True, **SMALL)
     )
     depthwise = 9 * (8 + 48) + 2 * (8 + 48)

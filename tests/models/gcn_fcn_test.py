@@ -8,7 +8,7 @@ import pytest
 
 from kseg.layers import Resize
 from kseg.models.gcn_fcn import gcn_fcn
-from tests.layer_checks import call, to_numpy
+from tests.layer_checks import call, to_numpy, trainable_count
 
 SMALL = {"backbone": "mobilenet_v2", "kernel_size": 3}
 
@@ -16,10 +16,6 @@ SMALL = {"backbone": "mobilenet_v2", "kernel_size": 3}
 def photograph(height, width, batch=2):
     random = np.random.default_rng(3)
     return random.uniform(0, 255, (batch, height, width, 3)).astype("float32")
-
-
-def trainable_parameters(model):
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +36,9 @@ def test_trainable_parameters_are_the_sum_of_those_of_its_parts():
     refinements = (4 + 3 + 2) * 2 * (9 * 21 * 21 + 21)
     transposed = 5 * 16 * 21 * 21
     model = gcn_fcn()
-    backbone = trainable_parameters(model.get_layer("resnet50"))
-    assert trainable_parameters(model) - backbone == heads + refinements + transposed
-    assert trainable_parameters(model.get_layer("head_32")) == 608_286
+    backbone = trainable_count(model.get_layer("resnet50"))
+    assert trainable_count(model) - backbone == heads + refinements + transposed
+    assert trainable_count(model.get_layer("head_32")) == 608_286
 
 
 def test_logits_have_the_size_of_the_image(model, plain):
@@ -85,7 +81,7 @@ def test_at_a_smaller_output_stride_maps_of_equal_size_are_added_without_upsampl
     inner = keras.Model(model.input, model.get_layer("add_8").output)
     assert inner.compute_output_shape((1, 65, 97, 3)) == (1, 9, 13, 3)
     # The baseline has one weight for each channel and class, whatever the kernel size.
-    assert trainable_parameters(model.get_layer("head_32")) == 320 * 3
+    assert trainable_count(model.get_layer("head_32")) == 320 * 3
 
 
 @pytest.mark.one_backend
@@ -101,7 +97,7 @@ def test_at_a_smaller_output_stride_maps_of_equal_size_are_added_without_upsampl
 )
 def test_the_alternative_kernels_are_used_in_the_heads(options, count):
     model = gcn_fcn(3, image_size=(40, 56), **{**SMALL, **options})
-    assert trainable_parameters(model.get_layer("head_32")) == count
+    assert trainable_count(model.get_layer("head_32")) == count
     assert model.output_shape == (None, 40, 56, 3)
 
 
