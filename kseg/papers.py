@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from tqdm import tqdm
 
 from kseg import cli
 from kseg.backbones import BACKBONES
@@ -21,6 +20,7 @@ from kseg.inference import counting
 from kseg.inference.backend import require_tensorflow
 from kseg.layers import ASPP, GCN, KSAC, LKSPP, ConvStack, LargeKernelConv, VortexPooling
 from kseg.models import deeplab_v3_plus, dfp_fcn
+from kseg.visualization.progress import progress_bar
 
 CLASSES = 21  # Pascal VOC with the background, in every row
 LKSPP_SIZES = (1, 4, 8, 16)
@@ -279,7 +279,7 @@ def main(values: flags.FlagValues) -> int:
     require_tensorflow("`kseg.papers`")
     if values.figure:
         _figure_class()  # raises before the counting, which takes minutes
-    counted = list(tqdm(rows(), desc="count", unit="row", leave=False))
+    counted = list(progress_bar(rows(), desc="count", unit="row", leave=False))
     widths = [
         max(len(getattr(row, name)) for row in counted) for name in ("paper", "where", "what")
     ]

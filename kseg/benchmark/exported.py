@@ -12,7 +12,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from kseg.benchmark import models, table, timing
 from kseg.benchmark.exported_forms import PLAIN, load_all
@@ -24,6 +23,7 @@ from kseg.errors import UserError
 from kseg.formats import litert
 from kseg.recipe.metrics import ConfusionMatrix, scores
 from kseg.runs.folder import RunFolder
+from kseg.visualization.progress import progress_bar
 
 SHAPE = (1, 513, 513)
 NETWORKS = models.GROUPS["contexts"]
@@ -90,7 +90,7 @@ def measure(
     )
     images = (
         (litert.crop_or_pad(model, image, size), label.numpy())
-        for image, label in tqdm(eval_dataset(data_dir, split), desc="mIoU", leave=False)
+        for image, label in progress_bar(eval_dataset(data_dir, split), desc="mIoU", leave=False)
     )
     evaluate = functools.partial(_miou, images, run.label_set)
     name = run.path.resolve().name

@@ -12,10 +12,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from kseg.formats import litert, onnx, saved_model
 from kseg.formats.frozen import classify
+from kseg.visualization.progress import progress_bar
 
 PLAIN = "SavedModel, variables and norms"
 Form = tuple[int, Callable[[np.ndarray], np.ndarray]]
@@ -52,7 +52,7 @@ def _litert(
         print('LiteRT is left out: it needs the extra "edge"')
         return {}
     forms = {}
-    for precision in tqdm(litert.PRECISIONS, desc="LiteRT", leave=False):
+    for precision in progress_bar(litert.PRECISIONS, desc="LiteRT", leave=False):
         content = litert.convert(model, size, precision=precision, calibration=calibration)
         run = litert.load(content, num_threads=os.cpu_count())
         forms[f"LiteRT {precision}"] = _form(content, run)

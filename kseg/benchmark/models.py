@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from kseg.benchmark import table, timing
 from kseg.benchmark.runner import Benchmark
 from kseg.inference import counting
 from kseg.models import CONTEXTS, MODELS
+from kseg.visualization.progress import progress_bar
 
 _TORSO = {"model": "deeplab_v3_plus", "backbone": "mobilenet_v2", "decoder": False}
 
@@ -91,7 +91,7 @@ def _measure_group(
     forward_ms = timing.interleaved_ms(forward, repetitions)
     step_ms = timing.interleaved_ms(steps, repetitions)
     first = next(iter(networks))
-    for name, network in tqdm(networks.items(), desc="memory", leave=False):
+    for name, network in progress_bar(networks.items(), desc="memory", leave=False):
         peak, added = timing.peak_memory(step, variants[name], shape)
         yield Row(
             setting=setting,

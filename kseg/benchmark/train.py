@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from kseg.benchmark import input_records, table, timing
 from kseg.benchmark.runner import Benchmark
@@ -27,6 +26,7 @@ from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.experiment_flags import to_flagfile
 from kseg.runs.plan import Plan
+from kseg.visualization.progress import progress_bar
 
 SHAPE = (8, 257, 257)  # batch, height, width of the training
 METRIC_SHAPE = (4, 513, 513)
@@ -79,7 +79,7 @@ def _step_ms(shape: tuple[int, ...], repetitions: int) -> dict[str, table.Quarti
         experiment = _experiment(folder, shape)
         bare_step = _bare_step(experiment)
         times = {"bare step": [], "python -m kseg.train": []}
-        for number in tqdm(range(repetitions), desc="repetitions", leave=False):
+        for number in progress_bar(range(repetitions), desc="repetitions", leave=False):
             begun = time.perf_counter()
             for _ in range(STEPS - LOG_EVERY):
                 bare_step()

@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Iterator
 
-from tqdm import tqdm
-
 from kseg.benchmark import table
 from kseg.benchmark.models import build
 from kseg.benchmark.runner import Benchmark
@@ -12,6 +10,7 @@ from kseg.errors import UserError
 from kseg.inference import counting
 from kseg.models import BACKBONES, CONTEXTS, MODELS
 from kseg.runs.rules import to_text
+from kseg.visualization.progress import progress_bar
 
 # The papers' crop, and the nearest size that networks on half-pixel geometry do not pad.
 SIZES = {"deeplab_v3_plus": 513, "gcn_fcn": 512, "dfp_fcn": 512}
@@ -61,7 +60,7 @@ def measure(*, repetitions: int, only: tuple[str, ...], shape: tuple[int, ...]) 
     chosen = {n: v for n, v in zoo.items() if not only or any(word in n for word in only)}
     if not chosen:
         raise UserError(f"`--only` must hold words in {', '.join(zoo)}. Received: {only}")
-    for name, variant in tqdm(chosen.items(), desc="count", unit="network", leave=False):
+    for name, variant in progress_bar(chosen.items(), desc="count", unit="network", leave=False):
         network = build(variant)
         side = SIZES[variant["model"]]
         size = shape or (1, side, side)

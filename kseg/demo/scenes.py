@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from kseg.data.datasets import LabelSet
 from kseg.visualization.image_files import save_palette_png, save_picture
+from kseg.visualization.progress import progress_bar
 
 FIELD, ROAD, HOUSE, WATER, TREE = range(5)
 
@@ -73,7 +73,7 @@ def write_scenes(folder: str | Path, *, train: int, val: int, seed: int = 0) -> 
     for part in (folder / "JPEGImages", folder / "SegmentationClass", lists):
         part.mkdir(parents=True, exist_ok=True)
     names = [f"scene_{index:04d}" for index in range(train + val)]
-    for index, name in enumerate(tqdm(names, desc="draw", unit="scene")):
+    for index, name in enumerate(progress_bar(names, desc="draw", unit="scene")):
         image, labels = draw_scene(seed, index)
         quality = 80 + index % 4 * 4  # cameras compress to different degrees
         save_picture(folder / "JPEGImages" / f"{name}.jpg", image, quality=quality)

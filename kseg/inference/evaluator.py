@@ -5,7 +5,6 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from kseg.data import label_checks
 from kseg.data.datasets import LabelSet
@@ -17,6 +16,7 @@ from kseg.inference.config import InferenceConfig
 from kseg.inference.scorer import probabilities, scorer
 from kseg.models import Segmenter
 from kseg.recipe.metrics import ConfusionMatrix, Scores, near_border, scores
+from kseg.visualization.progress import progress_bar
 
 _IMAGES = tf.TensorSpec((None, None, None, 3), tf.uint8)
 _LABELS = tf.TensorSpec((None, None, None), tf.uint8)
@@ -118,7 +118,8 @@ class Evaluator:
         *,
         shows_progress: bool = True,
         all_reduce_sum: Callable[[np.ndarray], np.ndarray] = lambda counts: counts,
-    ) -> Scores:
+        stops: Callable[[], bool] = lambda: False,
+    ) -> Scores | None:
         """Counts every pixel of the dataset once and returns the scores.
 
         Args:
@@ -127,6 +128,11 @@ class Evaluator:
             shows_progress: Whether there is a progress bar.
             all_reduce_sum: Function that sums an int64 array over the processes, if each of them
                 measures a part of the data; see `kseg.runs.process_group.ProcessGroup`.
+            stops: Function that is called after each batch. If it returns True, the rest is left
+                out and there are no scores.
+
+        Returns:
+            The scores, or None if it was stopped.
 
         Raises:
             UserError: No pixel is labelled, a label is not a class, or an image is larger than the
@@ -136,7 +142,7 @@ class Evaluator:
         for matrix in matrices:
             matrix.reset_state()
         with (
-            tqdm(
+            progress_bar(
                 total=total,
                 desc="evaluate",
                 unit="image",
@@ -153,6 +159,8 @@ class Evaluator:
                 self._count(images, labels)
                 done += len(images)
                 progress.update(len(images))
+                if stops():
+                    return None
         try:
             return scores(*(all_reduce_sum(matrix.matrix()) for matrix in matrices))
         except ValueError as error:

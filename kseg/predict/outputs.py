@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from kseg import files
 from kseg.data.datasets import LabelSet
@@ -17,6 +16,7 @@ from kseg.inference.predictor import Predictor, arg_max
 from kseg.inference.tiles import Tiling, blended
 from kseg.predict import geo
 from kseg.visualization import label_maps
+from kseg.visualization.progress import progress_bar
 
 
 class Output(NamedTuple):
@@ -153,7 +153,7 @@ def _predict_tiles(
 
     `is_nodata` returns, for a part of the image, which of its pixels have no data. None: all have.
     """
-    parts = tqdm(
+    parts = progress_bar(
         blended(predictor.scores, image, tiling),
         total=tiling.count(*image.shape[:2]),
         desc="tiles",

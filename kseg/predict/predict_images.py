@@ -19,6 +19,7 @@ from kseg.models import Segmenter
 from kseg.predict.outputs import Output, predict_array, predict_tiff, save_probabilities
 from kseg.predict.vectors import VectorFile
 from kseg.visualization import image_files, label_maps, sheets
+from kseg.visualization.progress import progress_bar
 
 # comp6 is the VOC challenge of segmentation for networks that were trained on other data as well.
 SUBMISSION = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
@@ -111,7 +112,7 @@ def predict(
                 rows.append([sheets.fitted(cell, sheets.CELL_SIZE) for cell in cells])
         return None
 
-    for name, path in tqdm(images.items(), desc="predict", unit="image"):
+    for name, path in progress_bar(images.items(), desc="predict", unit="image"):
         try:
             labels = predict_file(name, path)
         except UserError as error:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from kseg import files
 from kseg.data.datasets import LabelSet
@@ -16,6 +15,7 @@ from kseg.data.scenes import gdal_errors, open_tiff
 from kseg.data.vector_files import has_rtrees, load_fiona
 from kseg.errors import UserError
 from kseg.predict import polygons
+from kseg.visualization.progress import progress_bar
 
 if TYPE_CHECKING:
     import rasterio
@@ -135,7 +135,7 @@ class VectorFile:
 
     def _records(self, source: "rasterio.DatasetReader") -> Iterator[dict[str, Any]]:
         names = self._label_set.names
-        strips = tqdm(total=source.height, desc="polygons", unit="row", leave=False, disable=None)
+        strips = progress_bar(total=source.height, desc="polygons", unit="row", leave=False)
 
         def read(rows: slice) -> np.ndarray:
             strips.update(rows.stop - rows.start)

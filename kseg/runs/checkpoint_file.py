@@ -37,6 +37,9 @@ class Position:
         step_in_epoch: Number of steps of that epoch that are done.
         best_miou: The best mIoU of a validation so far; -1 before the first.
         val_data: Hash of the data on which it was measured; empty if unknown.
+        not_better: Number of validations since the best one.
+        pending: The row of `metrics.csv` of an epoch whose validation is still to be done, as JSON;
+            empty if there is none.
     """
 
     step: int = 0
@@ -44,6 +47,8 @@ class Position:
     step_in_epoch: int = 0
     best_miou: float = -1.0
     val_data: str = ""
+    not_better: int = 0
+    pending: str = ""
 
     def at(self, step: int, epoch_end: int) -> "Position":
         """Returns the position after `step` steps, at most `epoch_end`, the end of this epoch."""
@@ -53,8 +58,10 @@ class Position:
         return dataclasses.replace(self, step=step, step_in_epoch=done)
 
     def with_best(self, miou: float) -> "Position":
-        """Returns the position with an mIoU that was just measured, if it is better."""
-        return dataclasses.replace(self, best_miou=max(miou, self.best_miou))
+        """Returns the position after a validation with that mIoU."""
+        if miou > self.best_miou:
+            return dataclasses.replace(self, best_miou=miou, not_better=0)
+        return dataclasses.replace(self, not_better=self.not_better + 1)
 
     @classmethod
     def from_json(cls, text: str) -> "Position":
@@ -67,8 +74,8 @@ class Position:
         if not isinstance(values, dict):
             raise ValueError("its position is not a JSON object")
         known = {field.name: field.type for field in dataclasses.fields(cls)}
-        # Checkpoints of earlier versions do not have the hash.
-        wrong = (values.keys() ^ known.keys()) - {"val_data"}
+        # Checkpoints of version 0.1.0 do not have the last three.
+        wrong = (values.keys() ^ known.keys()) - {"val_data", "not_better", "pending"}
         wrong |= {
             name for name in values.keys() & known.keys() if not _fits(values[name], known[name])
         }

@@ -174,6 +174,9 @@ class Experiment:
     val_every: int = _field(
         1, RUN, "Epochs between two validations; there is always one after the last epoch."
     )
+    early_stop_after: int = _field(
+        0, RUN, "Stop after that many validations without a better mIoU. 0: never."
+    )
     keep_checkpoints: int = _field(
         2, RUN, "Number of newest checkpoints that are kept, besides the best one."
     )

@@ -31,6 +31,7 @@ _AT_LEAST_0 = (
     "steps",
     "save_every",
     "seed",
+    "early_stop_after",
 )
 _BELOW_1 = ("momentum", "batch_norm_momentum")
 

@@ -1,4 +1,4 @@
-"""Callbacks of a training: progress bar, TensorBoard points, checkpoints, signals."""
+"""Callbacks of a training: progress, TensorBoard points, checkpoints, signals."""
 
 import signal
 from collections.abc import Callable
@@ -6,26 +6,14 @@ from types import FrameType
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from kseg.errors import UserError
 from kseg.recipe.optimizer import inner_optimizer
 from kseg.runs import checkpoints
+from kseg.runs.checkpoint_file import Position
+from kseg.runs.plan import Plan
 from kseg.train.run_log import RunLog
-
-
-class EpochBar(keras.callbacks.ProgbarLogger):
-    """Keras' progress bar with the number of epochs of the run instead of those of one `fit`.
-
-    Args:
-        epochs: Number of epochs of the run.
-    """
-
-    def __init__(self, epochs: int):
-        super().__init__()
-        self._all_epochs = epochs
-
-    def set_params(self, params: dict) -> None:
-        super().set_params(params | {"epochs": self._all_epochs})
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -54,22 +42,51 @@ class StepCallback(keras.callbacks.Callback):
         raise NotImplementedError
 
 
+class ShowProgress(StepCallback):
+    """Shows how far the run is, how fast it is, and its loss and best mIoU so far.
+
+    Args:
+        position: Where the run stands.
+        plan: The steps of the run.
+        bar: The progress bar of the run, which counts images.
+        batch_size: Number of images of a step.
+    """
+
+    def __init__(self, position: Position, plan: Plan, bar: tqdm, batch_size: int):
+        super().__init__(position.step)
+        self._plan = plan
+        self._bar = bar
+        self._batch_size = batch_size
+        self._epoch = f"epoch {position.epoch + 1}/{plan.epochs}"
+        self._miou = f", best mIoU {position.best_miou:.4f}" if position.best_miou >= 0 else ""
+
+    def after_step(self, step: int, logs: dict) -> None:
+        text = f"{self._epoch}, step {step}/{self._plan.total_steps}"
+        self._bar.set_description_str(text, refresh=False)
+        self._bar.set_postfix_str(f"loss {logs['loss']:.4f}{self._miou}", refresh=False)
+        self._bar.update(self._batch_size)
+
+
 class StepLog(StepCallback):
     """Logs loss (running mean of the epoch), learning rate and gradient norm.
+
+    The first and the last step of the run are always logged.
 
     Args:
         done: See `StepCallback`.
         log: The log of the run.
         every: Number of steps between two points.
+        last: The last step of the run.
     """
 
-    def __init__(self, done: int, log: RunLog, every: int):
+    def __init__(self, done: int, log: RunLog, every: int, last: int):
         super().__init__(done)
         self._log = log
         self._every = every
+        self._last = last
 
     def after_step(self, step: int, logs: dict) -> None:
-        if step % self._every:
+        if step % self._every and step not in (1, self._last):
             return
         optimizer = inner_optimizer(self.model)
         points = {
@@ -168,6 +185,10 @@ class StopOnSignal(keras.callbacks.Callback):
         if agreed:  # Assigning 0 would discard a signal that arrived in the meantime.
             self._received = agreed
         return agreed or None
+
+    def received_here(self) -> bool:
+        """Returns whether this process has received a signal; the others need not call it."""
+        return bool(self._received)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._received = number

@@ -1,20 +1,24 @@
 """Checks before a training, and the lines that announce it."""
 
+import dataclasses
 import math
 import zlib
+from pathlib import Path
 
-from kseg.data.datasets import LabelSet
-from kseg.data.manifests import Manifest, read_manifest
-from kseg.errors import UserError
+import numpy as np
+
 from kseg.models import Segmenter
-from kseg.runs.assembly import learning_rates
+from kseg.recipe.compilation import freeze_batch_norms
+from kseg.runs.assembly import compile_experiment, learning_rates
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.distribution import Devices
 from kseg.runs.experiment import Experiment
 from kseg.runs.experiment_flags import to_flagfile
 from kseg.runs.folder import RunFolder
+from kseg.runs.initial_weights import load_matching_weights
 from kseg.runs.plan import Plan
 from kseg.runs.process_group import ProcessGroup
+from kseg.train.training_data import TrainingData
 
 
 def require_agreement(experiment: Experiment, run: RunFolder, process_group: ProcessGroup) -> None:
@@ -27,35 +31,42 @@ def require_agreement(experiment: Experiment, run: RunFolder, process_group: Pro
     )
 
 
-def read_val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | None:
-    """Returns the manifest of the validation split, or None if there is no such split.
+def build_network(
+    experiment: Experiment,
+    data: TrainingData,
+    replicas: int,
+    *,
+    initial: tuple[dict[str, np.ndarray], Path] | None,
+    with_backbone_weights: bool,
+    shows: bool,
+) -> Segmenter:
+    """Builds and compiles the network of a run.
 
-    Raises:
-        UserError: The split is missing, has no labelled pixels, or has other classes.
+    Args:
+        experiment: The flags.
+        data: The data of the run.
+        replicas: Number of devices that a batch is split over.
+        initial: The weights of an earlier run and their source, or None.
+        with_backbone_weights: Whether the weights of `--backbone_weights` are loaded.
+        shows: Whether this process prints which initial weights were loaded.
     """
-    if not experiment.val_split:
-        return None
-    try:
-        manifest = read_manifest(experiment.data_dir, experiment.val_split)
-        manifest.require_labels(experiment.data_dir)
-    except UserError as error:
-        raise UserError(f"{error}. To train without validation, give `--val_split=`") from error
-    if manifest.label_set() != label_set:
-        raise UserError(
-            f"`--val_split` must have the classes of {experiment.train_split[0]!r}, "
-            f"{', '.join(label_set.names)}. Received: {', '.join(manifest.names)}"
-        )
-    return manifest
-
-
-def check_class_weights(experiment: Experiment, label_set: LabelSet) -> None:
-    """Raises `UserError` unless there are no class weights or one for each class."""
-    weights = experiment.class_weights
-    if weights and len(weights) != label_set.num_classes:
-        raise UserError(
-            f"`--class_weights` must hold one number for each of the {label_set.num_classes} "
-            f"classes of the data. Received: {len(weights)} numbers"
-        )
+    model = experiment.build_model(
+        data.label_set.num_classes, with_backbone_weights=with_backbone_weights
+    )
+    if initial:
+        loaded = load_matching_weights(model, *initial)
+        if shows:
+            print(loaded)
+    if experiment.freeze_batch_norm_epoch == 0:
+        freeze_batch_norms(model)
+    compile_experiment(
+        model,
+        experiment,
+        data.plan,
+        ignore_label=data.label_set.ignore_label,
+        replicas=replicas,
+    )
+    return model
 
 
 def announce(
@@ -112,12 +123,19 @@ def placed(position: Position, plan: Plan, val_data: str, is_main: bool) -> Posi
         is_main: Whether this process prints.
     """
     epoch, step_in_epoch = plan.place_of(position.step)
-    best = position.best_miou
+    best, not_better = position.best_miou, position.not_better
     if position.val_data not in ("", val_data):
         if is_main:
             print(
                 f"the best mIoU so far, {best:.4f}, was measured on other validation data and no "
                 "longer counts"
             )
-        best = Position.best_miou
-    return Position(position.step, epoch, step_in_epoch, best, val_data)
+        best, not_better = Position.best_miou, Position.not_better
+    return dataclasses.replace(
+        position,
+        epoch=epoch,
+        step_in_epoch=step_in_epoch,
+        best_miou=best,
+        not_better=not_better,
+        val_data=val_data,
+    )

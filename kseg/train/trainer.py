@@ -1,43 +1,38 @@
 """Trains the network of one experiment."""
 
 import contextlib
+import dataclasses
+import json
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from kseg.data import damage, label_checks
 from kseg.data.augment import warn_about_crop_size
-from kseg.data.manifests import read_manifest
-from kseg.data.masks import MaskRule
-from kseg.data.pipeline import train_steps
-from kseg.errors import UserError
 from kseg.inference.backend import leave_gpus_to_jax
 from kseg.models import Segmenter
 from kseg.recipe.compilation import freeze_batch_norms
 from kseg.recipe.optimizer import inner_optimizer
 from kseg.runs.assembly import (
-    compile_experiment,
     dtype_policy,
     require_trainable,
     rest_of_epoch,
-    scene_bands_of,
 )
 from kseg.runs.checkpoint_file import Position
-from kseg.runs.data_contents import contents_of
 from kseg.runs.distribution import make_devices
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
-from kseg.runs.initial_weights import load_matching_weights, read_initial_weights
+from kseg.runs.initial_weights import read_initial_weights
 from kseg.runs.lock import RunLock
-from kseg.runs.plan import Plan
 from kseg.runs.process_group import SINGLE_PROCESS, ProcessGroup
 from kseg.train.callbacks import (
-    EpochBar,
     RestoreMetrics,
     SaveEvery,
+    ShowProgress,
     StepLog,
     StopOnBadLoss,
     StopOnSignal,
@@ -45,14 +40,15 @@ from kseg.train.callbacks import (
 from kseg.train.preparation import (
     announce,
     announce_learning_rate,
-    check_class_weights,
+    build_network,
     placed,
-    read_val_manifest,
     require_agreement,
 )
 from kseg.train.run_log import RunLog
 from kseg.train.run_page import charts, hyperparameters
+from kseg.train.training_data import TrainingData, warn_about_recipe
 from kseg.train.validation import Validation
+from kseg.visualization.progress import progress_bar
 
 STOPPED = 128  # Added to the number of the signal in the exit status, as shells do.
 
@@ -129,35 +125,26 @@ class Trainer:
             tf.config.experimental.enable_op_determinism()
         self._experiment = experiment
         self._process_group = process_group
-        manifest = read_manifest(experiment.data_dir, experiment.train_split[0])
-        self._label_set = manifest.label_set()
-        self._mask_rule = MaskRule.recorded(manifest.masks_are, manifest.mask_colours)
-        self._plan = Plan.of(
-            train_steps(experiment.data_dir, experiment.train_split, experiment.batch_size),
-            epochs=experiment.epochs,
-            steps=experiment.steps,
-        )
+        self._data = TrainingData(experiment)
+        self._label_set, self._plan = self._data.label_set, self._data.plan
         self._devices = make_devices(
             experiment.strategy, experiment.batch_size, experiment.precision, process_group.size
         )
-        val_manifest = read_val_manifest(experiment, self._label_set)
-        self._scene_bands = scene_bands_of(experiment, val_manifest)
-        check_class_weights(experiment, self._label_set)
+        if process_group.is_main:
+            warn_about_recipe(experiment, self._data)
         if experiment.model == "deeplab_v3_plus":  # The network that resizes with align_corners.
             warn_about_crop_size(experiment.crop_size, experiment.output_stride)
         self._lock = lock
         self._run = RunFolder(experiment.model_dir, lock.require if lock else None)
-        self._contents = contents_of(experiment)
         self._model, position, metrics = self._prepare(overwrite, allow_changes)
-        val = self._contents.get(experiment.val_split)
-        self._position = placed(
-            position, self._plan, val.sha256 if val else "", process_group.is_main
-        )
+        self._position = placed(position, self._plan, self._data.val_hash, process_group.is_main)
         self._metrics = metrics if self._position.step_in_epoch else {}
         process_group.require_same("step after restoring", self._position.step)
         self._validation = None
-        if val_manifest:
-            self._validation = Validation(experiment, val_manifest, self._model, process_group)
+        if self._data.val_manifest:
+            self._validation = Validation(
+                experiment, self._data.val_manifest, self._model, process_group
+            )
 
     def _prepare(
         self, overwrite: bool, allow_changes: bool
@@ -175,9 +162,9 @@ class Trainer:
             former = run.start(
                 experiment,
                 self._label_set,
-                mask_rule=self._mask_rule,
-                bands=self._scene_bands,
-                contents=self._contents,
+                mask_rule=self._data.mask_rule,
+                bands=self._data.scene_bands,
+                contents=self._data.contents,
                 epoch_steps=self._plan.epoch_steps,
                 overwrite=overwrite,
                 allow_changes=allow_changes,
@@ -187,21 +174,13 @@ class Trainer:
                 announce_learning_rate(former, experiment, self._plan, run.newest_step())
         require_agreement(experiment, run, self._process_group)
         with self._devices.building(), dtype_policy(experiment.precision):
-            model = experiment.build_model(
-                self._label_set.num_classes, with_backbone_weights=not (resumes or initial)
-            )
-            if initial:
-                loaded = load_matching_weights(model, *initial)
-                if self._process_group.is_main:
-                    print(loaded)
-            if experiment.freeze_batch_norm_epoch == 0:
-                freeze_batch_norms(model)
-            compile_experiment(
-                model,
+            model = build_network(
                 experiment,
-                self._plan,
-                ignore_label=self._label_set.ignore_label,
-                replicas=self._devices.replicas,
+                self._data,
+                self._devices.replicas,
+                initial=initial,
+                with_backbone_weights=not (resumes or initial),
+                shows=self._process_group.is_main,
             )
             return model, *run.checkpoints.restore_newest(model)
 
@@ -222,32 +201,47 @@ class Trainer:
                 run.logs, run.metrics_file, self._position.step, writes=is_main, guard=run.guard
             ) as log,
             StopOnSignal(self._process_group.all_reduce_max) as stop,
+            progress_bar(
+                total=self._plan.total_steps * self._experiment.batch_size,
+                initial=self._position.step * self._experiment.batch_size,
+                unit="image",
+                disable=not is_main,
+            ) as self._bar,
         ):
             if not self._position.step:
                 log.describe(charts(self._label_set), hyperparameters(self._experiment))
-            while self._position.step < self._plan.total_steps:
+            while self._is_unfinished():
                 path = self._train_epoch(log, stop)
                 signal_number = stop.received()
                 if signal_number is not None:
                     return self._leave(signal_number, path)
         if is_main:
-            best = ""
-            if self._experiment.val_split:
-                best = f", best val mIoU {self._position.best_miou:.4f}"
-            print(f"trained: {run.path}{best}")
+            miou = self._position.best_miou
+            best = f", best val mIoU {miou:.4f}" if self._experiment.val_split else ""
+            print(f"trained: {run.path}, {self._position.step:,} steps{best}")
         return 0
+
+    def _is_unfinished(self) -> bool:
+        """Returns whether there are steps to train or an epoch to validate."""
+        position, patience = self._position, self._experiment.early_stop_after
+        if position.pending:
+            return True
+        stops_early = 0 < patience <= position.not_better
+        return position.step < self._plan.total_steps and not stops_early
 
     def _train_epoch(self, log: RunLog, stop: StopOnSignal) -> Path:
         """Trains the rest of an epoch and measures it; returns the checkpoint written after it."""
         experiment, plan, position = self._experiment, self._plan, self._position
+        if position.pending:
+            return self._finish_epoch(json.loads(position.pending), log, stop)
         epoch_end = plan.end_of(position.epoch)
         if 0 <= experiment.freeze_batch_norm_epoch <= position.epoch:
             freeze_batch_norms(self._model)
-        step_log = StepLog(position.step, log, experiment.log_every)
+        step_log = StepLog(position.step, log, experiment.log_every, plan.total_steps)
         begun = time.monotonic()
         loss = self._fit(
             [
-                EpochBar(plan.epochs),
+                ShowProgress(position, plan, self._bar, experiment.batch_size),
                 RestoreMetrics(self._metrics),
                 StopOnBadLoss(position.step),
                 step_log,
@@ -272,15 +266,24 @@ class Trainer:
             "learning_rate": inner_optimizer(self._model).last_learning_rate(),
             "images_per_second": (done - position.step) * experiment.batch_size / seconds,
         }
-        best_before = self._position.best_miou
-        miou = best_before
-        is_last = done == plan.total_steps
-        if self._validation and (is_last or row["epoch"] % experiment.val_every == 0):
-            miou = self._validation.measure(row, log)
+        return self._finish_epoch(row, log, stop)
+
+    def _finish_epoch(self, row: dict, log: RunLog, stop: StopOnSignal) -> Path:
+        """Measures, logs and saves a trained epoch; returns the checkpoint.
+
+        A signal ends the validation, which is then pending in the checkpoint.
+        """
+        step, is_best = row["step"], False
+        is_last = step == self._plan.total_steps
+        if self._validation and (is_last or row["epoch"] % self._experiment.val_every == 0):
+            miou = self._validation.measure(row, log, stop.received_here)
+            if miou is None:
+                return self._save(step, log, pending=json.dumps(row))
+            is_best = miou > self._position.best_miou
+            self._position = self._position.with_best(miou)
         else:
             log.epoch(row, {}, None)
-        self._position = self._position.with_best(miou)
-        return self._save(done, log, is_best=miou > best_before)
+        return self._save(step, log, is_best=is_best)
 
     def _fit(self, callbacks: list[keras.callbacks.Callback]) -> float:
         """Calls `fit` for the rest of the epoch; returns the mean loss of the epoch."""
@@ -295,36 +298,33 @@ class Trainer:
         )
         labels = self._label_set
         source = f"split {', '.join(self._experiment.train_split)} of {self._experiment.data_dir}"
-        try:
-            with (
-                self._devices.fitting(),
-                label_checks.reported(labels.num_classes, labels.ignore_label, source),
-            ):
-                history = self._model.fit(
-                    batches,
-                    initial_epoch=position.epoch,
-                    epochs=position.epoch + 1,
-                    verbose="auto" if self._process_group.is_main else 0,
-                    shuffle=False,  # The dataset is shuffled already.
-                    callbacks=callbacks,
-                )
-        except UserError:
-            print(flush=True)  # Ends the line of the progress bar before the message is printed.
-            raise
+        with (
+            self._devices.fitting(),
+            label_checks.reported(labels.num_classes, labels.ignore_label, source),
+        ):
+            history = self._model.fit(
+                batches,
+                initial_epoch=position.epoch,
+                epochs=position.epoch + 1,
+                verbose=0,  # `ShowProgress` shows the run as a whole.
+                shuffle=False,  # The dataset is shuffled already.
+                callbacks=callbacks,
+            )
         return history.history["loss"][-1]
 
-    def _save(self, step: int, log: RunLog, *, is_best: bool = False) -> Path:
+    def _save(self, step: int, log: RunLog, *, is_best: bool = False, pending: str = "") -> Path:
         """Writes a checkpoint, after the points in the log that precede it."""
         log.flush()
-        self._position = self._position.at(step, self._plan.end_of(self._position.epoch))
+        position = self._position.at(step, self._plan.end_of(self._position.epoch))
+        self._position = dataclasses.replace(position, pending=pending)
         if not self._process_group.is_main:
             return self._run.path
         return self._run.checkpoints.save(self._model, self._position, is_best=is_best)
 
     def _leave(self, signal_number: int, path: Path) -> int:
         if self._process_group.is_main:
-            print(
-                f"\nstopped at step {self._position.step}, saved {path}; the same command resumes "
+            tqdm.write(
+                f"stopped at step {self._position.step}, saved {path}; the same command resumes "
                 "the run"
             )
         return STOPPED + signal_number

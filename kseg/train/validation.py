@@ -1,8 +1,10 @@
 """Validation during training: scores and pictures of the validation split."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+from tqdm import tqdm
 
 from kseg.data.manifests import Manifest
 from kseg.data.pipeline import eval_dataset
@@ -49,21 +51,33 @@ class Validation:
         self._evaluator = Evaluator(network, self._label_set)
         self._classify = classifier(network)
 
-    def measure(self, row: dict, log: RunLog) -> float:
-        """Adds the scores to the row of an epoch, logs it, and returns the mIoU."""
+    def measure(
+        self, row: dict, log: RunLog, stops: Callable[[], bool] = lambda: False
+    ) -> float | None:
+        """Adds the scores to the row of an epoch, logs it, and returns the mIoU.
+
+        Args:
+            row: The row.
+            log: The log of the run.
+            stops: Function that says after each image whether the validation is given up, which
+                then returns None. Several processes, which must stop together, do not ask it.
+        """
         scores = self._evaluator(
             self._dataset,
             self._total,
             shows_progress=self._process_group.is_main,
             all_reduce_sum=self._process_group.all_reduce_sum,
+            stops=stops if self._process_group.size == 1 else lambda: False,
         )
+        if scores is None:
+            return None
         if not self._process_group.is_main:
             return scores.miou
         row |= {"val_miou": scores.miou, "val_pixel_accuracy": float(scores.pixel_accuracy)}
         named = zip(self._label_set.names, scores.iou, strict=True)
         iou = {name: float(value) for name, value in named if not math.isnan(value)}
         log.epoch(row, iou, self._draw())
-        print(
+        tqdm.write(  # Above the progress bar of the run.
             f"epoch {row['epoch']}: val mIoU {scores.miou:.4f}, "
             f"pixel accuracy {scores.pixel_accuracy:.4f}"
         )

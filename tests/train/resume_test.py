@@ -2,17 +2,23 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kseg import train as training
 from kseg.errors import UserError
+from kseg.inference.evaluator import Evaluator
 from kseg.runs.checkpoint_file import CheckpointFile
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.runs.lock import NAME
+from kseg.train.training_data import TrainingData, warn_about_recipe
+from kseg.visualization import progress
 from tests.models.networks import registered_backbone
 from tests.tfrecords_tools import folders
 from tfrecords_tools import build_voc
@@ -86,6 +92,7 @@ def test_a_finished_run_goes_on_when_its_epochs_are_raised(base, run, tmp_path):
     assert_same_weights(run.checkpoint_folder / name, tmp_path / "at_once" / "checkpoints" / name)
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_inside_an_epoch_goes_on_with_the_rest_of_it(base, tmp_path):
     for steps in (STEPS + 1, 2 * STEPS):
         training.train(base.replace(model_dir=str(tmp_path / "run"), steps=steps))
@@ -257,3 +264,102 @@ def test_flags_that_are_not_text_are_named(base, run):
     run.experiment_file.write_bytes(b"\x00\xff\xfe--epochs")
     with pytest.raises(UserError, match=r"experiment\.flags"):
         training.train(base.replace(model_dir=str(run.path)))
+
+
+def test_a_signal_ends_a_validation_at_once_and_the_resumed_run_repeats_it(
+    base, finished, tmp_path, monkeypatch, capsys
+):
+    run = RunFolder(tmp_path / "run")
+    experiment = base.replace(model_dir=str(run.path))
+    former, counted = Evaluator._check_labels, []
+
+    def receive_sigterm(self, labels, done):
+        former(self, labels, done)
+        counted.append(done)
+        if len(counted) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Evaluator, "_check_labels", receive_sigterm)
+    assert training.train(experiment) == 128 + signal.SIGTERM
+    assert counted == [0], "the other two images are left out"
+    position, path = run.checkpoints.read_position("newest")
+    assert position.step == STEPS and json.loads(position.pending)["epoch"] == 1
+    assert not run.metrics_file.is_file() and not run.checkpoints.best.is_file()
+    assert f"stopped at step {STEPS}, saved {path}" in capsys.readouterr().out
+    assert training.train(experiment) == 0
+    assert rows(run) == [(1, STEPS), (2, 2 * STEPS)]
+    assert len(counted) == 1 + 2 * 3
+    name = f"step-{2 * STEPS:08d}.npz"
+    assert_same_weights(run.checkpoint_folder / name, finished / "checkpoints" / name)
+    assert not CheckpointFile(run.checkpoint_folder / name).position.pending
+
+
+@pytest.mark.parametrize(
+    ("early_stop_after", "epochs_trained"),
+    [
+        pytest.param(0, 5, marks=pytest.mark.slow),
+        (1, 3),
+        pytest.param(2, 5, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_stops_after_validations_without_a_better_miou(
+    early_stop_after, epochs_trained, base, tmp_path, monkeypatch
+):
+    miou = iter((0.3, 0.4, 0.4, 0.5, 0.1))
+    monkeypatch.setattr(
+        training.trainer.Validation,
+        "measure",
+        lambda self, row, log, stops: log.epoch(row, {}, None) or next(miou),
+    )
+    run = RunFolder(tmp_path / "run")
+    experiment = base.replace(model_dir=str(run.path), epochs=5, early_stop_after=early_stop_after)
+    assert training.train(experiment) == 0
+    assert [epoch for epoch, _ in rows(run)] == list(range(1, epochs_trained + 1))
+    best = CheckpointFile(run.checkpoints.best).position
+    assert best.best_miou == (0.4 if epochs_trained == 3 else 0.5)
+    # The same command does not go on.
+    before = folders.contents(run.checkpoint_folder)
+    assert training.train(experiment) == 0
+    assert folders.contents(run.checkpoint_folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"warm_up_steps": 2 * STEPS}, "--warm_up_steps=6 are not fewer than the 6 steps"),
+        (
+            {"class_weights": (1.0, 0.0, *[1.0] * 19)},
+            "--class_weights are 0 for classes of the data: aeroplane",
+        ),
+        ({"batch_norm_momentum": 0.99}, "--batch_norm_momentum=0.99 keeps 94% of the initial"),
+    ],
+)
+def test_flags_that_are_almost_always_a_mistake_are_warned_of(options, words, base, capsys):
+    quiet = base.replace(batch_norm_momentum=0.5)
+    warn_about_recipe(quiet, TrainingData(quiet))
+    assert capsys.readouterr().err == ""
+    changed = quiet.replace(**options)
+    warn_about_recipe(changed, TrainingData(changed))
+    assert words in capsys.readouterr().err
+
+
+def test_a_short_run_has_points_of_its_first_and_last_step(base, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    training.train(base.replace(model_dir=str(run.path), log_every=20, val_split=""))
+    steps = set()
+    for path in run.logs.glob("events.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            steps |= {event.step for value in event.summary.value if value.tag == "loss"}
+    assert steps == {1, 2 * STEPS}
+
+
+def test_the_progress_of_a_run_in_a_log_has_no_control_characters(
+    base, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    training.train(base.replace(model_dir=str(tmp_path / "run")))
+    captured = capsys.readouterr()
+    assert not set(captured.err + captured.out) & set("\r\b\x1b")
+    lines = [line for line in captured.err.splitlines() if line.startswith("epoch 2/2, step 6/6")]
+    assert lines and "100% [" in lines[-1]
+    assert "image/s" in lines[-1] and ", best mIoU 0." in lines[-1] and "loss " in lines[-1]
