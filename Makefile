@@ -9,7 +9,7 @@ JAX_TESTS := KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --x
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 ON_EVERY_BACKEND := -m "not slow and not one_backend" tests/models tests/backbones tests/layers tests/recipe
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow chaos lint clean
 
 demo: $(VENV)/core
 	$(RUN) -m kseg.demo --output_dir=runs/demo
@@ -23,6 +23,10 @@ test: $(VENV)/test
 test-slow: $(VENV)/slow
 	$(PYTEST) -m slow tests/programs_test.py tests
 	KERAS_BACKEND=torch $(PYTEST) $(ON_EVERY_BACKEND)
+
+# Ten minutes of kills, pauses and damage; prints what was done and the seed.
+chaos: $(VENV)/test
+	KSEG_CHAOS_SECONDS=600 $(RUN) -m pytest -s -m slow tests/train/chaos_test.py
 
 lint: $(VENV)/test
 	$(RUN) -m ruff check --fix .
