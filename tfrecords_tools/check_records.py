@@ -219,7 +219,9 @@ def draw_sheet(
         The number of examples. If it is 0, no picture is written.
     """
     examples = []
+    unnamed = LabelSet(tuple(f"id {label}" for label in range(255)), voc_palette(255))
     for result in results:
+        label_set = result.manifest.label_set() if result.manifest else unnamed
         step = max(1, result.examples // _SHEET_EXAMPLES)
         shards = [Path(data_dir) / name for name in _present(Path(data_dir), result.split)]
         contents = (
@@ -231,11 +233,9 @@ def draw_sheet(
         for serialized in itertools.islice(contents, 0, step * _SHEET_EXAMPLES, step):
             with contextlib.suppress(ValueError):
                 name, image, label = stored.decode(serialized)
-                examples.append((f"{result.split}: {name}", image, label))
-    known = [result.manifest.label_set() for result in results if result.manifest]
-    unnamed = LabelSet(tuple(f"id {label}" for label in range(255)), voc_palette(255))
+                examples.append((f"{result.split}: {name}", image, label, label_set))
     if examples:
-        sheet.draw(path, examples, known[0] if known else unnamed)
+        sheet.draw(path, examples)
     return len(examples)
 
 

@@ -23,29 +23,38 @@ def check_path(path: str | Path) -> None:
 
 
 def draw(
-    path: str | Path,
-    examples: Sequence[tuple[str, np.ndarray, np.ndarray]],
-    label_set: LabelSet,
+    path: str | Path, examples: Sequence[tuple[str, np.ndarray, np.ndarray, LabelSet]]
 ) -> None:
     """Draws examples and writes the picture.
 
     Args:
         path: File of the picture.
-        examples: The title, image, uint8 (height, width, 3), and label, uint8 (height, width), of
-            at least one example. Ignored pixels show the image unchanged.
-        label_set: Names and colours of the ids. The legend has those that occur.
+        examples: The title, image, uint8 (height, width, 3), label, uint8 (height, width), and
+            classes of at least one example. Ignored pixels show the image unchanged. The legend
+            has the classes that occur.
     """
-    present = sorted({int(label) for _, _, labels in examples for label in np.unique(labels)})
-    legend = [label for label in present if label < label_set.num_classes]
-    ignored = label_set.ignore_label
+    present: dict[LabelSet, set[int]] = {}
+    for _, _, labels, label_set in examples:
+        present.setdefault(label_set, set()).update(np.unique(labels).tolist())
+    legend = dict.fromkeys(
+        (label_set.names[label], label_set.colours[label])
+        for label_set, ids in present.items()
+        for label in sorted(ids)
+        if label < label_set.num_classes
+    )
     picture = sheets.contact_sheet(
         [
-            (image, label_maps.overlay(image, labels, label_set.colours, ignore_label=ignored))
-            for _, image, labels in examples
+            (
+                image,
+                label_maps.overlay(
+                    image, labels, label_set.colours, ignore_label=label_set.ignore_label
+                ),
+            )
+            for _, image, labels, label_set in examples
         ],
         ("image", "labels"),
-        names=[label_set.names[label] for label in legend],
-        colours=[label_set.colours[label] for label in legend],
-        row_titles=[title for title, _, _ in examples],
+        names=[name for name, _ in legend],
+        colours=[colour for _, colour in legend],
+        row_titles=[title for title, *_ in examples],
     )
     image_files.save_picture(path, picture)

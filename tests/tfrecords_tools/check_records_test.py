@@ -282,6 +282,22 @@ def test_sheet_without_a_manifest_shows_the_records_that_can_be_decoded(tmp_path
     assert check_records.draw_sheet(tmp_path, results, tmp_path / "sheet.png") == 0
 
 
+def test_sheet_shows_each_split_in_the_colours_of_its_own_manifest(tmp_path):
+    colours = {"first": (200, 0, 0), "second": (0, 0, 200)}
+    for split, colour in colours.items():
+        _write(tmp_path / f"{split}-00000-of-00001.tfrecord", [_example(filename=split)])
+        classes = tmp_path / "classes.txt"
+        classes.write_text(f"ground 0 0 0\n{split} {' '.join(map(str, colour))}\n")
+        build_manifest.build(tmp_path, classes=classes, splits=[split])
+    results = check_records.check(tmp_path)
+    check_records.draw_sheet(tmp_path, results, tmp_path / "sheet.png")
+    drawn = np.asarray(Image.open(tmp_path / "sheet.png"))
+    # The examples are black, and so have half the brightness of the colours. Then comes the legend.
+    for colour in colours.values():
+        assert (drawn == np.array(colour) // 2).all(axis=-1).sum() > 1000
+        assert (drawn == colour).all(axis=-1).any()
+
+
 def test_sheet_that_cannot_be_written_is_rejected_before_the_check(out):
     for path in (out / "sheet", out / "gone" / "sheet.png"):
         with pytest.raises(UserError, match=f"`sheet`.*{path}"):
