@@ -25,7 +25,8 @@ class RunFolder:
 
     It holds `experiment.flags`, `labels.json`, `environment.json` (an entry for each start),
     `checkpoints/`, `logs/` and `metrics.csv`, and after `kseg.evaluate` also `eval.json`,
-    `eval.csv` and `confusion.png`. A run on tiles of scenes also holds `scene_bands.json`.
+    `eval.csv` and `confusion.png`, with `--worst` also `images.csv` and `worst.png`. A run on tiles
+    of scenes also holds `scene_bands.json`.
 
     Args:
         path: The folder. `start` creates it; all other methods read it.
@@ -159,6 +160,8 @@ class RunFolder:
             self.eval_file,
             self.path / "eval.csv",
             self.path / "confusion.png",
+            self.path / "images.csv",
+            self.path / "worst.png",
         ):
             path.unlink(missing_ok=True)
         for folder in (self._checkpoints, self.logs):
