@@ -6,6 +6,9 @@ The scores are printed and written to `eval.json`, `eval.csv` and `confusion.png
 the scores over all classes follow the classes, in rows without an id: the column `class` has the
 name and the column `iou` the value. `eval.json` names the measured checkpoint and its step.
 
+`--worst=20` also writes the scores of every image to `images.csv`, and draws the 20 images with the
+lowest mean IoU in `worst.png`: image, label, prediction and their difference.
+
 How the papers evaluate is set by flags; see `kseg.inference.config.InferenceConfig`:
 
     KSAC, DeepLab     --eval_size=513, --scales=0.5,0.75,1.0,1.25,1.5,1.75 --flip
@@ -15,7 +18,9 @@ How the papers evaluate is set by flags; see `kseg.inference.config.InferenceCon
     GCN, Cityscapes   --window_size=1024 --window_stride=342
 """
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from absl import flags
@@ -30,12 +35,14 @@ from kseg.inference import config as configs
 from kseg.inference.backend import leave_gpus_to_jax
 from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
+from kseg.inference.image_scores import ImageTable, MeasuredImage, measured_images
 from kseg.inference.report import csv_text, mean_over, report, table
 from kseg.recipe.metrics import Scores
 from kseg.runs.folder import RunFolder
-from kseg.visualization import confusion_matrix, image_files
+from kseg.visualization import confusion_matrix, image_files, worst_sheet
 
 BOUNDARY_WIDTH = 7  # GCN, Table 5
+_IMAGE_FILES = ("images.csv", "worst.png")
 
 
 def evaluate(
@@ -47,6 +54,7 @@ def evaluate(
     config: InferenceConfig | None = None,
     batch_size: int = 1,
     boundary_width: int = 0,
+    on_image: Callable[[MeasuredImage], None] | None = None,
 ) -> Scores:
     """Measures a run, without writing or printing anything.
 
@@ -60,6 +68,9 @@ def evaluate(
         batch_size: Largest number of images in a batch. Only images of one size share a batch, so
             the scores do not depend on it.
         boundary_width: See `kseg.inference.evaluator.Evaluator`.
+        on_image: Function that is called with each image after it was measured. With a
+            `batch_size` above 1 the images of one size come together, and not in the order of the
+            records.
 
     Raises:
         UserError: There is no run or no data, the data have other classes than the run, or the
@@ -71,8 +82,17 @@ def evaluate(
     run.check_data(manifest, f"{split!r} of {data_dir}")
     model = run.load_model(checkpoint, config.applied_to(run.experiment))
     evaluator = Evaluator(model, run.label_set, config, boundary_width=boundary_width)
+
+    def on_batch(*batch):
+        for image in measured_images(manifest, *batch):
+            on_image(image)
+
     with damage.reported(data_dir, (split,)):
-        return evaluator(eval_dataset(data_dir, split, batch_size), manifest.num_examples)
+        return evaluator(
+            eval_dataset(data_dir, split, batch_size, with_records=on_image is not None),
+            manifest.num_examples,
+            on_batch=on_batch if on_image else None,
+        )
 
 
 def find_checkpoint(run: RunFolder, which: str) -> tuple[str, Path, int]:
@@ -103,8 +123,16 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "report",
         "",
-        "File for the scores, .json; the CSV file and the picture are written beside it. Empty: "
-        "eval.json in the folder of the run.",
+        "File for the scores, .json; the other files are written beside it. Empty: eval.json in "
+        "the folder of the run.",
+    )
+    flags.DEFINE_integer(
+        "worst",
+        0,
+        "Images in worst.png, those with the lowest mean IoU; the scores of all images are written "
+        "to images.csv. 0: neither is written.",
+        0,
+        worst_sheet.MAX_IMAGES,
     )
     flags.DEFINE_integer(
         "batch_size",
@@ -134,15 +162,17 @@ def main(values: flags.FlagValues) -> None:
         raise UserError(f"`--report` must be the path of a .json file. Received: {output}")
     data_dir = run.data_dir(values.data_dir)
     checkpoint, path, step = find_checkpoint(run, values.checkpoint)
-    scores = evaluate(
-        run,
-        data_dir,
-        values.split,
-        checkpoint=str(path),
-        config=config,
-        batch_size=values.batch_size,
-        boundary_width=values.boundary_width,
-    )
+    with _image_files(output, run.label_set, values.worst) as on_image:
+        scores = evaluate(
+            run,
+            data_dir,
+            values.split,
+            checkpoint=str(path),
+            config=config,
+            batch_size=values.batch_size,
+            boundary_width=values.boundary_width,
+            on_image=on_image,
+        )
     print(table(run.label_set, scores))
     content = {
         "split": values.split,
@@ -158,19 +188,66 @@ def main(values: flags.FlagValues) -> None:
         mean = mean_over(run.label_set, scores, values.mean_over)
         content["mean_over"] = {"classes": values.mean_over, "iou": mean}
         print(f"mean IoU over {', '.join(values.mean_over)}: {mean:.4f}")
-    _write(output, run.label_set, scores, content)
+    written = _write(output, run.label_set, scores, content)
+    if values.worst:
+        written += [_beside(output, name) for name in _IMAGE_FILES]
+    print(f"inference: {config}\nwritten: {', '.join(map(str, written))}")
 
 
-def _write(output: Path, label_set: LabelSet, scores: Scores, content: dict) -> None:
-    """Writes the JSON file, the CSV file and the picture of the confusion matrix."""
+@contextlib.contextmanager
+def _image_files(
+    output: Path, label_set: LabelSet, count: int
+) -> Iterator[Callable[[MeasuredImage], None] | None]:
+    """Writes the CSV table of the images and the sheet of the worst.
+
+    Args:
+        output: The JSON file, beside which they are written.
+        label_set: The classes.
+        count: Number of images on the sheet. 0: nothing is written.
+
+    Yields:
+        Function to be called with each image, or None. The files are put in place at the end,
+        unless there is an error.
+    """
+    if not count:
+        yield None
+        return
+    sheet = worst_sheet.WorstSheet(label_set, count)
+    table_file, picture = (_beside(output, name) for name in _IMAGE_FILES)
+    with (
+        files.atomic_path(table_file) as partial,
+        open(partial, "w", newline="", encoding="utf-8") as file,
+    ):
+        rows = ImageTable(file, label_set)
+
+        def add(measured):
+            rows.add(measured)
+            if measured.scores:
+                sheet.add(
+                    measured.name,
+                    measured.scores.miou,
+                    measured.image,
+                    measured.labels,
+                    measured.prediction,
+                )
+
+        yield add
+    image_files.save_picture(picture, sheet.picture())
+
+
+def _beside(output: Path, name: str) -> Path:
+    """Returns the path of a file beside the JSON file, with its name unless that is the default."""
+    return output.with_name(name if output.name == "eval.json" else f"{output.stem}_{name}")
+
+
+def _write(output: Path, label_set: LabelSet, scores: Scores, content: dict) -> list[Path]:
+    """Writes the JSON file, the CSV file and the picture of the confusion matrix, in this order."""
     table_file = output.with_suffix(".csv")
-    picture = output.with_name(
-        "confusion.png" if output.name == "eval.json" else f"{output.stem}_confusion.png"
-    )
+    picture = _beside(output, "confusion.png")
     files.write_text(output, json.dumps(content, indent=1) + "\n")
     files.write_text(table_file, csv_text(label_set, scores))
     image_files.save_picture(picture, confusion_matrix.draw(scores.matrix, label_set.names))
-    print(f"inference: {content['protocol']}\nwritten: {output}, {table_file}, {picture}")
+    return [output, table_file, picture]
 
 
 if __name__ == "__main__":

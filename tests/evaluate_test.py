@@ -7,6 +7,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 from kseg import evaluate as evaluation
@@ -20,6 +21,7 @@ from kseg.recipe.metrics import near_border
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.visualization.worst_sheet import WorstSheet
 from tests import program_calls
 from tests.data import shards
 from tests.models.networks import registered_backbone
@@ -159,6 +161,88 @@ def test_the_program_writes_a_table_json_csv_and_a_picture(run, records, tmp_pat
     assert "boundary" not in run.eval_file.read_text()
 
 
+def read_table(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("config", [InferenceConfig(), InferenceConfig(eval_size=(49, 49))])
+def test_the_matrices_of_the_images_add_up_to_that_of_the_split(run, records, config):
+    measured = []
+    scores = evaluate(run, records, "val", config=config, batch_size=4, on_image=measured.append)
+    assert sorted(image.name for image in measured) == [f"val_{n}" for n in range(len(SIZES))]
+    matrices = [image.scores.matrix for image in measured]
+    np.testing.assert_array_equal(np.sum(matrices, axis=0), scores.matrix)
+    for image in measured:
+        shape = SIZES[int(image.name.removeprefix("val_"))]
+        assert image.image.shape == (*shape, 3)
+        assert image.labels.shape == image.prediction.shape == shape
+
+
+def test_the_scores_of_images_and_the_worst_are_written_only_if_asked_for(
+    run, records, tmp_path, capsys
+):
+    call_main(f"--model_dir={run.path}", f"--report={tmp_path / 'plain.json'}")
+    assert not list(tmp_path.glob("*images*")) and not list(tmp_path.glob("*worst*"))
+    tables = []
+    for batch_size in (1, 4):
+        report = tmp_path / f"{batch_size}.json"
+        call_main(
+            f"--model_dir={run.path}", "--worst=3", f"--batch_size={batch_size}",
+            f"--report={report}",
+        )  # fmt: skip
+        tables.append(read_table(tmp_path / f"{batch_size}_images.csv"))
+        with Image.open(tmp_path / f"{batch_size}_worst.png") as sheet:
+            assert sheet.width <= 1600 and sheet.height <= 2400
+        assert f"{batch_size}_images.csv, " in capsys.readouterr().out
+    names = [row["name"] for row in tables[0]]
+    assert names == [f"val_{number}" for number in range(len(SIZES))], "the order of the records"
+    assert sorted(tables[1], key=lambda row: row["name"]) == tables[0]
+    assert tables[0][5]["shard"] == "val-00001-of-00002.tfrecord" and tables[0][5]["record"] == "1"
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_wrong_label_comes_first(run, model, records, tmp_path, monkeypatch):
+    """The labels are what the network predicts, but those of one image are shifted."""
+    pictures = []
+    for index, (images, _) in enumerate(eval_dataset(records, "val").as_numpy_iterator()):
+        labels = model.predict_classes(images[0])
+        labels[:3] = VOC.ignore_label
+        if index == 4:
+            labels = np.roll(labels, 15, axis=1)
+        pictures.append((shards.encoded(images[0]), labels))
+    folder = shards.write(tmp_path / "faulty", "val", pictures)
+    sheets = []
+    picture = WorstSheet.picture
+    monkeypatch.setattr(WorstSheet, "picture", lambda self: sheets.append(self) or picture(self))
+    output = tmp_path / "eval.json"
+    call_main(f"--model_dir={run.path}", f"--data_dir={folder}", "--worst=2", f"--report={output}")
+    rows = read_table(tmp_path / "images.csv")
+    right = [row["name"] for row in rows if row["miou"] == row["pixel_accuracy"] == "1.000000"]
+    assert right == [f"val_{number}" for number in range(len(SIZES)) if number != 4]
+    assert [row.name for row in sheets[0]._rows] == ["val_4", "val_0"]
+    assert (tmp_path / "worst.png").is_file()
+
+
+def test_files_of_images_are_not_written_after_an_error(run, records, tmp_path):
+    folder = shutil.copytree(records, tmp_path / "records")
+    path = sorted(folder.glob("val-*"))[-1]
+    contents = bytearray(path.read_bytes())
+    contents[-20] ^= 1
+    path.write_bytes(contents)
+    output = tmp_path / "report" / "eval.json"
+    with pytest.raises(UserError, match=path.name):
+        call_main(
+            f"--model_dir={run.path}", f"--data_dir={folder}", "--worst=2", f"--report={output}"
+        )
+    assert not list(output.parent.glob("*")) and not list(output.parent.glob(".*"))
+
+
+def test_more_images_than_can_be_seen_on_a_sheet_are_refused(run, capsys):
+    with pytest.raises(flags.IllegalFlagValueError, match="worst"):
+        call_main(f"--model_dir={run.path}", "--worst=41")
+
+
 def test_the_measured_checkpoint_is_reported_with_its_step(run, tmp_path, model):
     other = RunFolder(tmp_path / "other")
     other.start(run.experiment.replace(model_dir=str(other.path)), VOC)
@@ -186,7 +270,8 @@ def test_the_former_names_of_flags_are_accepted():
 def test_overwriting_a_run_removes_its_scores(tmp_path):
     experiment = Experiment(model_dir=str(tmp_path))
     RunFolder(tmp_path).start(experiment, VOC)
-    for name in ("eval.json", "eval.csv", "confusion.png"):
+    names = ("eval.json", "eval.csv", "confusion.png", "images.csv", "worst.png")
+    for name in names:
         (tmp_path / name).touch()
     RunFolder(tmp_path).start(experiment.replace(epochs=9), VOC, overwrite=True)
-    assert not list(tmp_path.glob("eval.*")) and not (tmp_path / "confusion.png").exists()
+    assert not {*names} & {path.name for path in tmp_path.iterdir()}

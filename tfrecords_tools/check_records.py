@@ -31,7 +31,8 @@ from kseg.data.manifests import Manifest, Shard
 from kseg.errors import UserError
 from tfrecords_tools import sheet, staging, stored
 
-_SHEET_EXAMPLES = 8
+_SHEET_EXAMPLES = 48  # Of all splits, so that they can be seen on one sheet.
+_SPLIT_EXAMPLES = 8
 
 
 @dataclasses.dataclass
@@ -210,6 +211,8 @@ def draw_sheet(
 ) -> int:
     """Draws a few examples of every split, evenly spaced, with their labels over them.
 
+    These are 8 of each split, or fewer if there are more than 6 splits.
+
     Args:
         data_dir: Folder of the records.
         results: The results of `check`. Records that cannot be decoded are left out.
@@ -220,9 +223,10 @@ def draw_sheet(
     """
     examples = []
     unnamed = LabelSet(tuple(f"id {label}" for label in range(255)), voc_palette(255))
+    of_split = max(1, min(_SPLIT_EXAMPLES, _SHEET_EXAMPLES // max(1, len(results))))
     for result in results:
         label_set = result.manifest.label_set() if result.manifest else unnamed
-        step = max(1, result.examples // _SHEET_EXAMPLES)
+        step = max(1, result.examples // of_split)
         shards = [Path(data_dir) / name for name in _present(Path(data_dir), result.split)]
         contents = (
             serialized
@@ -230,7 +234,7 @@ def draw_sheet(
             for _, serialized in stored.read(path)
             if isinstance(serialized, bytes)
         )
-        for serialized in itertools.islice(contents, 0, step * _SHEET_EXAMPLES, step):
+        for serialized in itertools.islice(contents, 0, step * of_split, step):
             with contextlib.suppress(ValueError):
                 name, image, label = stored.decode(serialized)
                 examples.append((f"{result.split}: {name}", image, label, label_set))

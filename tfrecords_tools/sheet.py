@@ -1,4 +1,4 @@
-"""Draws a few records in one picture: each image, and beside it the same with its labels."""
+"""Draws a grid of records in one picture: each image, and beside it the same with its labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def check_path(path: str | Path) -> None:
 def draw(
     path: str | Path, examples: Sequence[tuple[str, np.ndarray, np.ndarray, LabelSet]]
 ) -> None:
-    """Draws examples and writes the picture.
+    """Draws examples and writes the picture, of a size that can be seen as a whole.
 
     Args:
         path: File of the picture.
@@ -42,6 +42,8 @@ def draw(
         for label in sorted(ids)
         if label < label_set.num_classes
     )
+    titles = ("image", "labels")
+    across, cell_size = sheets.grid(len(examples), len(titles))
     picture = sheets.contact_sheet(
         [
             (
@@ -52,9 +54,11 @@ def draw(
             )
             for _, image, labels, label_set in examples
         ],
-        ("image", "labels"),
+        titles,
         names=[name for name, _ in legend],
         colours=[colour for _, colour in legend],
         row_titles=[title for title, *_ in examples],
+        across=across,
+        cell_size=cell_size,
     )
     image_files.save_picture(path, picture)

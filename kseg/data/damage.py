@@ -57,14 +57,14 @@ def find_damage(data_dir: str | os.PathLike, split: str) -> str | None:
         for _ in decoded:
             done += 1
     except _ERRORS as error:
-        for path, shard in zip(paths, manifest.shards, strict=True):
-            if done < shard.examples:
-                return (
-                    f"{path}, record {done} (counted from 0) is damaged: {decoder_reason(error)}. "
-                    "Find all damaged records with: python -m tfrecords_tools.check_records "
-                    f"--data_dir={path.parent}"
-                )
-            done -= shard.examples
+        if done < manifest.num_examples:
+            folder = paths[0].parent
+            shard, record = manifest.locate(done)
+            return (
+                f"{folder / shard.name}, record {record} (counted from 0) is damaged: "
+                f"{decoder_reason(error)}. Find all damaged records with: python -m "
+                f"tfrecords_tools.check_records --data_dir={folder}"
+            )
     return None
 
 

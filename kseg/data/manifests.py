@@ -79,6 +79,21 @@ class Manifest:
         """Number of examples in all shards."""
         return sum(shard.examples for shard in self.shards)
 
+    def locate(self, index: int) -> tuple[Shard, int]:
+        """Returns the shard of an example and its number there, both counted from 0.
+
+        Args:
+            index: Number of the example in the split.
+
+        Raises:
+            IndexError: If the split has fewer examples.
+        """
+        for shard in self.shards:
+            if index < shard.examples:
+                return shard, index
+            index -= shard.examples
+        raise IndexError(f"`index` must be below {self.num_examples}")
+
     def label_set(self) -> LabelSet:
         """Returns the classes as a `LabelSet`."""
         return LabelSet(self.names, self.colours, self.ignore_label)

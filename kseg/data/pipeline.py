@@ -151,6 +151,7 @@ def eval_dataset(
     *,
     num_workers: int = 1,
     worker_index: int = 0,
+    with_records: bool = False,
 ) -> tf.data.Dataset:
     """Returns every image of a split once, uncropped and at its own size.
 
@@ -163,10 +164,12 @@ def eval_dataset(
         batch_size: Largest number of images in a batch.
         num_workers: Number of workers among which the images are divided.
         worker_index: Index of this worker, from 0.
+        with_records: Whether batches also tell which records their images come from.
 
     Returns:
         Dataset of uint8 images `[batch, height, width, 3]` and uint8 labels
-        `[batch, height, width]`.
+        `[batch, height, width]`; with `with_records` also of the int64 number of each record in
+        the split, from 0, and its file name, a string, both `[batch]`.
 
     Raises:
         UserError: If the split is missing or a shard is incomplete.
@@ -180,13 +183,15 @@ def eval_dataset(
         label = label_checks.checked(
             record["label"], len(manifest.names), manifest.ignore_label, index, record["filename"]
         )
+        if with_records:
+            return record["image"], label, index, record["filename"]
         return record["image"], label
 
     examples = records.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if batch_size == 1:
         return examples.batch(1).prefetch(PREFETCH_BATCHES)
 
-    def size_key(image, label):
+    def size_key(image, label, *_):
         shape = tf.shape(label, out_type=tf.int64)
         return shape[0] * 2**32 + shape[1]
 

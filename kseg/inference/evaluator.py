@@ -71,7 +71,9 @@ class Evaluator:
 
         @tf.function(input_signature=[_IMAGES, _LABELS])
         def count(images, labels):
-            self._count_classes(labels, class_ids(images_to_scores(images)))
+            classes = class_ids(images_to_scores(images))
+            self._count_classes(labels, classes)
+            return classes
 
         return count
 
@@ -90,7 +92,9 @@ class Evaluator:
                     crf.refine(image, score)
                     for image, score in zip(images.numpy(), batch, strict=True)
                 ]
-            count_classes(labels.numpy(), np.argmax(batch, axis=-1).astype(np.uint8))
+            classes = np.argmax(batch, axis=-1).astype(np.uint8)
+            count_classes(labels.numpy(), classes)
+            return classes
 
         return count
 
@@ -118,6 +122,7 @@ class Evaluator:
         *,
         shows_progress: bool = True,
         all_reduce_sum: Callable[[np.ndarray], np.ndarray] = lambda counts: counts,
+        on_batch: Callable[..., None] | None = None,
         stops: Callable[[], bool] = lambda: False,
     ) -> Scores | None:
         """Counts every pixel of the dataset once and returns the scores.
@@ -128,6 +133,9 @@ class Evaluator:
             shows_progress: Whether there is a progress bar.
             all_reduce_sum: Function that sums an int64 array over the processes, if each of them
                 measures a part of the data; see `kseg.runs.process_group.ProcessGroup`.
+            on_batch: Function that is called after each batch with NumPy arrays: the predicted
+                classes, uint8 `(batch, height, width)`, then all that the dataset gives for the
+                batch: images, labels and, if it has them, the numbers and names of the records.
             stops: Function that is called after each batch. If it returns True, the rest is left
                 out and there are no scores.
 
@@ -153,10 +161,13 @@ class Evaluator:
             label_checks.reported(self._num_classes, self._ignore_label, "the evaluated data"),
         ):
             done = 0
-            for images, labels in dataset:
+            for images, labels, *records in dataset:
                 self._config.check_fits(*images.shape[1:3])
                 self._check_labels(labels, done)
-                self._count(images, labels)
+                classes = self._count(images, labels)
+                if on_batch:
+                    classes = np.asarray(classes).astype(np.uint8)
+                    on_batch(classes, *map(np.asarray, (images, labels, *records)))
                 done += len(images)
                 progress.update(len(images))
                 if stops():

@@ -115,6 +115,8 @@ def _clear(run: "RunFolder") -> None:
         run.eval_file,
         run.path / "eval.csv",
         run.path / "confusion.png",
+        run.path / "images.csv",
+        run.path / "worst.png",
     ):
         path.unlink(missing_ok=True)
     for folder in (run.checkpoint_folder, run.logs):

@@ -10,6 +10,7 @@ import numpy as np
 Colour = Sequence[int]  # (red, green, blue), each within 0..255.
 
 IGNORE_COLOUR = (224, 224, 192)  # The cream that the palette of the VOC devkit has at 255.
+WRONG_COLOUR = (255, 32, 32)  # Pixels of `difference` that are predicted as another class.
 
 
 def colour_table(colours: Sequence[Colour], ignore_colour: Colour = IGNORE_COLOUR) -> np.ndarray:
@@ -100,6 +101,38 @@ def overlay(
     mixed = (1 - alpha) * image.astype(np.float32) + alpha * colourise(labels, colours)
     mixed = np.round(mixed).astype(np.uint8)
     return np.where((labels == ignore_label)[..., np.newaxis], image, mixed)
+
+
+def difference(
+    image: np.ndarray, labels: np.ndarray, predictions: np.ndarray, ignore_label: int = 255
+) -> np.ndarray:
+    """Shows where a prediction differs from the labels.
+
+    Pixels that are predicted correctly show the image in dark grey. Wrong ones have
+    `WRONG_COLOUR`, and ignored ones `IGNORE_COLOUR`.
+
+    Args:
+        image: uint8 array (height, width, 3).
+        labels: uint8 array (height, width) of class ids.
+        predictions: uint8 array (height, width) of class ids.
+        ignore_label: Label of ignored pixels. Defaults to 255.
+
+    Returns:
+        uint8 array (height, width, 3).
+
+    Raises:
+        ValueError: If the arrays differ in height or width.
+    """
+    image, labels, predictions = check_image(image), check_labels(labels), check_labels(predictions)
+    if not image.shape[:2] == labels.shape == predictions.shape:
+        raise ValueError(
+            "`image`, `labels` and `predictions` must have the same height and width. "
+            f"Received: {image.shape[:2]}, {labels.shape} and {predictions.shape}."
+        )
+    result = np.repeat(image.mean(axis=-1, keepdims=True) / 2, 3, axis=-1).astype(np.uint8)
+    result[labels != predictions] = WRONG_COLOUR
+    result[labels == ignore_label] = IGNORE_COLOUR
+    return result
 
 
 def check_labels(labels: np.ndarray) -> np.ndarray:

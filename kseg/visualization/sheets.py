@@ -1,6 +1,7 @@
 """Contact sheets, which are tables of pictures with titles, and legends of class colours."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +11,40 @@ from kseg.visualization import text
 from kseg.visualization.label_maps import Colour, check_image
 
 CELL_SIZE = 240  # Default width of a column in pixels.
+# A sheet of `grid` has at most this size, a legend aside, and cells between these sizes.
+MAX_WIDTH, MAX_HEIGHT = 1600, 2400
+_MIN_CELL, _MAX_CELL = 64, 360
 _MARGIN = 8
+_GAP = 16  # Between rows that lie side by side, besides the margin.
 _TEXT_SIZE = 14
 _LINE = 22
 _BOX = _TEXT_SIZE + 5  # Width of the colour of a legend entry, with a gap.
+
+
+def grid(count: int, columns: int) -> tuple[int, int]:
+    """Chooses how `contact_sheet` arranges titled rows, so that the sheet can be seen as a whole.
+
+    Args:
+        count: Number of rows, at least 1.
+        columns: Number of pictures in a row.
+
+    Returns:
+        `across` and `cell_size` of `contact_sheet`: those with the largest cells for which the
+        sheet is at most 1600 pixels wide and, without its legend, 2400 pixels high. The cells are
+        64 to 360 pixels wide. A sheet of more rows than fit with 64 pixels is higher.
+    """
+    sizes = []
+    for across in range(1, count + 1):
+        width = MAX_WIDTH - _MARGIN - (across - 1) * _GAP
+        cell_size = min(_MAX_CELL, width // (across * columns) - _MARGIN)
+        if cell_size < _MIN_CELL:
+            break
+        lines = math.ceil(count / across)
+        if _LINE + _MARGIN + lines * (_LINE + cell_size + _MARGIN) <= MAX_HEIGHT:
+            # With cells of the same size, the wider sheet is less high.
+            sizes.append((cell_size, across))
+    cell_size, across = max(sizes, default=(_MIN_CELL, max(1, across - 1)))
+    return across, cell_size
 
 
 def contact_sheet(
@@ -23,9 +54,13 @@ def contact_sheet(
     names: Sequence[str] = (),
     colours: Sequence[Colour] = (),
     row_titles: Sequence[str] = (),
+    across: int = 1,
     cell_size: int = CELL_SIZE,
 ) -> Image.Image:
     """Arranges pictures in rows and columns, such as image, label and prediction per example.
+
+    Several rows can lie side by side. Many rows then make a grid instead of a long strip; `grid`
+    chooses how many.
 
     Args:
         rows: One sequence of pictures per row, each a uint8 array (height, width, 3) of any size.
@@ -33,9 +68,12 @@ def contact_sheet(
         titles: One title per column. A title wider than its column is shortened in the middle.
         names: Class names of a legend below the rows. Defaults to no legend.
         colours: One (red, green, blue) triple per name.
-        row_titles: One title per row, drawn above it. Defaults to none.
+        row_titles: One title per row, drawn above it. A title wider than its row is shortened in
+            the middle. Defaults to none.
+        across: Number of rows that lie side by side, in the order of reading: from left to right,
+            then down. Defaults to 1.
         cell_size: Width of a column and greatest height of a row in pixels. A row is as high as
-            its highest picture. Defaults to 240.
+            the highest picture in it and in the rows beside it. Defaults to 240.
 
     Returns:
         Pillow image in mode RGB.
@@ -61,11 +99,15 @@ def contact_sheet(
         raise ValueError(
             f"`row_titles` must hold one title per row ({len(rows)}). Received: {len(row_titles)}."
         )
+    across = min(across, len(rows))
     cells = [[Image.fromarray(fitted(picture, cell_size)) for picture in row] for row in rows]
-    heights = [max(cell.height for cell in row) for row in cells]
+    lines = [cells[first : first + across] for first in range(0, len(cells), across)]
+    heights = [max(cell.height for row in line for cell in row) for line in lines]
     step = cell_size + _MARGIN
+    row_width = len(titles) * step - _MARGIN
+    lefts = [_MARGIN + place * (row_width + _MARGIN + _GAP) for place in range(across)]
     head = _LINE if row_titles else 0
-    width = len(titles) * step + _MARGIN
+    width = lefts[-1] + row_width + _MARGIN
     places = _legend_places(names, width)
     *tops, legend_top = itertools.accumulate(
         (head + height + _MARGIN for height in heights), initial=_LINE + _MARGIN
@@ -73,15 +115,18 @@ def contact_sheet(
     legend_height = places[-1][1] + _LINE + _MARGIN if places else 0
     sheet = Image.new("RGB", (width, legend_top + legend_height), "white")
     pen = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
+    for left, (column, title) in itertools.product(lefts, enumerate(titles)):
         title = text.shortened(title, _TEXT_SIZE, cell_size)
-        text.draw(pen, (_MARGIN + column * step, _MARGIN), title, _TEXT_SIZE)
-    for index, (row, row_top, height) in enumerate(zip(cells, tops, heights, strict=True)):
+        text.draw(pen, (left + column * step, _MARGIN), title, _TEXT_SIZE)
+    for index, row in enumerate(cells):
+        line, place = divmod(index, across)
+        row_left, row_top = lefts[place], tops[line]
         if row_titles:
-            text.draw(pen, (_MARGIN, row_top), row_titles[index], _TEXT_SIZE)
+            title = text.shortened(row_titles[index], _TEXT_SIZE, row_width)
+            text.draw(pen, (row_left, row_top), title, _TEXT_SIZE)
         for column, cell in enumerate(row):
-            left = _MARGIN + column * step + (cell_size - cell.width) // 2
-            sheet.paste(cell, (left, row_top + head + (height - cell.height) // 2))
+            left = row_left + column * step + (cell_size - cell.width) // 2
+            sheet.paste(cell, (left, row_top + head))
     for name, colour, (left, top) in zip(names, colours, places, strict=True):
         _draw_entry(pen, (left, legend_top + top), name, colour)
     return sheet

@@ -5,6 +5,7 @@ system are searched. If none of them has all letters of a text, it is written in
 is printed once.
 """
 
+import bisect
 import functools
 import subprocess
 import sys
@@ -77,11 +78,17 @@ def width(text: str, size: int) -> int:
 
 def shortened(text: str, size: int, max_width: int) -> str:
     """Replaces the middle of a text by two dots where it is wider than `max_width` pixels."""
-    result, kept = text, len(text)
-    while kept > 1 and width(result, size) > max_width:
-        kept -= 1
-        result = f"{text[: kept - kept // 2]}..{text[len(text) - kept // 2 :]}"
-    return result
+    if len(text) < 2 or width(text, size) <= max_width:
+        return text
+
+    def with_letters(kept: int) -> str:
+        return f"{text[: kept - kept // 2]}..{text[len(text) - kept // 2 :]}"
+
+    # The greatest number of letters that fits, found by bisection; at least one.
+    kept = bisect.bisect_right(
+        range(2, len(text)), max_width, key=lambda kept: width(with_letters(kept), size)
+    )
+    return with_letters(kept + 1)
 
 
 def romanised(text: str) -> str:

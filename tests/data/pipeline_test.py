@@ -196,6 +196,20 @@ def test_evaluation_reads_every_image_once_and_uncropped_for_all_batch_sizes(rec
     assert pixels[1] == pixels[2] == pixels[4]
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_evaluation_tells_the_records_of_the_images(records, batch_size):
+    plain = pipeline.eval_dataset(records, "val", batch_size).as_numpy_iterator()
+    found = pipeline.eval_dataset(records, "val", batch_size, with_records=True)
+    names = {}
+    for batch, (images, labels, numbers, file_names) in zip(
+        plain, found.as_numpy_iterator(), strict=True
+    ):
+        np.testing.assert_array_equal(images, batch[0])
+        np.testing.assert_array_equal(labels, batch[1])
+        names.update(zip(numbers.tolist(), file_names.tolist(), strict=True))
+    assert names == {number: f"val_{number}".encode() for number in range(5)}
+
+
 def test_a_batch_larger_than_the_split_is_rejected(records):
     with pytest.raises(UserError, match="`--batch_size`.* 13.* 14"):
         pipeline.train_steps(records, "train", 14)

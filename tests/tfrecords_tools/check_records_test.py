@@ -1,6 +1,7 @@
 """Damage of every kind is found and reported with its shard and record."""
 
 import io
+import itertools
 import json
 
 import numpy as np
@@ -262,14 +263,29 @@ def test_sheet_shows_each_image_with_and_without_its_labels(out, capsys):
     assert f"4 examples in {path}" in capsys.readouterr().out
     drawn = np.asarray(Image.open(path)).astype(int)
     assert drawn.shape[2] == 3
-    # Four rows of image and labels. In their 9 pixel rows, 2 and 3 are a person, 5 is ignored.
-    middles = [row * 180 // 9 + 10 for row in range(9)]
-    for top in (52, 262, 472, 682):
-        plain, mixed = (drawn[top : top + 180, left : left + 240][middles] for left in (8, 256))
+    # Two lines of two examples. In their 9 pixel rows, 2 and 3 are a person, 5 is ignored.
+    middles = [row * 270 // 9 + 15 for row in range(9)]
+    for top, left in itertools.product((52, 352), (8, 760)):
+        plain, mixed = (
+            drawn[top : top + 270, column : column + 360][middles] for column in (left, left + 368)
+        )
         np.testing.assert_array_equal(mixed[2:4], np.round((plain[2:4] + [192, 128, 128]) / 2))
         np.testing.assert_array_equal(mixed[5], plain[5])
         np.testing.assert_array_equal(mixed[:2], np.round(plain[:2] / 2))
         assert plain.std() > 50
+
+
+@pytest.mark.parametrize("splits", [1, 5, 12, 60])
+def test_sheet_has_a_size_that_can_be_seen_as_a_whole(tmp_path, splits):
+    for number in range(splits):
+        named = [_example(filename=f"{number} {name}") for name in range(20)]
+        _write(tmp_path / f"x{number}-00000-of-00001.tfrecord", named)
+    drawn = check_records.draw_sheet(
+        tmp_path, check_records.check(tmp_path), tmp_path / "sheet.png"
+    )
+    assert drawn == {1: 8, 5: 40, 12: 48, 60: 60}[splits]
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert 700 < picture.width <= 1600 and picture.height <= 2400 + 40
 
 
 def test_sheet_without_a_manifest_shows_the_records_that_can_be_decoded(tmp_path):
@@ -277,7 +293,7 @@ def test_sheet_without_a_manifest_shows_the_records_that_can_be_decoded(tmp_path
     results = check_records.check(tmp_path)
     assert len(results[0].problems) == 1  # Two different sizes.
     assert check_records.draw_sheet(tmp_path, results, tmp_path / "sheet.png") == 1
-    assert 210 < Image.open(tmp_path / "sheet.png").height < 2 * 210
+    assert 300 < Image.open(tmp_path / "sheet.png").height < 2 * 300
     _write(tmp_path / "x-00000-of-00001.tfrecord", [_example(label=(4, 3))])
     assert check_records.draw_sheet(tmp_path, results, tmp_path / "sheet.png") == 0
 

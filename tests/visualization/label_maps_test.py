@@ -38,6 +38,7 @@ def test_alpha_blends_image_and_colours_except_at_ignored_pixels():
         (lambda: label_maps.overlay(IMAGE[:1], LABELS, COLOURS), "`image` and `labels`"),
         (lambda: label_maps.overlay(IMAGE / 255, LABELS, COLOURS), "image"),
         (lambda: label_maps.overlay(IMAGE, LABELS, COLOURS, alpha=2), "alpha"),
+        (lambda: label_maps.difference(IMAGE, LABELS, LABELS[:1]), "`predictions`"),
     ],
 )
 def test_invalid_arguments_are_named(call, argument):

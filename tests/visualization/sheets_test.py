@@ -72,6 +72,55 @@ def test_the_legend_has_one_line_per_class_and_room_for_the_longest_name():
     assert (pixels[:, -4:] == 255).all() and (pixels[:, -24:-4] < 128).any()
 
 
+def test_rows_side_by_side_are_read_from_left_to_right_and_then_down():
+    greys = range(10, 60, 10)
+    rows = [[np.full((20, 40, 3), grey, np.uint8)] * 2 for grey in greys]
+    titles = [f"row {grey}" for grey in greys]
+    sheet = sheets.contact_sheet(rows, ("a", "b"), row_titles=titles, across=3, cell_size=40)
+    pixels = np.asarray(sheet)
+    block, line = 2 * 48 + 16, 22 + 20 + 8
+    assert pixels.shape == (30 + 2 * line, 3 * block - 16 + 8, 3)
+    for index, grey in enumerate(greys):
+        left, top = 8 + index % 3 * block, 30 + index // 3 * line
+        for column in (left, left + 48):
+            assert (pixels[top + 22 : top + 42, column : column + 40] == grey).all()
+        assert pixels[top : top + 22, left : left + 88].min() < 128, "a title above each row"
+    assert (pixels[30 + line :, 8 + 2 * block :] == 255).all(), "the last place is empty"
+    heads = pixels[8:30].min(axis=(0, 2)) < 128
+    assert [heads[8 + place * 48 + place // 2 * 16 :][:40].any() for place in range(6)] == [
+        True
+    ] * 6
+
+
+def test_a_row_title_wider_than_its_row_is_shortened():
+    sheet = sheets.contact_sheet(
+        [(IMAGE,)] * 2, ("a",), row_titles=("a long title " * 9,) * 2, across=2, cell_size=120
+    )
+    title = np.asarray(sheet)[30:52].min(axis=(0, 2)) < 128
+    assert title[100:128].any() and not title[129:150].any()
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4])
+def test_a_grid_is_bounded_and_has_the_largest_cells_that_fit(columns):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    sizes = []
+    for count in (1, 2, 3, 8, 16, 24, 40):
+        across, cell_size = sheets.grid(count, columns)
+        sizes.append(cell_size)
+        sheet = sheets.contact_sheet(
+            [(picture,) * columns] * count, "a" * columns, row_titles="b" * count,
+            across=across, cell_size=cell_size,
+        )  # fmt: skip
+        assert sheet.width <= sheets.MAX_WIDTH and sheet.height <= sheets.MAX_HEIGHT
+        assert across <= count
+    assert sizes[0] == 360 and sizes == sorted(sizes, reverse=True) and sizes[-1] > 100
+
+
+def test_a_grid_of_very_many_rows_keeps_cells_that_can_be_seen():
+    across, cell_size = sheets.grid(5000, 4)
+    assert cell_size == 64 and 4 * across * 72 <= 1600
+
+
 @pytest.mark.parametrize(
     ("call", "argument"),
     [
