@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -15,7 +16,20 @@ from kseg.files import atomic_path
 
 GROUPS = ("weights", "seeds", "optimizer", "metrics")
 _POSITION = "position"
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError)
+# What zipfile, zlib and NumPy raise for damaged files: RuntimeError if a bit says that a file is
+# encrypted, or compressed by an unknown method.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+)
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -24,6 +25,26 @@ class Devices:
     replicas: int = 1
     building: Callable[[], AbstractContextManager] = contextlib.nullcontext
     fitting: Callable[[], AbstractContextManager] = contextlib.nullcontext
+
+
+def make_deterministic() -> None:
+    """Makes TensorFlow compute the same bits in every run. Call it before anything is computed.
+
+    On a CPU, operations that run at the same time share its threads in another way in each run,
+    which changes the order of sums. Therefore one operation runs after the other there, each on
+    all threads.
+    """
+    tf.config.experimental.enable_op_determinism()
+    if tf.config.list_physical_devices("GPU"):
+        return
+    try:
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:  # Only in a Python process that has used TensorFlow before.
+        print(
+            "warning: `--deterministic` comes too late in this process, so that the last bits may "
+            "differ from those of another run",
+            file=sys.stderr,
+        )
 
 
 def make_devices(

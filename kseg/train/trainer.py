@@ -8,7 +8,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from kseg.data import damage, label_checks
@@ -23,7 +22,7 @@ from kseg.runs.assembly import (
     rest_of_epoch,
 )
 from kseg.runs.checkpoint_file import Position
-from kseg.runs.distribution import make_devices
+from kseg.runs.distribution import make_deterministic, make_devices
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.runs.initial_weights import read_initial_weights
@@ -118,11 +117,11 @@ class Trainer:
         process_group: ProcessGroup,
         lock: RunLock | None,
     ):
+        if experiment.deterministic:
+            make_deterministic()
         leave_gpus_to_jax()
         require_trainable(experiment)
         keras.utils.set_random_seed(experiment.seed)
-        if experiment.deterministic:
-            tf.config.experimental.enable_op_determinism()
         self._experiment = experiment
         self._process_group = process_group
         self._data = TrainingData(experiment)

@@ -148,3 +148,17 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
     ]
     for distributed in [result(*pair) for pair in zip(both, outputs, strict=True)]:
         assert_same(single, distributed, replicas=2)
+
+
+def test_without_a_gpu_deterministic_operations_run_one_after_the_other():
+    """Two runs on photographs differed in most weights when operations shared the threads."""
+    program = (
+        "import tensorflow as tf\n"
+        "from kseg.runs.distribution import make_deterministic\n"
+        "make_deterministic()\n"
+        "make_deterministic()\n"
+        "tf.zeros(3)\n"
+        "print(tf.config.threading.get_inter_op_parallelism_threads())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "1\n" and "warning" not in done.stderr

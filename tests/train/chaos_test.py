@@ -42,33 +42,41 @@ def other_records(tmp_path_factory):
 
 
 class Chaos:
-    """A run that is disturbed.
+    """A run that is disturbed; `counts` holds how often each disturbance was done in all runs."""
 
-    Attributes:
-        counts: How often each disturbance was done.
-    """
-
-    def __init__(self, records, other_records, folder, rng):
+    def __init__(self, records, other_records, folder, rng, counts):
         self._records, self._other_records = records, other_records
         self._rng = rng
         self._folder = folder
         self._good = 0  # The newest step whose checkpoint was readable.
-        self.counts = dict.fromkeys(
-            ("kill", "pause", "second start", "data swap", "bit flip", "full disk"), 0
-        )
+        self.counts = counts
 
     def disturb(self, until):
         """Disturbs the run until it ends or until that time; returns whether it ended."""
         while time.monotonic() < until:
             process = self._start()
-            self._rng.choice((self._kill, self._pause, self._start_twice))(process)
+            self._rarest(
+                {"kill": self._kill, "pause": self._pause, "second start": self._start_twice}
+            )(process)
             status = process.wait(timeout=300)
             self._check()
             if status == 0:
                 return True
-            self._rng.choice((self._swap_data, self._flip_bit, self._fill_disk))()
+            self._rarest(
+                {
+                    "data swap": self._swap_data,
+                    "bit flip": self._flip_bit,
+                    "full disk": self._fill_disk,
+                }
+            )()
             self._check()
         return False
+
+    def _rarest(self, choices):
+        """Returns one of the disturbances that were done least often, over all runs."""
+        names = list(choices)
+        self._rng.shuffle(names)
+        return choices[min(names, key=self.counts.get)]
 
     def finish(self):
         process = self._start()
@@ -87,13 +95,13 @@ class Chaos:
             time.sleep(0.01)
 
     def _kill(self, process):
-        self._wait(process, 25)
+        self._wait(process, 12)
         if process.poll() is None:
             self.counts["kill"] += 1
         process.kill()
 
     def _pause(self, process):
-        self._wait(process, 20)
+        self._wait(process, 8)
         if process.poll() is None:
             self.counts["pause"] += 1
             process.send_signal(signal.SIGSTOP)
@@ -176,16 +184,16 @@ def test_disturbed_runs_end_like_an_undisturbed_one(records, other_records, tmp_
     rng = random.Random(seed)
     until = time.monotonic() + SECONDS
     expected, _ = run_undisturbed(records, tmp_path / "undisturbed", backbone="tiny")
-    totals: dict[str, int] = {}
+    kinds = ("kill", "pause", "second start", "data swap", "bit flip", "full disk")
+    counts = dict.fromkeys(kinds, 0)
     number = 0
     while time.monotonic() < until:
         folder = tmp_path / f"run_{number}"
-        chaos = Chaos(records, other_records, folder, rng)
+        chaos = Chaos(records, other_records, folder, rng, counts)
         if not chaos.disturb(until):
             chaos.finish()
         assert_same(folder, expected)
         assert not (folder / "training.lock").exists()
         number += 1
-        totals = {name: totals.get(name, 0) + count for name, count in chaos.counts.items()}
-    print(f"{number} runs, {', '.join(f'{count} x {name}' for name, count in totals.items())}")
-    assert sum(totals.values()) > 0
+    print(f"{number} runs, {', '.join(f'{count} x {name}' for name, count in counts.items())}")
+    assert sum(counts.values()) > 0
