@@ -40,7 +40,7 @@ def check_types(paths: Mapping[str, Path], bands: Sequence[int], bad: dict[str, 
         elif len(found) > 1 or not found <= set(DTYPES):
             bad[name] = (
                 f"{path}: `--bands` must be of one type among {', '.join(DTYPES)}; gdal_translate "
-                f"-ot UInt16 -scale converts others. {received}"
+                f"-ot UInt16 -scale MIN MAX 0 65535 converts others. {received}"
             )
         elif common and found != {common}:
             bad[name] = f"{path}: scenes before it have values of {common}. {received}"

@@ -111,7 +111,8 @@ class Backbone:
                 ) from error
         if not os.path.isfile(weights):
             raise ValueError(
-                "`weights` must be None, 'none', 'imagenet' or the path of a weight file. "
+                "`weights` (as a flag: `--backbone_weights`) must be None, 'none', 'imagenet' or "
+                "the path of a weight file. "
                 f"There is no file {str(weights)!r}"
             )
         network = self.application(weights=None, **options)

@@ -25,8 +25,9 @@ _HOW_TO_FINISH = (
     "(or another data set, or --classes)"
 )
 _HOW_TO_CONVERT = (
-    "Convert with: python -m tfrecords_tools.build_voc --raw_dir=VOC2012 --output_dir={data_dir} "
-    "--splits={split} (or tfrecords_tools.build_folder for other folders of images and masks)"
+    "Convert with: python -m tfrecords_tools.build_voc --raw_dir=VOCdevkit/VOC2012 "
+    "--output_dir={data_dir} --splits={split} (build_sbd makes trainaug, build_folder takes other "
+    "folders of images and masks)"
 )
 
 

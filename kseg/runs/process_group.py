@@ -110,5 +110,13 @@ def join(coordinator: str, num_processes: int, process_id: int) -> ProcessGroup:
             **(given if num_processes else {}), heartbeat_timeout_seconds=HEARTBEAT_SECONDS
         )
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"The processes of the training could not be joined: {error}") from error
+        hint = ""
+        if not num_processes:
+            hint = (
+                ". `--num_processes=0` needs a cluster that JAX knows (Slurm, Open MPI, "
+                "Kubernetes); elsewhere give `--num_processes`, `--coordinator` and `--process_id`"
+            )
+        raise UserError(
+            f"The processes of the training could not be joined: {error}{hint}"
+        ) from error
     return ProcessGroup(jax.process_count(), jax.process_index())

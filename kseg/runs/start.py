@@ -223,12 +223,17 @@ def _holds_all(records: int, experiment: Experiment, contents: Mapping[str, Cont
 
 
 def _classes(label_set: LabelSet) -> str:
-    return f"{label_set.num_classes} classes: {', '.join(label_set.names)}"
+    colours = (" ".join(map(str, colour)) for colour in label_set.colours)
+    classes = (f"{name} ({colour})" for name, colour in zip(label_set.names, colours, strict=True))
+    return (
+        f"{label_set.num_classes} classes: {', '.join(classes)}, ignored {label_set.ignore_label}"
+    )
 
 
 def _lines(changes: Changes) -> str:
     return "\n  ".join(
-        f"{name}: {old} in the run, {new} in this command" for name, (old, new) in changes.items()
+        f"{name}: {old or 'empty'} in the run, {new or 'empty'} in this command"
+        for name, (old, new) in changes.items()
     )
 
 

@@ -83,7 +83,8 @@ def announce(
     name = experiment.context or experiment.model
     print(f"{name} on {experiment.backbone}, {trainable:,} trainable parameters")
     print(
-        f"{plan.total_steps:,} steps in {plan.epochs} epochs, batch size {experiment.batch_size}, "
+        f"{plan.total_steps:,} steps in {plan.epochs} {'epochs' if plan.epochs > 1 else 'epoch'}, "
+        f"batch size {experiment.batch_size}, "
         f"learning rate {experiment.learning_rate:g}, schedule {experiment.schedule}"
     )
     if replicas > 1:
