@@ -186,6 +186,16 @@ class CheckpointFile:
                     raise DamagedCheckpoint(f"{self.path} is damaged: {name} is not finite")
         return dict(zip(keys, arrays.values(), strict=True))
 
+    def require_intact(self) -> None:
+        """Raises `DamagedCheckpoint` unless the checksums of all arrays, headers included, hold."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                bad = archive.testzip()
+        except _DAMAGE as error:
+            raise DamagedCheckpoint(f"{self.path} is damaged: {error}") from error
+        if bad:
+            raise DamagedCheckpoint(f"{self.path} is damaged: wrong checksum of {bad}")
+
     def _read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
         with np.load(self.path) as file:
             return {name: file[name] for name in names}

@@ -265,6 +265,7 @@ def _refuse_misfits(
         elif dtype.kind not in "iu" if "int" in variable.dtype else str(dtype) != variable.dtype:
             faults.append(f"{key} has type {dtype}, but {variable.dtype} in the model")
     if faults:
+        file.require_intact()  # A damaged header looks like that of another model.
         reasons = [
             hint
             for layer, hint in _hints(model).items()

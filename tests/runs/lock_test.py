@@ -19,7 +19,8 @@ ELSEWHERE = "00000000.1.1"
 def lock_of(folder, token, counter=0):
     """Writes the lock of another process."""
     content = {"token": token, "process": 17, "host": "node-3", "since": "noon", "counter": counter}
-    (folder / NAME).write_text(json.dumps(content))
+    (folder / "written").write_text(json.dumps(content))
+    (folder / "written").replace(folder / NAME)
 
 
 def quick(folder, stale_seconds=0.3):

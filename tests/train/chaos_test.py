@@ -86,7 +86,7 @@ class Chaos:
         return start(self._records, self._folder, backbone="tiny", **options)
 
     def _printed(self):
-        return self._folder.with_suffix(".log").read_text()[-3000:]
+        return self._folder.with_suffix(".log").read_text()[-20_000:]
 
     def _wait(self, process, most):
         """Waits for a random time, but not longer than the process runs."""
