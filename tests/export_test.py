@@ -180,7 +180,8 @@ def run(monkeypatch, tmp_path):
             load_model=lambda checkpoint: network,
             label_set=LABELS,
             scene_bands=None,
-            experiment=SimpleNamespace(data_dir=str(records), train_split=("train",)),
+            experiment=SimpleNamespace(train_split=("train",)),
+            data_dir=lambda given: given or str(records),
         ),
     )
     return network
