@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Up to version 0.1.0 the token was the process number alone.
+# In earlier versions the token was the process number alone.
 _TOKEN = re.compile(
     r"(?P<machine>[0-9a-f]{8})\.(?P<number>\d+)\.(?P<start>\d+)|(?P<number_alone>\d+)"
 )

@@ -88,7 +88,7 @@ class Position:
         if not isinstance(values, dict):
             raise ValueError("its position is not a JSON object")
         known = {field.name: field.type for field in dataclasses.fields(cls)}
-        # Checkpoints of version 0.1.0 do not have the last three.
+        # Checkpoints of earlier versions do not have the last three.
         wrong = (values.keys() ^ known.keys()) - {"val_data", "not_better", "pending"}
         wrong |= {
             name for name in values.keys() & known.keys() if not _fits(values[name], known[name])

@@ -49,17 +49,8 @@ class RunFolder:
 
     def start(self, experiment: Experiment, label_set: LabelSet, **arguments) -> Experiment | None:
         """Prepares the folder for training; see `kseg.runs.start.start`."""
-        former = start.start(self, experiment, label_set, **arguments)
-        for name in (
-            "experiment",
-            "_labels",
-            "label_set",
-            "mask_rule",
-            "scene_bands",
-            "checkpoints",
-        ):
-            self.__dict__.pop(name, None)  # What was read before may have changed.
-        return former
+        # It reads the run by another instance: what this one keeps is read after the changes.
+        return start.start(RunFolder(self.path, self.guard), experiment, label_set, **arguments)
 
     @cached_property
     def experiment(self) -> Experiment:

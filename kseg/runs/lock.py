@@ -66,11 +66,13 @@ class RunLock:
                 self._take_over(self._abandoned())
         except OSError as error:
             raise UserError(f"`--model_dir` cannot be written: {error}") from error
-        threading.Thread(target=self._renew, daemon=True).start()
+        self._renewal = threading.Thread(target=self._renew, daemon=True)
+        self._renewal.start()
         return self
 
     def __exit__(self, *_) -> None:
         self._released.set()
+        self._renewal.join()  # Otherwise it might write into a file that gets the same descriptor.
         os.close(self._file)
         with contextlib.suppress(OSError):
             if self._holds():
@@ -105,7 +107,12 @@ class RunLock:
             "process_start": start,
             "since": datetime.datetime.now().isoformat(" ", "seconds"),
         }
-        self._write()
+        try:
+            self._write()
+        except OSError:  # A full disk. The lock would seem to be that of another process.
+            os.close(self._file)
+            self.path.unlink()
+            raise
         return True
 
     def _write(self) -> None:

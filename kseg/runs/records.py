@@ -31,5 +31,7 @@ def append(path: Path, entry: dict, guard: Callable[[], None] | None = None) -> 
     """Adds an entry. A file that cannot be read is renamed to `<name>.damaged` first."""
     entries = read(path)
     if not entries and path.is_file():
+        if guard:
+            guard()
         os.replace(path, path.with_name(f"{path.name}.damaged"))
     files.write_text(path, json.dumps([*entries, entry], indent=1) + "\n", guard)

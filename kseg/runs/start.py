@@ -45,7 +45,7 @@ def start(
     epoch_steps: int = 1,
     overwrite: bool = False,
     allow_changes: bool = False,
-    former: str = "",
+    former_owner: str = "",
 ) -> Experiment | None:
     """Prepares the folder of a run for training.
 
@@ -63,7 +63,8 @@ def start(
         epoch_steps: Number of steps of an epoch of these data. Defaults to 1.
         overwrite: Whether an earlier run in the folder is removed.
         allow_changes: Whether a run goes on with another learning rate or other data.
-        former: Token of the training that had the lock of the folder before, see `lock.RunLock`.
+        former_owner: Token of the training that had the lock of the folder before, see
+            `lock.RunLock`. Its temporary files are removed.
 
     Returns:
         The experiment of the run before the changes; None for a new run.
@@ -73,8 +74,10 @@ def start(
             checkpoint, or other files.
     """
     try:
+        if run.guard:
+            run.guard()
         for folder in (run.path, run.checkpoint_folder, run.logs):
-            files.remove_partials(folder, of=former)
+            files.remove_partials(folder, of=former_owner)
         if overwrite:
             _clear(run)
         former_experiment = None
@@ -102,8 +105,6 @@ def start(
 
 
 def _clear(run: "RunFolder") -> None:
-    if run.guard:
-        run.guard()
     for path in (
         run.experiment_file,
         run.labels_file,

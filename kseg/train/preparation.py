@@ -111,8 +111,8 @@ def announce_learning_rate(
         print(f"learning rate at step {step}: {before:.3g} before the change, {now:.3g} now")
 
 
-def placed(position: Position, plan: Plan, val_data: str, is_main: bool) -> Position:
-    """Returns a restored position in the epochs of the present data.
+def adapted_position(position: Position, plan: Plan, val_data: str, is_main: bool) -> Position:
+    """Adapts a restored position to the present data.
 
     The epochs of a run that goes on with other data, or after an incomplete last epoch, do not
     begin where they did. The best mIoU counts only if it was measured on the present data.

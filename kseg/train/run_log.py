@@ -50,7 +50,7 @@ class RunLog:
                 self._writer = tf.summary.create_file_writer(str(folder))
         self._csv_file = Path(csv_file)
         self._rows: list[dict] = []
-        if self._csv_file.is_file():
+        if writes and self._csv_file.is_file():
             self._rows = _rows_up_to(step, self._csv_file)
 
     def __enter__(self) -> "RunLog":

@@ -16,11 +16,7 @@ from kseg.inference.backend import leave_gpus_to_jax
 from kseg.models import Segmenter
 from kseg.recipe.compilation import freeze_batch_norms
 from kseg.recipe.optimizer import inner_optimizer
-from kseg.runs.assembly import (
-    dtype_policy,
-    require_trainable,
-    rest_of_epoch,
-)
+from kseg.runs.assembly import dtype_policy, require_trainable, rest_of_epoch
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.distribution import make_deterministic, make_devices
 from kseg.runs.experiment import Experiment
@@ -37,10 +33,10 @@ from kseg.train.callbacks import (
     StopOnSignal,
 )
 from kseg.train.preparation import (
+    adapted_position,
     announce,
     announce_learning_rate,
     build_network,
-    placed,
     require_agreement,
 )
 from kseg.train.run_log import RunLog
@@ -136,7 +132,9 @@ class Trainer:
         self._lock = lock
         self._run = RunFolder(experiment.model_dir, lock.require if lock else None)
         self._model, position, metrics = self._prepare(overwrite, allow_changes)
-        self._position = placed(position, self._plan, self._data.val_hash, process_group.is_main)
+        self._position = adapted_position(
+            position, self._plan, self._data.val_hash, process_group.is_main
+        )
         self._metrics = metrics if self._position.step_in_epoch else {}
         process_group.require_same("step after restoring", self._position.step)
         self._validation = None
@@ -167,7 +165,7 @@ class Trainer:
                 epoch_steps=self._plan.epoch_steps,
                 overwrite=overwrite,
                 allow_changes=allow_changes,
-                former=self._lock.former,
+                former_owner=self._lock.former,
             )
             if former:
                 announce_learning_rate(former, experiment, self._plan, run.newest_step())
@@ -217,7 +215,8 @@ class Trainer:
         if is_main:
             miou = self._position.best_miou
             best = f", best val mIoU {miou:.4f}" if self._experiment.val_split else ""
-            print(f"trained: {run.path}, {self._position.step:,} steps{best}")
+            ended = "trained" if self._position.step >= self._plan.total_steps else "stopped early"
+            print(f"{ended}: {run.path}, {self._position.step:,} steps{best}")
         return 0
 
     def _is_unfinished(self) -> bool:

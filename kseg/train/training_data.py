@@ -8,7 +8,7 @@ from kseg.data.masks import MaskRule
 from kseg.data.pipeline import train_steps
 from kseg.errors import UserError
 from kseg.runs.assembly import scene_bands_of
-from kseg.runs.data_contents import Contents, contents_of
+from kseg.runs.data_contents import contents_of
 from kseg.runs.experiment import Experiment
 from kseg.runs.plan import Plan
 
@@ -30,6 +30,7 @@ class TrainingData:
         mask_rule: What the masks meant.
         scene_bands: How the images were made from scenes; None if they were not.
         contents: What each split holds, by name.
+        val_hash: The hash of the validation data; empty if there are none.
         plan: The steps of the run.
 
     Raises:
@@ -48,14 +49,9 @@ class TrainingData:
         self.val_manifest = _val_manifest(experiment, self.label_set)
         self.scene_bands = scene_bands_of(experiment, self.val_manifest)
         self.contents = contents_of(experiment)
+        val_contents = self.contents.get(experiment.val_split)
+        self.val_hash = val_contents.sha256 if val_contents else ""
         _check_class_weights(experiment, self.label_set)
-
-    @property
-    def val_hash(self) -> str:
-        """The hash of the validation data; empty if there are none."""
-        if not self.val_manifest:
-            return ""
-        return Contents.of(self.val_manifest).sha256
 
 
 def warn_about_recipe(experiment: Experiment, data: TrainingData) -> None:

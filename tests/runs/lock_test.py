@@ -1,5 +1,6 @@
 """The lock of a run: one owner, found dead at once on its machine, and by its counter elsewhere."""
 
+import errno
 import json
 import os
 import subprocess
@@ -152,3 +153,13 @@ def test_only_one_of_many_processes_gets_an_abandoned_lock(tmp_path):
     lock_of(tmp_path, ELSEWHERE)
     processes = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(4)]
     assert sorted(process.wait() for process in processes) == [0, 3, 3, 3]
+
+
+def test_a_lock_that_cannot_be_written_is_removed(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full_disk)
+    with pytest.raises(UserError, match="`--model_dir` cannot be written.*No space left"):
+        RunLock(tmp_path).__enter__()
+    assert not list(tmp_path.iterdir())

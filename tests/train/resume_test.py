@@ -303,7 +303,7 @@ def test_a_signal_ends_a_validation_at_once_and_the_resumed_run_repeats_it(
     ],
 )
 def test_a_run_stops_after_validations_without_a_better_miou(
-    early_stop_after, epochs_trained, base, tmp_path, monkeypatch
+    early_stop_after, epochs_trained, base, tmp_path, monkeypatch, capsys
 ):
     miou = iter((0.3, 0.4, 0.4, 0.5, 0.1))
     monkeypatch.setattr(
@@ -315,6 +315,8 @@ def test_a_run_stops_after_validations_without_a_better_miou(
     experiment = base.replace(model_dir=str(run.path), epochs=5, early_stop_after=early_stop_after)
     assert training.train(experiment) == 0
     assert [epoch for epoch, _ in rows(run)] == list(range(1, epochs_trained + 1))
+    ended = "stopped early" if epochs_trained < 5 else "trained"
+    assert f"{ended}: {run.path}, {epochs_trained * STEPS} steps" in capsys.readouterr().out
     best = CheckpointFile(run.checkpoints.best).position
     assert best.best_miou == (0.4 if epochs_trained == 3 else 0.5)
     # The same command does not go on.

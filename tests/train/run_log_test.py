@@ -77,3 +77,10 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
             log.epoch(row(1, 5), {}, None)
     with pytest.raises(UserError, match=str(tmp_path / "file")):
         RunLog(tmp_path / "file", tmp_path / "metrics.csv")
+
+
+def test_a_process_that_writes_nothing_leaves_a_damaged_table_where_it_is(tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(b"\xff")
+    with RunLog(tmp_path / "logs", tmp_path / "metrics.csv", step=5, writes=False):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
