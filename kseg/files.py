@@ -13,6 +13,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The temporary file lies in the folder of `path`, which is created if missing, so that replacing
     `path` is one atomic rename. Its name starts with a dot and keeps the suffix, from which Pillow
     and NumPy derive the file format.
+
+    An `OSError` in the body that names no file, as those of writing, or the temporary file, names
+    `path` instead.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,8 +25,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(partial)):
+            error.filename = str(path)
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        # On a read-only file system this fails as well, and would hide the first error.
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def partials(folder: str | Path) -> list[Path]:
