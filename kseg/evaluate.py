@@ -15,6 +15,7 @@ How the papers evaluate is set by flags; see `kseg.inference.config.InferenceCon
     GCN, Cityscapes   --window_size=1024 --window_stride=342
 """
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -33,9 +34,12 @@ from kseg.inference.evaluator import Evaluator
 from kseg.inference.report import csv_text, mean_over, report, table
 from kseg.recipe.metrics import Scores
 from kseg.runs.folder import RunFolder
-from kseg.visualization import confusion_matrix, image_files
+from kseg.visualization import confusion_matrix
 
 BOUNDARY_WIDTH = 7  # GCN, Table 5
+LESS_MEMORY = (
+    "Less is needed with `--batch_size=1`, smaller `--scales`, or `--window_size` for large images"
+)
 
 
 def evaluate(
@@ -158,20 +162,26 @@ def main(values: flags.FlagValues) -> None:
         mean = mean_over(run.label_set, scores, values.mean_over)
         content["mean_over"] = {"classes": values.mean_over, "iou": mean}
         print(f"mean IoU over {', '.join(values.mean_over)}: {mean:.4f}")
-    _write(output, run.label_set, scores, content)
+    with cli.writing({"report": output}, "Nothing was written."):
+        _write(output, run.label_set, scores, content)
 
 
 def _write(output: Path, label_set: LabelSet, scores: Scores, content: dict) -> None:
-    """Writes the JSON file, the CSV file and the picture of the confusion matrix."""
+    """Writes the JSON file, the CSV file and the picture of the confusion matrix: all or none."""
     table_file = output.with_suffix(".csv")
     picture = output.with_name(
         "confusion.png" if output.name == "eval.json" else f"{output.stem}_confusion.png"
     )
-    files.write_text(output, json.dumps(content, indent=1) + "\n")
-    files.write_text(table_file, csv_text(label_set, scores))
-    image_files.save_picture(picture, confusion_matrix.draw(scores.matrix, label_set.names))
+    with contextlib.ExitStack() as stack:
+        # They are put in place in reverse order: the JSON file, which other programs read, last.
+        partials = [
+            stack.enter_context(files.atomic_path(path)) for path in (output, table_file, picture)
+        ]
+        partials[0].write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partials[1].write_text(csv_text(label_set, scores), encoding="utf-8")
+        confusion_matrix.draw(scores.matrix, label_set.names).save(partials[2])
     print(f"inference: {content['protocol']}\nwritten: {output}, {table_file}, {picture}")
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    cli.run(main, define_flags, less_memory=LESS_MEMORY)
