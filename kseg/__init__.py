@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from kseg._version import __version__
@@ -69,4 +70,8 @@ def __getattr__(name: str):
 # tfrecords_tools sets this variable: its processes need neither Keras nor TensorFlow, which would
 # take half a gigabyte in each of them. Processes that they start in turn do not inherit it.
 if os.environ.pop("KSEG_WITHOUT_KERAS", None) is None:
+    # While Python looks for the program of `python -m kseg.NAME`, sys.argv[0] is "-m". The import
+    # of this package is what brings TensorFlow, which prints lines; so they are left out here.
+    if sys.argv[:1] == ["-m"] or "KSEG_PROGRAM" in os.environ:
+        importlib.import_module("kseg.cli").start_tensorflow()
     _register()

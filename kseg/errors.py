@@ -1,6 +1,33 @@
-"""The exception that programs print as one line instead of a traceback."""
+"""The exception that programs print as one line instead of a traceback, and what becomes one.
 
+Errors of the file system and of memory are raised by Python and by libraries, such as TensorFlow.
+`explanation` tells them from errors of the program. The libraries are not imported for it.
+"""
+
+import errno
 import importlib.metadata
+import os
+import re
+
+# Errors of the file system that the user can correct if the file is known.
+_WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_FILE_ERRNOS = _WRITE_ERRNOS | {
+    errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE, errno.EBUSY, errno.EMFILE,
+    errno.ENFILE,
+}  # fmt: skip
+# TensorFlow's errors end with the reason in words: "FILE; Permission denied".
+_WORDS = {os.strerror(number): number for number in _FILE_ERRNOS}
+_FILE_IN_TEXT = re.compile(rf"([^;\n]+); ({'|'.join(map(re.escape, _WORDS))})\b")
+_NODE = re.compile(r"\{\{.*?\}\} ?")
+
+# TensorFlow raises StagingError for errors of the Python code that becomes a graph.
+_LIBRARY_ERRORS = {"OpError", "StagingError", "JaxRuntimeError", "XlaRuntimeError"}
+_MEMORY = re.compile(
+    r"OOM when|RESOURCE_EXHAUSTED|out.of.memory|(unable|failed|trying|cannot) (to )?allocate",
+    re.IGNORECASE,
+)
+_NODE_OF_GRAPH = re.compile(r"Detected at node (\S+)")
 
 
 class UserError(ValueError):
@@ -10,6 +37,71 @@ class UserError(ValueError):
     argument or file, states the rule and the value received, and where possible gives the command
     that helps.
     """
+
+
+def explanation(error: Exception, less_memory: str = "") -> str | None:
+    """Returns the message for an error whose cause is outside of the program, in one line.
+
+    These are errors of the file system with the name of a file (a full disk, missing permissions),
+    and running out of memory, on the host or on a GPU.
+
+    Args:
+        error: Any error of Python, NumPy, TensorFlow or JAX.
+        less_memory: What needs less memory in this program, as a sentence without its full stop.
+
+    Returns:
+        The message, or None for all other errors, which are errors of the program.
+    """
+    failure = file_failure(error)
+    if failure and failure[0]:
+        file, reason = failure
+        verb = "written" if _WORDS[reason] in _WRITE_ERRNOS else "opened"
+        return f"{file} cannot be {verb}: {reason}"
+    reason = None if failure else _memory_reason(error)
+    if reason is None:
+        return None
+    return ". ".join(filter(None, [f"Out of memory{reason}", less_memory]))
+
+
+def file_failure(error: Exception) -> tuple[str, str] | None:
+    """Returns the file and the reason of an error of the file system; None for other errors.
+
+    The name of the file is empty if the error does not have it. Errors of TensorFlow have both in
+    their text.
+    """
+    if isinstance(error, OSError):
+        if error.errno not in _FILE_ERRNOS:
+            return None
+        return os.fsdecode(error.filename or ""), os.strerror(error.errno)
+    if _names(error) & _LIBRARY_ERRORS and (match := _FILE_IN_TEXT.search(str(error))):
+        return _NODE.sub("", match[1]).strip(), match[2]
+    return None
+
+
+def _memory_reason(error: Exception) -> str | None:
+    """Returns what did not fit into memory; None if the error is another one."""
+    if isinstance(error, OSError):
+        return "" if error.errno == errno.ENOMEM else None
+    if not isinstance(error, MemoryError) and not _names(error) & _LIBRARY_ERRORS:
+        return None
+    text = str(error)
+    # Lines of a traceback in the text name files and functions.
+    lines = [
+        line
+        for line in text.splitlines()
+        if _MEMORY.search(line) and not line.lstrip().startswith('File "')
+    ]
+    if not lines:
+        return "" if isinstance(error, MemoryError) else None
+    # "/job:localhost/replica:0/task:0/device:GPU:0" is GPU:0.
+    line = re.sub(r"/job:\S*?/device:", "", _NODE.sub("", lines[0])).split(" [Op:")[0]
+    line = re.sub(r"^\s*\w*Error: ", "", line).strip().rstrip(".")
+    node = _NODE_OF_GRAPH.search(text)
+    return f" in {node[1]}: {line}" if node else f": {line}"
+
+
+def _names(error: Exception) -> set[str]:
+    return {base.__name__ for base in type(error).__mro__}
 
 
 def missing_extra(extra: str, what: str, error: ImportError | None = None) -> UserError:

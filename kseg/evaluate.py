@@ -20,7 +20,7 @@ How the papers evaluate is set by flags; see `kseg.inference.config.InferenceCon
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -39,10 +39,12 @@ from kseg.inference.image_scores import ImageTable, MeasuredImage, measured_imag
 from kseg.inference.report import csv_text, mean_over, report, table
 from kseg.recipe.metrics import Scores
 from kseg.runs.folder import RunFolder
-from kseg.visualization import confusion_matrix, image_files, worst_sheet
+from kseg.visualization import confusion_matrix, worst_sheet
 
 BOUNDARY_WIDTH = 7  # GCN, Table 5
-_IMAGE_FILES = ("images.csv", "worst.png")
+LESS_MEMORY = (
+    "Less is needed with `--batch_size=1`, smaller `--scales`, or `--window_size` for large images"
+)
 
 
 def evaluate(
@@ -162,18 +164,6 @@ def main(values: flags.FlagValues) -> None:
         raise UserError(f"`--report` must be the path of a .json file. Received: {output}")
     data_dir = run.data_dir(values.data_dir)
     checkpoint, path, step = find_checkpoint(run, values.checkpoint)
-    with _image_files(output, run.label_set, values.worst) as on_image:
-        scores = evaluate(
-            run,
-            data_dir,
-            values.split,
-            checkpoint=str(path),
-            config=config,
-            batch_size=values.batch_size,
-            boundary_width=values.boundary_width,
-            on_image=on_image,
-        )
-    print(table(run.label_set, scores))
     content = {
         "split": values.split,
         "data_dir": data_dir,
@@ -183,41 +173,61 @@ def main(values: flags.FlagValues) -> None:
     }
     if values.boundary_width:
         content["boundary_width"] = values.boundary_width
-    content |= report(run.label_set, scores)
-    if values.mean_over:
-        mean = mean_over(run.label_set, scores, values.mean_over)
-        content["mean_over"] = {"classes": values.mean_over, "iou": mean}
-        print(f"mean IoU over {', '.join(values.mean_over)}: {mean:.4f}")
-    written = _write(output, run.label_set, scores, content)
+    outputs = [output, output.with_suffix(".csv"), _beside(output, "confusion.png")]
     if values.worst:
-        written += [_beside(output, name) for name in _IMAGE_FILES]
-    print(f"inference: {config}\nwritten: {', '.join(map(str, written))}")
+        outputs += [_beside(output, "images.csv"), _beside(output, "worst.png")]
+    with cli.writing({"report": output}, "Nothing was written."), contextlib.ExitStack() as stack:
+        # They are put in place in reverse order: the JSON file, which other programs read, last.
+        partials = [stack.enter_context(files.atomic_path(file)) for file in outputs]
+        with _image_files(run.label_set, values.worst, partials[3:]) as on_image:
+            scores = evaluate(
+                run,
+                data_dir,
+                values.split,
+                checkpoint=str(path),
+                config=config,
+                batch_size=values.batch_size,
+                boundary_width=values.boundary_width,
+                on_image=on_image,
+            )
+        content |= _printed(run.label_set, scores, values.mean_over)
+        partials[0].write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partials[1].write_text(csv_text(run.label_set, scores), encoding="utf-8")
+        confusion_matrix.draw(scores.matrix, run.label_set.names).save(partials[2])
+    print(f"inference: {config}\nwritten: {', '.join(map(str, outputs))}")
+
+
+def _printed(label_set: LabelSet, scores: Scores, classes: Sequence[str]) -> dict:
+    """Prints the table of the scores and returns them for the JSON file."""
+    print(table(label_set, scores))
+    content = report(label_set, scores)
+    if classes:
+        mean = mean_over(label_set, scores, classes)
+        content["mean_over"] = {"classes": classes, "iou": mean}
+        print(f"mean IoU over {', '.join(classes)}: {mean:.4f}")
+    return content
 
 
 @contextlib.contextmanager
 def _image_files(
-    output: Path, label_set: LabelSet, count: int
+    label_set: LabelSet, count: int, paths: Sequence[Path]
 ) -> Iterator[Callable[[MeasuredImage], None] | None]:
     """Writes the CSV table of the images and the sheet of the worst.
 
     Args:
-        output: The JSON file, beside which they are written.
         label_set: The classes.
         count: Number of images on the sheet. 0: nothing is written.
+        paths: The two files.
 
     Yields:
-        Function to be called with each image, or None. The files are put in place at the end,
-        unless there is an error.
+        Function to be called with each image, or None.
     """
     if not count:
         yield None
         return
+    table_file, picture = paths
     sheet = worst_sheet.WorstSheet(label_set, count)
-    table_file, picture = (_beside(output, name) for name in _IMAGE_FILES)
-    with (
-        files.atomic_path(table_file) as partial,
-        open(partial, "w", newline="", encoding="utf-8") as file,
-    ):
+    with open(table_file, "w", newline="", encoding="utf-8") as file:
         rows = ImageTable(file, label_set)
 
         def add(measured):
@@ -232,7 +242,7 @@ def _image_files(
                 )
 
         yield add
-    image_files.save_picture(picture, sheet.picture())
+    sheet.picture().save(picture)
 
 
 def _beside(output: Path, name: str) -> Path:
@@ -240,15 +250,5 @@ def _beside(output: Path, name: str) -> Path:
     return output.with_name(name if output.name == "eval.json" else f"{output.stem}_{name}")
 
 
-def _write(output: Path, label_set: LabelSet, scores: Scores, content: dict) -> list[Path]:
-    """Writes the JSON file, the CSV file and the picture of the confusion matrix, in this order."""
-    table_file = output.with_suffix(".csv")
-    picture = _beside(output, "confusion.png")
-    files.write_text(output, json.dumps(content, indent=1) + "\n")
-    files.write_text(table_file, csv_text(label_set, scores))
-    image_files.save_picture(picture, confusion_matrix.draw(scores.matrix, label_set.names))
-    return [output, table_file, picture]
-
-
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    cli.run(main, define_flags, less_memory=LESS_MEMORY)

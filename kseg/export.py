@@ -51,6 +51,10 @@ from kseg.runs.folder import RunFolder
 
 LABELS_FILE = "labels.json"
 FORMATS = ("saved_model", "litert", "onnx")
+LESS_MEMORY = (
+    "Less is needed with a smaller `--image_size` (litert, onnx) and fewer `--calibration_images` "
+    "(int8)"
+)
 
 
 def export(
@@ -241,29 +245,33 @@ def main(values: flags.FlagValues) -> None:
         onnx.require()  # Before the model is loaded, which takes seconds.
     run = RunFolder(values.model_dir)
     model = run.load_model(checkpoint=values.checkpoint)
+    writing = cli.writing({"export_dir": values.export_dir})
     if values.format == "saved_model":
-        version = export(
-            model,
-            run.label_set,
-            values.export_dir,
-            probabilities=values.probabilities,
-            max_pixels=values.max_pixels,
-            scene_bands=run.scene_bands,
-        )
+        with writing:
+            version = export(
+                model,
+                run.label_set,
+                values.export_dir,
+                probabilities=values.probabilities,
+                max_pixels=values.max_pixels,
+                scene_bands=run.scene_bands,
+            )
         print(f"SavedModel written: {version}")
         print(f"To inspect it: saved_model_cli show --dir {version} --all")
         return
-    path, agreement = export_file(
-        model,
-        run.label_set,
-        values.export_dir,
-        file_format=values.format,
-        size=size,
-        precision=values.export_precision,
-        calibration=_calibration_images(values, run, model, size),
-        probabilities=values.probabilities,
-        scene_bands=run.scene_bands,
-    )
+    calibration = _calibration_images(values, run, model, size)
+    with writing:
+        path, agreement = export_file(
+            model,
+            run.label_set,
+            values.export_dir,
+            file_format=values.format,
+            size=size,
+            precision=values.export_precision,
+            calibration=calibration,
+            probabilities=values.probabilities,
+            scene_bands=run.scene_bands,
+        )
     if agreement is None:
         print("The file was not compared with the SavedModel: onnxruntime is not installed.")
     else:
@@ -296,4 +304,4 @@ def _calibration_images(
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    cli.run(main, define_flags, less_memory=LESS_MEMORY)

@@ -30,6 +30,9 @@ def atomic_path(path: str | Path, guard: Callable[[], None] | None = None) -> It
     `path` is one atomic rename. Its name starts with a dot and keeps the suffix, from which Pillow
     and NumPy derive the file format.
 
+    An `OSError` in the body that names no file, as those of writing, or the temporary file, names
+    `path` instead.
+
     Args:
         path: The file.
         guard: Function that is called before the file is written and again before it is replaced,
@@ -50,8 +53,14 @@ def atomic_path(path: str | Path, guard: Callable[[], None] | None = None) -> It
         if guard:
             guard()
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(partial)):
+            error.filename = str(path)
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        # On a read-only file system this fails as well, and would hide the first error.
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def partial_path(path: str | Path) -> Path:

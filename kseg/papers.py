@@ -291,7 +291,8 @@ def main(values: flags.FlagValues) -> int:
     failed = sum(not row.agrees for row in counted)
     print(f"{len(counted) - failed} of {len(counted)} rows agree")
     if values.figure:
-        draw_lkspp_figure(values.figure)
+        with cli.writing({"figure": values.figure}):
+            draw_lkspp_figure(values.figure)
         print(f"LKSPP, Figure 3: {values.figure}")
     return 1 if failed else 0
 

@@ -1,13 +1,118 @@
-"""The messages about optional packages name what can be installed."""
+"""Which errors are explained in one line, and the messages about optional packages."""
 
+import errno
 import importlib.metadata
+import os
 import re
 import runpy
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
-from kseg.errors import UserError, missing_extra
+from kseg.errors import UserError, explanation, missing_extra
 from tests.conftest import REPOSITORY
+
+HUGE = 4_000_000  # A square of so many numbers has 58 TiB.
+
+
+def caught(function):
+    with pytest.raises(Exception) as caught:
+        function()
+    return caught.value
+
+
+def in_a_graph():
+    @tf.function
+    def draw(size):
+        return tf.random.uniform([size, size], name="drawn")
+
+    return draw(tf.constant(HUGE))
+
+
+def while_tracing():
+    def allocate():
+        np.empty((HUGE, HUGE))
+
+    return tf.data.Dataset.range(1).map(lambda number: allocate() or number)
+
+
+def on_jax():
+    jax = pytest.importorskip("jax")
+    return jax.numpy.zeros((HUGE, HUGE)).block_until_ready()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        # TensorFlow waits ten seconds for memory on the host.
+        pytest.param(lambda: tf.zeros([HUGE, HUGE]), marks=pytest.mark.slow, id="eager"),
+        pytest.param(in_a_graph, marks=pytest.mark.slow, id="graph"),
+        pytest.param(while_tracing, id="tracing"),
+        pytest.param(lambda: np.empty((HUGE, HUGE)), id="numpy"),
+        pytest.param(on_jax, id="jax"),
+    ],
+)
+def test_out_of_memory_is_explained_with_what_did_not_fit_and_what_helps(function):
+    message = explanation(caught(function), "Less is needed with `--tile`")
+    assert message.startswith("Out of memory") and "\n" not in message
+    assert str(HUGE) in message or str(4 * HUGE**2) in message  # JAX names the bytes.
+    assert message.endswith(". Less is needed with `--tile`")
+    assert "job:" not in message and "{{" not in message
+
+
+def test_the_operation_of_a_graph_that_runs_out_of_memory_is_named():
+    error = tf.errors.ResourceExhaustedError(
+        None,
+        None,
+        "Graph execution error:\n\nDetected at node net/aspp/conv2d defined at (most recent call "
+        'last):\n  File "run_out_of_memory.py", line 1, in f\n\nOOM when allocating tensor with '
+        "shape[8,256,65,65] and type float on /job:localhost/replica:0/task:0/device:GPU:0 by "
+        "allocator GPU_0_bfc\n\t [[{{node net/aspp/conv2d}}]]\nHint: ... when OOM happens\n [Op:f]",
+    )
+    assert explanation(error) == (
+        "Out of memory in net/aspp/conv2d: OOM when allocating tensor with shape[8,256,65,65] and "
+        "type float on GPU:0 by allocator GPU_0_bfc"
+    )
+
+
+def test_memory_errors_without_a_text_are_explained():
+    for error in (MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")):
+        assert explanation(error) == "Out of memory"
+
+
+def test_errors_of_the_file_system_are_explained_with_the_file_and_the_reason(tmp_path):
+    (tmp_path / "file").touch()
+    for name, number in (
+        ("missing/x", errno.ENOENT),
+        ("file/x", errno.ENOTDIR),
+        ("x" * 999, errno.ENAMETOOLONG),
+    ):
+        path = tmp_path / name
+        expected = f"{path} cannot be opened: {os.strerror(number)}"
+        assert explanation(caught(lambda path=path: open(path, "w"))) == expected
+        assert explanation(caught(lambda path=path: tf.io.TFRecordWriter(str(path)))) == expected
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        error = OSError(number, "A text with\nlines", "x.npz")
+        assert explanation(error) == f"x.npz cannot be written: {os.strerror(number)}"
+    full = tf.errors.ResourceExhaustedError(
+        None, None, "{{function_node __wrapped__Save}} /x/part-0; No space left on device [Op:Save]"
+    )
+    assert explanation(full) == "/x/part-0 cannot be written: No space left on device"
+
+
+def test_other_errors_are_errors_of_the_program():
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device"),  # of which file?
+        OSError("a text"),
+        OSError(errno.EPIPE, "Broken pipe", "x"),
+        KeyError("allocate"),
+        ValueError("out of memory"),
+        UserError("`--flag` must be given"),
+        caught(lambda: tf.constant(1) + tf.constant("text")),
+        tf.errors.ResourceExhaustedError(None, None, "Too many requests"),
+    ):
+        assert explanation(error, "Less is needed") is None, error
 
 
 @pytest.fixture(scope="module")

@@ -243,6 +243,14 @@ def test_more_images_than_can_be_seen_on_a_sheet_are_refused(run, capsys):
         call_main(f"--model_dir={run.path}", "--worst=41")
 
 
+def test_without_one_of_the_files_none_is_written_and_the_flag_is_named(run, tmp_path, capsys):
+    (tmp_path / "scores_confusion.png").mkdir()
+    with pytest.raises(UserError, match="scores_confusion.png.*Nothing was written.*`--report`"):
+        call_main(f"--model_dir={run.path}", f"--report={tmp_path}/scores.json")
+    assert "mIoU" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["scores_confusion.png"]
+
+
 def test_the_measured_checkpoint_is_reported_with_its_step(run, tmp_path, model):
     other = RunFolder(tmp_path / "other")
     other.start(run.experiment.replace(model_dir=str(other.path)), VOC)

@@ -1,7 +1,9 @@
 """Atomic writing: a file is complete or unchanged, and no temporary file remains."""
 
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,36 @@ def test_a_file_is_replaced_only_once_it_is_complete(tmp_path):
     files.write_text(path, "new ü")
     assert path.read_text(encoding="utf-8") == "new ü"
     assert [entry.name for entry in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_an_error_of_writing_names_the_file(tmp_path):
+    path = tmp_path / "scores.json"
+    for raised in (OSError(errno.ENOSPC, "full"), OSError(errno.EACCES, "no", "{partial}")):
+        with pytest.raises(OSError) as caught, files.atomic_path(path) as partial:
+            if raised.filename:
+                raised.filename = str(partial)
+            raise raised
+        assert caught.value.filename == str(path)
+        assert caught.value.errno == raised.errno
+
+
+def test_an_error_of_another_file_or_without_a_number_is_left_as_it_is(tmp_path):
+    for raised in (OSError(errno.ENOENT, "missing", "image.png"), OSError("damaged")):
+        before = str(raised)
+        with pytest.raises(OSError) as caught, files.atomic_path(tmp_path / "scores.json"):
+            raise raised
+        assert str(caught.value) == before
+
+
+def test_an_error_of_removing_the_temporary_file_does_not_hide_the_first(tmp_path, monkeypatch):
+    """On a read-only file system the removal fails, even of a file that does not exist."""
+
+    def unlink(path, missing_ok):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(KeyError), files.atomic_path(tmp_path / "scores.json"):
+        raise KeyError
 
 
 def test_a_missing_folder_is_created(tmp_path):

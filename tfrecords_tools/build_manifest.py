@@ -23,7 +23,7 @@ from kseg.data import manifests
 from kseg.data.datasets import LABEL_SETS, LabelSet
 from kseg.data.manifests import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import conversion_manifest, lists, summary
+from tfrecords_tools import check_records, conversion_manifest, lists, summary
 
 
 def build(
@@ -49,9 +49,6 @@ def build(
             (all of them are named); then no manifest is written. Or if a manifest cannot be
             written; those before it stay.
     """
-    # Imports TensorFlow.
-    from tfrecords_tools import check_records
-
     data_dir = Path(data_dir)
     label_set = _label_set(dataset, classes)
     found = check_records.find_splits(data_dir)

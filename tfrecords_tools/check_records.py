@@ -274,7 +274,8 @@ def main(values: flags.FlagValues) -> None:
         if shared := first.names.keys() & second.names.keys():
             print(f"note: {len(shared)} names are in both {first.split!r} and {second.split!r}")
     if values.sheet:
-        drawn = draw_sheet(values.data_dir, results, values.sheet)
+        with cli.writing({"sheet": values.sheet}):
+            drawn = draw_sheet(values.data_dir, results, values.sheet)
         print(f"drew {drawn} examples in {values.sheet}")
     problems = [problem for result in results for problem in result.problems]
     if problems:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
+from kseg import cli
 from kseg.data import records
 from kseg.data.checked_images import open_image, stored_bits
 
@@ -15,6 +15,9 @@ _FRAME = 16
 
 def read(path: Path) -> Iterator[tuple[int, bytes | str]]:
     """Yields (index, record) of a shard; if its framing is broken, (index, reason) ends it."""
+    cli.start_tensorflow()
+    import tensorflow as tf
+
     iterator = iter(tf.data.TFRecordDataset(str(path)))
     index = size = 0
     while True:
@@ -41,6 +44,8 @@ def decode(serialized: bytes) -> tuple[str, np.ndarray, np.ndarray]:
     Raises:
         ValueError: If the record is not valid; the message says why.
     """
+    import tensorflow as tf
+
     try:
         encoded = records.parse_example(serialized)
     except tf.errors.InvalidArgumentError:

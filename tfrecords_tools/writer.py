@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from kseg import cli
 from kseg.data.checked_images import DEFAULT_RULES, EXIF, ImageRules
 from kseg.data.datasets import LabelSet
 from kseg.data.manifests import Manifest, shard_name
 from kseg.data.masks import CLASS_IDS, MaskRule
 from kseg.data.records import encode_example
 from kseg.data.scene_bands import SceneBands
-from kseg.errors import UserError
+from kseg.errors import UserError, file_failure
 from tfrecords_tools import conversion_manifest, inputs, sample_checks, worker
 from tfrecords_tools.inputs import Sample
 from tfrecords_tools.staging import Part, Staging, fingerprint
@@ -123,6 +124,7 @@ def convert(
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"`output_dir` {output_dir} cannot be created: {error.strerror}") from error
+    cli.start_tensorflow()
     import tensorflow as tf
 
     from tfrecords_tools import decoding
@@ -172,7 +174,10 @@ def convert(
     except OSError as error:
         raise UserError(f"cannot write to {output_dir}: {error.strerror or error}") from error
     except tf.errors.OpError as error:
-        raise UserError(f"cannot write to {output_dir}: {error.message}") from error
+        failure = file_failure(error)
+        if failure is None:
+            raise
+        raise UserError(f"cannot write to {output_dir}: {failure[1]}") from error
     except KeyboardInterrupt as error:
         error.add_note("stopped; the same command continues with the shards that were finished")
         raise

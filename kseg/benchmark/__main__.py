@@ -18,6 +18,7 @@ BENCHMARKS = {
 }
 # Flags that only some benchmarks take, as arguments of the same names.
 _OPTIONS = ("model_dir", "data_dir", "split")
+LESS_MEMORY = "Less is needed with a smaller `--shape`, or with fewer parts in `--only`"
 
 
 def define_flags() -> None:
@@ -67,4 +68,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    cli.run(main, define_flags, less_memory=LESS_MEMORY)

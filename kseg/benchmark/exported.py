@@ -16,6 +16,7 @@ import numpy as np
 from kseg.benchmark import models, table, timing
 from kseg.benchmark.exported_forms import PLAIN, load_all
 from kseg.benchmark.runner import Benchmark
+from kseg.data import damage
 from kseg.data.datasets import LabelSet
 from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
@@ -78,12 +79,13 @@ def measure(
     run = RunFolder(model_dir)
     data_dir = run.data_dir(data_dir)
     run.check_labels(read_manifest(data_dir, split).label_set(), f"{split!r} of {data_dir}")
-    for _, label in eval_dataset(data_dir, split):  # before the exports, which take minutes
-        if np.any(np.greater(label.shape[1:], size)):
-            raise UserError(
-                f"`--shape` must be at least 1,height,width of every image of {split!r}. "
-                f"Received: {size}, and an image of {tuple(label.shape[1:])}"
-            )
+    with damage.reported(data_dir, (split,)):  # before the exports, which take minutes
+        for _, label in eval_dataset(data_dir, split):
+            if np.any(np.greater(label.shape[1:], size)):
+                raise UserError(
+                    f"`--shape` must be at least 1,height,width of every image of {split!r}. "
+                    f"Received: {size}, and an image of {tuple(label.shape[1:])}"
+                )
     model = run.load_model()
     calibration = litert.calibration_images(
         model, data_dir, run.experiment.train_split[0], size, litert.CALIBRATION_IMAGES

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kseg.benchmark import input_records, table, timing
 from kseg.benchmark.runner import Benchmark
-from kseg.data import records
+from kseg.data import damage, records
 from kseg.data.augment import Augmentation
 from kseg.data.mixture import epoch_records, open_mixture
 from kseg.data.pipeline import train_dataset
@@ -73,7 +73,10 @@ def measure(
     if images < batch:
         raise UserError(f"`images` must be at least a batch, {batch}. Received: {images}")
     cores = len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory(prefix="kseg_benchmark_") as folder:
+    with (
+        damage.reported(data_dir, (split,) if data_dir else ()),
+        tempfile.TemporaryDirectory(prefix="kseg_benchmark_") as folder,
+    ):
         examples = (
             input_records.stored(data_dir, split, images) if data_dir else input_records.drawn()
         )

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 
+from kseg import cli
 from kseg.benchmark import table
 from kseg.errors import UserError
 from kseg.inference.backend import require_tensorflow
@@ -77,5 +78,6 @@ def run(
     if benchmark.conclude:
         print(benchmark.conclude(rows))
     if results:
-        table.write(results, rows)
+        with cli.writing({"results": results}):
+            table.write(results, rows)
     return rows

@@ -30,6 +30,9 @@ from kseg.visualization.features import Features
 from kseg.visualization.prediction_sheet import PredictionSheet
 from kseg.visualization.receptive_field import ReceptiveField
 
+LESS_MEMORY = (
+    "Less is needed with smaller files for `--images`, `--features` and `--receptive_field`"
+)
 _WRITERS = {".md": to_markdown, ".csv": to_csv}
 
 
@@ -129,14 +132,17 @@ def main(values: flags.FlagValues, paths: list[str]) -> int:
     if changes := change_lines(runs):
         print("changed while they were trained:\n  " + "\n  ".join(changes))
     for path in table_files:
-        files.write_text(path, _WRITERS[path.suffix](rows))
+        with cli.writing({"table": path}):
+            files.write_text(path, _WRITERS[path.suffix](rows))
     if values.figure:
-        curves.draw({run.name: run.curve for run in runs}, values.figure)
+        with cli.writing({"figure": values.figure}):
+            curves.draw({run.name: run.curve for run in runs}, values.figure)
     if written := [name for name in (*values.table, values.figure) if name]:
         print(f"written: {', '.join(written)}")
     if figures:
-        default_folder = table_files[0].parent if table_files else "."
-        run_figures.draw(figures, run_folders, values.output_dir or default_folder)
+        folder = values.output_dir or (table_files[0].parent if table_files else ".")
+        with cli.writing({"output_dir": folder}):
+            run_figures.draw(figures, run_folders, folder)
     differences = protocol_differences(runs)
     if not differences:
         return 0
@@ -146,4 +152,4 @@ def main(values: flags.FlagValues, paths: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, takes_arguments=True)
+    cli.run(main, define_flags, takes_arguments=True, less_memory=LESS_MEMORY)

@@ -24,12 +24,14 @@ def define_flags() -> None:
 def main(values: flags.FlagValues) -> int:
     """Runs the demo, and returns the exit status."""
     cli.require(values, "output_dir")
-    return demo(
-        values.output_dir,
-        train_scenes=values.train_scenes,
-        val_scenes=values.val_scenes,
-        recipe=from_flagfile(values.recipe) if values.recipe else RECIPE,
-    )
+    recipe = from_flagfile(values.recipe) if values.recipe else RECIPE
+    with cli.writing({"output_dir": values.output_dir}):
+        return demo(
+            values.output_dir,
+            train_scenes=values.train_scenes,
+            val_scenes=values.val_scenes,
+            recipe=recipe,
+        )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kseg.data import damage
 from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
 from kseg.formats.frozen import fixed_size
@@ -115,12 +116,13 @@ def calibration_images(
         List of uint8 arrays `[1, height, width, 3]`.
 
     Raises:
-        UserError: If there is no such split.
+        UserError: If there is no such split, or a record of it is damaged.
     """
     step = max(read_manifest(data_dir, split).num_examples // count, 1)
     # As one worker of many, which decodes only its own images.
     chosen = eval_dataset(data_dir, split, num_workers=step).take(count)
-    return [crop_or_pad(model, image, size) for image, _ in chosen]
+    with damage.reported(data_dir, (split,)):
+        return [crop_or_pad(model, image, size) for image, _ in chosen]
 
 
 def crop_or_pad(model: Segmenter, images: tf.Tensor, size: tuple[int, int]) -> np.ndarray:

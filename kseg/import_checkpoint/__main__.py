@@ -60,7 +60,8 @@ def main(values: flags.FlagValues) -> int:
             "values. To write the file anyway: --allow_missing"
         )
         return 1
-    write_weights(network, values.output)
+    with cli.writing({"output": values.output}):
+        write_weights(network, values.output)
     print(f"weights written: {values.output}; train with --backbone_weights={values.output}")
     return 0
 

@@ -14,6 +14,8 @@ from kseg.errors import UserError
 from kseg.files import atomic_path
 from kseg.import_checkpoint.official_names import SCOPES, kind_of, official_name, root_scope
 
+_HDF5_BYTES = 4096  # More than what HDF5 needs for the name and place of a variable.
+
 
 @dataclasses.dataclass
 class Report:
@@ -149,4 +151,9 @@ def _read(reader: Any, name: str, checkpoint: str | os.PathLike) -> np.ndarray:
 def write_weights(network: keras.Model, output: str | os.PathLike) -> None:
     """Writes a weight file atomically and creates its folder if needed."""
     with atomic_path(output) as partial:
+        # HDF5 prints tracebacks of its own, and may crash, when the disk is full. So it is tried
+        # before; the file of HDF5 replaces this one.
+        with open(partial, "wb") as file:
+            size = sum(np.asarray(weight).nbytes + _HDF5_BYTES for weight in network.weights)
+            file.write(bytes(size))
         network.save_weights(partial)

@@ -52,8 +52,13 @@ from kseg.predict.predict_images import predict
 from kseg.predict.vectors import VectorFile
 from kseg.runs.folder import RunFolder
 
+OUTPUTS = ("output_dir", "submission", "vectors")
 TILES = "Tiles"
 VECTORS = "Polygons"
+LESS_MEMORY = (
+    "Less is needed with a smaller `--tile`, smaller `--scales`, or `--window_size`, and without "
+    "`--probabilities`"
+)
 
 
 def define_flags() -> None:
@@ -116,7 +121,8 @@ def main(values: flags.FlagValues) -> int:
     run = RunFolder(values.model_dir)
     vectors = _vectors(values, run.label_set, images)
     model = run.load_model(values.checkpoint, config.applied_to(run.experiment))
-    with vectors or contextlib.nullcontext():
+    outputs = {name: values[name].value for name in OUTPUTS if values[name].value}
+    with cli.writing(outputs), vectors or contextlib.nullcontext():
         failures = predict(
             model,
             run.label_set,
@@ -157,4 +163,4 @@ def _vectors(
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    cli.run(main, define_flags, less_memory=LESS_MEMORY)

@@ -14,6 +14,10 @@ from kseg.runs.process_group import join
 from kseg.train import supervisor
 from kseg.train.trainer import train
 
+LESS_MEMORY = (
+    "Less is needed with a smaller `--batch_size` or `--crop_size`, a larger `--output_stride`, or "
+    "`--precision=mixed_bfloat16`"
+)
 PROCESSES = "Several processes (JAX)"
 
 
@@ -41,13 +45,14 @@ def main(values: flags.FlagValues) -> int:
     experiment = experiment_flags.from_flags(values)
 
     def work() -> int:
-        process_group = join(values.coordinator, values.num_processes, values.process_id)
-        return train(
-            experiment,
-            overwrite=values.overwrite,
-            allow_changes=values.allow_changes,
-            process_group=process_group,
-        )
+        with cli.explained(LESS_MEMORY):  # Several processes print errors on their own.
+            process_group = join(values.coordinator, values.num_processes, values.process_id)
+            return train(
+                experiment,
+                overwrite=values.overwrite,
+                allow_changes=values.allow_changes,
+                process_group=process_group,
+            )
 
     return work() if values.num_processes == 1 else supervisor.run(work, sys.argv[1:])
 

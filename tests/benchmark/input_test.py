@@ -57,6 +57,13 @@ def test_the_conclusion_names_the_largest_part():
     assert "ours over textbook: 2.00 times (by CPU time 2.00)" in text
 
 
+def test_a_damaged_record_is_named(folder):
+    path = sorted(folder.glob("val-*.tfrecord"))[0]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(errors.UserError, match=f"{path.name}, record .*check_records"):
+        run(only=("read",), shape=(2, 17, 17), data_dir=str(folder), split="val", images=4)
+
+
 def test_every_stage_reads_all_images(folder):
     input_records.write(folder, input_records.stored(str(folder), "val", 9), 12)
     stages = benchmark._Stages(str(folder), 4, (17, 17), 2, 12)

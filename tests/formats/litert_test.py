@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from kseg.data import records
+from kseg.errors import UserError
 from kseg.formats import litert, saved_model
 from kseg.formats.frozen import fixed_size
 from tests.data import shards
@@ -86,6 +87,14 @@ def test_errors_name_the_argument():
         litert.convert(model, (33, 33), precision="int4")
     with pytest.raises(ValueError, match="`calibration`"):
         litert.convert(model, (33, 33), precision="int8")
+
+
+def test_a_damaged_record_of_the_calibration_is_named(tmp_path):
+    shards.write(tmp_path, "train", [shards.numbered(number) for number in range(4)])
+    path = sorted(tmp_path.glob("train-*.tfrecord"))[-1]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=f"{path.name}, record .*check_records"):
+        litert.calibration_images(tiny_network(), str(tmp_path), "train", (9, 12), 4)
 
 
 def test_calibration_images_are_spread_over_the_split_and_have_one_size(tmp_path):
