@@ -13,7 +13,7 @@ from kseg import cli
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROGRAMS = [
     "kseg.train.__main__", "kseg.evaluate", "kseg.predict.__main__", "kseg.export",
-    "kseg.compare.__main__", "kseg.import_checkpoint.__main__", "kseg.benchmark.__main__",
+    "kseg.compare.__main__", "kseg.import_checkpoint", "kseg.benchmark.__main__",
     "kseg.papers", "kseg.demo.__main__",
     *(
         f"tfrecords_tools.{path.stem}"

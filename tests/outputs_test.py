@@ -13,12 +13,12 @@ from PIL import Image
 
 from kseg.backbones import BACKBONES
 from kseg.data.datasets import VOC
-from kseg.import_checkpoint.official_names import official_name
+from kseg.formats.imports.official_names import official_name
 from kseg.runs.checkpoints import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from tests.data import shards
-from tests.import_checkpoint.import_checkpoint_test import write_checkpoint
+from tests.import_checkpoint_test import write_checkpoint
 from tests.tfrecords_tools import folders
 
 REPOSITORY = Path(__file__).resolve().parent.parent

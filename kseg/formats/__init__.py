@@ -1,1 +1,1 @@
-"""The file formats that a network is exported to."""
+"""The file formats that a network is exported to, and imported from."""

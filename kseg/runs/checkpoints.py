@@ -84,6 +84,21 @@ class Checkpoints:
             ) from error
         return path
 
+    def save_weights(self, model: keras.Model) -> None:
+        """Writes `best.npz` with the weights alone, of a model that need not be compiled.
+
+        Programs read it as they read any best checkpoint; a training cannot go on from it.
+
+        Raises:
+            UserError: A weight is not finite.
+        """
+        weights = _by_path(model.weights)
+        arrays = {key: keras.ops.convert_to_numpy(value) for key, value in weights.items()}
+        for key, value in arrays.items():
+            if not np.isfinite(value).all():
+                raise UserError(f"The weights {key} must be finite")
+        write(self.best, {"weights": arrays}, Position())
+
     def _set_other_best_aside(self, position: Position) -> None:
         """Renames the best checkpoint if its mIoU was measured on other data."""
         if not self.best.is_file():

@@ -138,6 +138,11 @@ class RunFolder:
             UserError: None is given, and the run does not lead to a folder from here.
         """
         found = given or self.experiment.data_dir
+        if not found:
+            raise UserError(
+                f"`--data_dir` must be given, since the run {self.path} was not trained on data "
+                "that it names"
+            )
         if not given and not Path(found).is_dir():
             hint = "" if Path(found).is_absolute() else f", seen from {Path.cwd()}"
             raise UserError(

@@ -89,7 +89,7 @@ def start(
             _record_changes(run, changes)
         else:
             _refuse_other_files(run)
-            _write_labels(run, label_set, mask_rule)
+            write_labels(run, label_set, mask_rule)
             if bands is None:
                 run.scene_bands_file.unlink(missing_ok=True)
             else:
@@ -155,7 +155,8 @@ def _refuse_other_files(run: "RunFolder") -> None:
     run.metrics_file.unlink(missing_ok=True)
 
 
-def _write_labels(run: "RunFolder", label_set: LabelSet, mask_rule: MaskRule) -> None:
+def write_labels(run: "RunFolder", label_set: LabelSet, mask_rule: MaskRule = CLASS_IDS) -> None:
+    """Writes the classes of a run, and what the masks meant from which its data were made."""
     labels = {
         "names": label_set.names,
         "colours": label_set.colours,

@@ -1,6 +1,6 @@
 """Tests of Xception-65: official parameter counts and rates, and the atrous identity.
 
-`tests/import_checkpoint/import_checkpoint_test.py` compares the results of the network, with one
+`tests/import_checkpoint_test.py` compares the results of the network, with one
 unit of the middle flow, to the official network; the names of all sixteen units are tested here.
 """
 
@@ -12,7 +12,7 @@ import pytest
 
 from kseg.backbones import BACKBONES
 from kseg.backbones.xception_65 import xception_65_network
-from kseg.import_checkpoint.official_names import official_name
+from kseg.formats.imports.official_names import official_name
 from tests.backbones.networks import DILATED, assert_close, photograph, scramble
 from tests.layer_checks import call, to_numpy
 

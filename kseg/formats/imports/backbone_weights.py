@@ -12,7 +12,7 @@ import tensorflow as tf
 from kseg.backbones import BACKBONES
 from kseg.errors import UserError
 from kseg.files import atomic_path
-from kseg.import_checkpoint.official_names import SCOPES, kind_of, official_name, root_scope
+from kseg.formats.imports.official_names import SCOPES, kind_of, official_name, root_scope
 
 _HDF5_BYTES = 4096  # More than what HDF5 needs for the name and place of a variable.
 
@@ -85,7 +85,7 @@ def open_checkpoint(checkpoint: str | os.PathLike) -> Any:
         ) from error
 
 
-def import_checkpoint(checkpoint: str | os.PathLike, backbone: str) -> tuple[keras.Model, Report]:
+def import_backbone(checkpoint: str | os.PathLike, backbone: str) -> tuple[keras.Model, Report]:
     """Loads the weights of a backbone from an official checkpoint.
 
     Args:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kseg import import_checkpoint as importing
+from kseg import import_checkpoint as program
 from kseg.backbones import BACKBONES
 from kseg.backbones.xception_65 import xception_65_network
 from kseg.errors import UserError
-from kseg.import_checkpoint import __main__ as program
+from kseg.formats.imports.backbone_weights import import_backbone
 from kseg.layers import ImageNormalization
 from tests import official_networks, program_calls
 from tests.backbones.networks import assert_close, photograph
@@ -112,7 +112,7 @@ def test_resnet50_computes_the_output_of_the_official_network(resnet, tmp_path):
     """Although its strides are in other units and its channels are RGB."""
     variables, image, expected = resnet
     prefix = write_checkpoint(tmp_path / "model.ckpt", variables)
-    network, report = importing.import_checkpoint(prefix, "resnet50")
+    network, report = import_backbone(prefix, "resnet50")
     assert len(report.imported) == len(variables) and report.complete
     assert len(report.zeroed) == 53  # one for each convolution
     backbone = dataclasses.replace(BACKBONES["resnet50"], application=lambda **_: network)
@@ -122,7 +122,7 @@ def test_resnet50_computes_the_output_of_the_official_network(resnet, tmp_path):
 
 def test_every_variable_of_the_checkpoint_is_reported(mobilenet):
     variables, _, _, prefix = mobilenet
-    _, report = importing.import_checkpoint(prefix + ".index", "mobilenet_v2")
+    _, report = import_backbone(prefix + ".index", "mobilenet_v2")
     assert report.ignored == {
         "optimizer slots": ["MobilenetV2/Conv/weights/Momentum (3, 3, 3, 32)"],
         "moving averages of weights": [
@@ -175,7 +175,7 @@ def test_allow_missing_writes_the_file_without_missing_variables(mobilenet, tmp_
 def test_a_checkpoint_of_another_network_is_an_error(mobilenet):
     message = "`--checkpoint`.*'xception_65'.*MobilenetV2, aspp0, global_step, logits"
     with pytest.raises(UserError, match=message):
-        importing.import_checkpoint(mobilenet[3], "xception_65")
+        import_backbone(mobilenet[3], "xception_65")
 
 
 def test_a_truncated_checkpoint_is_an_error(mobilenet, tmp_path):
@@ -183,18 +183,18 @@ def test_a_truncated_checkpoint_is_an_error(mobilenet, tmp_path):
     data = tmp_path / "model.ckpt.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"model\.ckpt.*MobilenetV2/"):
-        importing.import_checkpoint(prefix, "mobilenet_v2")
+        import_backbone(prefix, "mobilenet_v2")
 
 
 def test_a_file_that_is_not_a_checkpoint_is_an_error(tmp_path):
     (tmp_path / "model.ckpt.index").write_text("no index")
     with pytest.raises(UserError, match="`--checkpoint`"):
-        importing.import_checkpoint(tmp_path / "model.ckpt", "mobilenet_v2")
+        import_backbone(tmp_path / "model.ckpt", "mobilenet_v2")
 
 
 def test_a_backbone_without_official_checkpoints_is_an_error():
     with pytest.raises(UserError, match="`--backbone`.*'resnet50_gcn'"):
-        importing.import_checkpoint("model.ckpt", "resnet50_gcn")
+        import_backbone("model.ckpt", "resnet50_gcn")
 
 
 def test_the_output_must_be_a_keras_weight_file():

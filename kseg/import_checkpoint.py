@@ -27,8 +27,8 @@ from absl import flags
 
 from kseg import cli
 from kseg.errors import UserError
-from kseg.import_checkpoint.importer import import_checkpoint, write_weights
-from kseg.import_checkpoint.official_names import SCOPES
+from kseg.formats.imports.backbone_weights import import_backbone, write_weights
+from kseg.formats.imports.official_names import SCOPES
 
 
 def define_flags() -> None:
@@ -51,7 +51,7 @@ def main(values: flags.FlagValues) -> int:
     cli.require(values, "checkpoint", "backbone", "output")
     if not values.output.endswith(".weights.h5"):
         raise UserError(f"`--output` must end in .weights.h5. Received: {values.output}")
-    network, report = import_checkpoint(values.checkpoint, values.backbone)
+    network, report = import_backbone(values.checkpoint, values.backbone)
     print(report.text())
     random = len(report.missing) + len(report.mismatched)
     if random and not values.allow_missing:

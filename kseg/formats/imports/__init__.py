@@ -1,0 +1,1 @@
+"""Weights of other projects, read into the networks of kseg."""
