@@ -41,6 +41,21 @@ def python(*arguments, **variables):
 
 
 @pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--outptu=x", "error: Unknown command line flag 'outptu'. Did you mean: output?"),
+        ("--flagfile=no.flags", "error: Unable to open flagfile: [Errno 2] No such file"),
+        ("--nooutput", "error: Unknown command line flag 'nooutput'"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_one_line(argument, line):
+    done = python("-c", PROGRAM.format("pass"), argument)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(line)
+    assert done.stderr.endswith("`--help` lists the flags\n") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("body", "line"),
     [
         ("open('/nowhere/x')", "error: /nowhere/x cannot be opened: No such file or directory"),
