@@ -134,21 +134,18 @@ def copy_backbone(
         report: Receives a line for each variable of the network.
         needed: Names of the layers that compute a feature map. Defaults to None: all of them.
     """
-    root, normalization = root_scope(backbone), BACKBONES[backbone].normalization
+    # slim's ResNets read RGB, those of Keras BGR.
+    reads_bgr = BACKBONES[backbone].normalization == "caffe"
     for layer in network.layers:
         for variable in layer.weights:
             name = official_name(backbone, layer, variable)
-            # slim's ResNets read RGB, those of Keras BGR.
-            reverse = (
-                BACKBONES[backbone].normalization == "caffe" and name == f"{root}conv1/weights"
-            )
             copy_variable(
                 variables,
                 name,
                 variable,
                 layer.name,
                 report,
-                reverse_inputs=reverse,
+                reverse_inputs=reads_bgr and name == f"{root_scope(backbone)}conv1/weights",
                 zero_bias=True,
                 needed=needed is None or layer.name in needed,
             )

@@ -16,7 +16,7 @@ FROZEN_GRAPH = "frozen_inference_graph.pb"  # The name in the official tar files
 CLASSIFIER = "logits/semantic"
 AVERAGE = "/ExponentialMovingAverage"
 
-_ARCHIVE = re.compile(r"\.(tar|tgz|tar\.\w+|zip)$")
+_ARCHIVE = re.compile(r"\.(tar|tgz|tar\.\w+)$")
 _PART = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 # The last part of the name of a variable. The other constants of a graph are sizes and the like.
 _VARIABLE = re.compile(
@@ -101,7 +101,7 @@ def open_variables(path: str | os.PathLike) -> Variables:
     elif _ARCHIVE.search(path):
         raise UserError(
             "`--checkpoint` must be a checkpoint or its folder, not an archive: unpack it first, "
-            f"`tar -xzf {path}`. Received: {path}"
+            f"`tar -xf {path}`. Received: {path}"
         )
     return _without_outer_scope((_open_graph if path.endswith(".pb") else _open_checkpoint)(path))
 

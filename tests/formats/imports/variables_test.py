@@ -107,17 +107,17 @@ def test_a_damaged_checkpoint_is_an_error(tmp_path):
     contents[-1] ^= 255
     data.write_bytes(contents)
     opened = open_variables(tmp_path)
-    with pytest.raises(UserError, match=r"model\.ckpt is damaged: logits/semantic/weights"):
-        opened.read(CLASSIFIER)
+    with pytest.raises(UserError, match=r"model\.ckpt is damaged: .* cannot be read"):
+        [opened.read(name) for name in VARIABLES]
     data.unlink()
     with pytest.raises(UserError, match=r"model\.ckpt"):
         open_variables(tmp_path).read(CLASSIFIER)
 
 
-@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.tar", "x.zip"])
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.tar"])
 def test_an_archive_is_to_be_unpacked(name, tmp_path):
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(UserError, match=f"unpack it first.*{name}"):
+    with pytest.raises(UserError, match=f"unpack it first, `tar -xf .*{name}"):
         open_variables(tmp_path / name)
 
 
