@@ -1,13 +1,40 @@
-"""Converts an official TF1 checkpoint of DeepLab or slim into the weight file of a backbone.
+"""Turns an official TF1 checkpoint of DeepLab into a run, or into the weight file of a backbone.
+
+    python -m kseg.import_checkpoint --checkpoint=deeplabv3_pascal_trainval \\
+        --model_dir=runs/official
+
+writes the whole network as the folder of a run, which all programs take: `kseg.predict`,
+`kseg.evaluate`, `kseg.export`, and `kseg.train --init_from=runs/official`. What the network is
+(backbone, ASPP, decoder, separable convolutions, number of classes) is found out from the
+variables. `--output_stride`, `--multi_grid` and `--dilation_rates` are not written in a checkpoint;
+their defaults are the official ones. `--checkpoint` is
+
+    a folder      as the official tar files unpack; no file `checkpoint` is needed
+    model.ckpt    the prefix of a checkpoint
+    x.pb          a frozen graph whose constants have the names of the variables
+
+Networks on Xception-65 and MobileNetV2 can be imported. At image sizes k * 16 + 1 the logits are
+those of the official network. An image of another size gets the logits that the official network
+has for that image, padded below and on the right with grey (127.5) to the next such size: the
+official programs pad to one size, such as 513x513, and `--eval_size=513` does here. The image
+pooling averages the whole map, as the official one does unless its crop size was changed
+(`--image_pooling_crop_size` there).
+
+The classes are those of the data set with the number of classes of the checkpoint: 21 is PASCAL
+VOC, 19 Cityscapes, 151 ADE20K. The latter becomes a network with the 150 classes of kseg's ADE20K:
+the official class 0, "other", was ignored in training, and its output is left out. `--classes`
+names another data set or a file.
 
     python -m kseg.import_checkpoint --checkpoint=deeplabv3/model.ckpt --backbone=xception_65 \\
         --output=x65.weights.h5
 
-Afterwards `python -m kseg.train --backbone_weights=x65.weights.h5 ...` starts from these weights.
-The program reports what happened to every variable. If a variable of the backbone is missing in the
-checkpoint or has another shape, nothing is written, unless `--allow_missing` is given.
+writes a weight file of the backbone alone. Afterwards
+`python -m kseg.train --backbone_weights=x65.weights.h5 ...` starts from these weights.
 
-What can be imported:
+The program reports what happened to every variable. If a variable of the network or the backbone is
+missing in the checkpoint or has another shape, or if the checkpoint has kernels that the network
+does not have, nothing is written and the status is 1. For a backbone, `--allow_missing` writes the
+file nevertheless. The backbones:
 
     xception_65   All weights; the backbone then computes what the official network computes, at
                   any image size.
@@ -26,29 +53,120 @@ What can be imported:
 from absl import flags
 
 from kseg import cli
+from kseg.data.datasets import LABEL_SETS
 from kseg.errors import UserError
 from kseg.formats.imports.backbone_weights import import_backbone, write_weights
+from kseg.formats.imports.networks import read_network
 from kseg.formats.imports.official_names import SCOPES
+from kseg.runs.imported import new_run, write_run
+
+NETWORK = "Whole networks, with --model_dir"
+BACKBONE = "Backbones, with --output"
+_OF_NETWORK = ("classes", "output_stride", "multi_grid", "dilation_rates", "moving_averages")
+_OF_BACKBONE = ("backbone", "allow_missing")
 
 
 def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string(
-        "checkpoint", "", "Prefix of the checkpoint: model.ckpt for the file model.ckpt.index."
+        "checkpoint",
+        "",
+        "Prefix of the checkpoint (model.ckpt for the file model.ckpt.index), its folder, or a "
+        "frozen graph (.pb).",
     )
-    flags.DEFINE_string("backbone", "", f"One of {', '.join(sorted(SCOPES))}.")
+    flags.DEFINE_string("model_dir", "", "Folder of the run to write; must be new or empty.")
+    flags.DEFINE_string(
+        "classes",
+        "",
+        f"One of {', '.join(LABEL_SETS)}, a text file with the name of a class on each line, or "
+        "the labels.json of a run or an export. Empty: found from the number of classes.",
+    )
+    flags.DEFINE_integer(
+        "output_stride", 16, "8, 16 or 32: the stride of the features that ASPP sees."
+    )
+    flags.DEFINE_list(
+        "multi_grid", None, "Three factors of the dilation of the last stage. Empty: all are 1."
+    )
+    flags.DEFINE_list(
+        "dilation_rates",
+        None,
+        "Dilation rates of ASPP. Empty: 6,12,18 at output stride 16, 12,24,36 at 8, 3,6,9 at 32.",
+    )
+    flags.DEFINE_bool(
+        "moving_averages",
+        True,
+        "Take the moving averages of weights where the checkpoint has them, as slim's notebook "
+        "mobilenet_example.ipynb does.",
+    )
+    cli.set_group(NETWORK, ("model_dir", *_OF_NETWORK))
     flags.DEFINE_string("output", "", "File to write; its name must end in .weights.h5.")
+    flags.DEFINE_string("backbone", "", f"One of {', '.join(sorted(SCOPES))}.")
     flags.DEFINE_bool(
         "allow_missing",
         False,
         "Write the file even if variables are missing or have another shape; they keep random "
         "values.",
     )
+    cli.set_group(BACKBONE, ("output", *_OF_BACKBONE))
 
 
 def main(values: flags.FlagValues) -> int:
-    """Imports one checkpoint; returns 1 and writes nothing if the backbone would be incomplete."""
-    cli.require(values, "checkpoint", "backbone", "output")
+    """Imports one checkpoint; returns 1 and writes nothing if the network would be incomplete."""
+    cli.require(values, "checkpoint")
+    if bool(values.model_dir) == bool(values.output):
+        received = "both" if values.output else "neither"
+        raise UserError(
+            "Either `--model_dir` (the whole network as a run) or `--output` (the weight file of "
+            f"the backbone) must be given. Received: {received}"
+        )
+    others, wanted = (
+        (_OF_BACKBONE, "output") if values.model_dir else (_OF_NETWORK, "model_dir")
+    )  # fmt: skip
+    for name in others:
+        if values[name].present:
+            raise UserError(f"`--{name}` must be given with `--{wanted}` only")
+    return _import_network(values) if values.model_dir else _import_backbone(values)
+
+
+def _import_network(values: flags.FlagValues) -> int:
+    new_run(values.model_dir)
+    network = read_network(
+        values.checkpoint,
+        classes=values.classes,
+        output_stride=values.output_stride,
+        multi_grid=_integers(values, "multi_grid"),
+        dilation_rates=_integers(values, "dilation_rates"),
+        moving_averages=values.moving_averages,
+    )
+    print(network.report)
+    if not network.complete:
+        print(
+            "Nothing was written: the network and the checkpoint do not fit, see the last groups "
+            "above"
+        )
+        return 1
+    with cli.writing({"model_dir": values.model_dir}):
+        run = write_run(
+            values.model_dir,
+            network.experiment,
+            network.model,
+            network.label_set,
+            source=network.source,
+        )
+    names = ", ".join(network.label_set.names[:8])
+    print(
+        f"run written: {run.path}, with {network.label_set.num_classes} classes ({names}, ...); "
+        f"python -m kseg.predict --model_dir={run.path} --images=... uses it"
+    )
+    return 0
+
+
+def _integers(values: flags.FlagValues, name: str) -> tuple[int, ...] | None:
+    return cli.numbers(values, name, int) if values[name].value else None
+
+
+def _import_backbone(values: flags.FlagValues) -> int:
+    cli.require(values, "backbone")
     if not values.output.endswith(".weights.h5"):
         raise UserError(f"`--output` must end in .weights.h5. Received: {values.output}")
     network, report = import_backbone(values.checkpoint, values.backbone)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import subprocess
 import sys
 
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import kseg
 from kseg import import_checkpoint as program
 from kseg.backbones import BACKBONES
 from kseg.backbones.xception_65 import xception_65_network
+from kseg.data.datasets import VOC
 from kseg.errors import UserError
 from kseg.formats.imports.backbone_weights import import_backbone
 from kseg.layers import ImageNormalization
+from kseg.runs.folder import RunFolder
 from tests import official_networks, program_calls
 from tests.backbones.networks import assert_close, photograph
 from tests.official_networks import Official
@@ -170,6 +174,111 @@ def test_allow_missing_writes_the_file_without_missing_variables(mobilenet, tmp_
     np.testing.assert_array_equal(network.get_layer("block_16_expand").get_weights()[0], expand)
     random = network.get_layer("block_16_project").get_weights()[0]
     assert random.shape == removed.shape and not np.array_equal(random, removed)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A whole network on MobileNetV2 as the official tar files have it, an image, its logits."""
+    official = Official(epsilon=1e-3)
+    image = np.random.default_rng(1).integers(0, 256, (1, 65, 49, 3)).astype("float32")
+    logits = official_networks.deeplab(official, image, "mobilenet_v2", 21, decoder=False)
+    folder = tmp_path_factory.mktemp("deeplabv3_mnv2_pascal")
+    write_checkpoint(folder / "model.ckpt", official.variables)
+    return folder, image, logits.numpy(), official.variables
+
+
+def import_network(checkpoint, model_dir, *options):
+    flags = (f"--checkpoint={checkpoint}", f"--model_dir={model_dir}", *options)
+    return program_calls.call_main(program, *flags)
+
+
+def test_a_folder_becomes_a_run_with_the_logits_of_the_official_network(whole, tmp_path, capsys):
+    folder, image, logits, variables = whole
+    assert import_network(folder, tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("network: --backbone=mobilenet_v2 --context=none ")
+    assert f"\nimported: {len(variables)}\n" in printed
+    assert "21 classes (background, aeroplane, " in printed
+    segmenter = kseg.load(tmp_path / "run")
+    assert segmenter.class_names == VOC.names and segmenter.class_colours == VOC.colours
+    difference = np.abs(np.asarray(segmenter(image)) - logits).max()
+    assert difference < 1e-4 * logits.std()
+    classes = segmenter.predict_classes(image[0].astype("uint8"))
+    assert np.mean(classes == logits[0].argmax(-1)) > 0.999
+    entry = json.loads(RunFolder(tmp_path / "run").environment_file.read_text())[0]
+    assert entry["imported_from"] == "model.ckpt"
+
+
+def test_options_that_the_variables_cannot_say_are_in_the_run(whole, tmp_path):
+    classes = tmp_path / "classes.txt"
+    classes.write_text("\n".join(f"name {number}" for number in range(21)))
+    options = ("--output_stride=8", f"--classes={classes}", "--nomoving_averages")
+    assert import_network(whole[0], tmp_path / "run", *options) == 0
+    run = RunFolder(tmp_path / "run")
+    assert run.experiment.output_stride == 8
+    assert run.label_set.names[20] == "name 20"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("image_pooling/BatchNorm/gamma", np.ones(255, "float32"), "of another shape: 1\n"),
+        ("aspp0/BatchNorm/moving_mean", None, "missing in the checkpoint: 1\n"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_reported_and_nothing_is_written(
+    whole, name, value, said, tmp_path, capsys
+):
+    variables = dict(whole[3])
+    if value is None:
+        del variables[name]
+    else:
+        variables[name] = value
+    prefix = write_checkpoint(tmp_path / "model.ckpt", variables)
+    assert import_network(prefix, tmp_path / "run") == 1
+    assert not (tmp_path / "run").exists()
+    printed = capsys.readouterr().out
+    assert said in printed and "Nothing was written" in printed
+
+
+@pytest.mark.parametrize("moment", ["start", "end"])
+def test_a_damaged_checkpoint_writes_no_run(whole, moment, tmp_path):
+    prefix = write_checkpoint(tmp_path / "model.ckpt", whole[3])
+    data = tmp_path / "model.ckpt.data-00000-of-00001"
+    data.write_bytes(b"" if moment == "start" else data.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"model\.ckpt"):
+        import_network(prefix, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_of_the_run_must_be_empty(whole, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="`--model_dir` must be new or empty"):
+        import_network(whole[0], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "`--model_dir`.*`--output`.*neither"),
+        (["--model_dir=run", "--output=x.weights.h5"], "`--model_dir`.*`--output`.*both"),
+        (["--model_dir=run", "--backbone=xception_65"], "`--backbone`.*`--output` only"),
+        (["--model_dir=run", "--allow_missing"], "`--allow_missing`.*`--output` only"),
+        (["--output=x.weights.h5", "--classes=voc"], "`--classes`.*`--model_dir` only"),
+        (["--output=x.weights.h5", "--output_stride=8"], "`--output_stride`.*`--model_dir` only"),
+        (["--output=x.weights.h5"], "`--backbone` must be given"),
+        (["--model_dir=run", "--classes=cityscapes"], "`--classes` must name 21 classes"),
+        (["--model_dir=run", "--dilation_rates=6,12,18"], "`--dilation_rates` must hold 0 rates"),
+        (["--model_dir=run", "--dilation_rates=a"], "`--dilation_rates` must be integers"),
+        (["--model_dir=run", "--multi_grid=1,2,4"], "`multi_grid`.*mobilenet_v2"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_an_error(options, message, whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        program_calls.call_main(program, f"--checkpoint={whole[0]}", *options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_of_another_network_is_an_error(mobilenet):

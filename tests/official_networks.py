@@ -1,8 +1,9 @@
 """The networks of the official TF1 code, computed with `tf.nn` from a dict of arrays.
 
 They are written from the definitions in slim and DeepLab, with the variable names, strides and
-padding of those, and without using `kseg`. A variable that is not in the dict yet gets random
-values on first use, so that computing a network once yields the variables of a checkpoint.
+padding of those, and without using `kseg`. `deeplab` is a whole network, the others are backbones.
+A variable that is not in the dict yet gets random values on first use, so that computing a network
+once yields the variables of a checkpoint.
 """
 
 import numpy as np
@@ -15,10 +16,14 @@ class Official:
     Args:
         epsilon: The epsilon of batch normalisation.
         seed: Seed of the random values of the variables.
+
+    Attributes:
+        variables: The arrays by name.
+        outputs: The output of each convolution by its scope.
     """
 
     def __init__(self, epsilon, seed=0):
-        self.variables = {}
+        self.variables, self.outputs = {}, {}
         self.epsilon = epsilon
         self.random = np.random.default_rng(seed)
 
@@ -42,7 +47,8 @@ class Official:
         beta = self.variable(f"{name}/beta", shape, self.normal(0.2))
         gamma = self.variable(f"{name}/gamma", shape, self.uniform)
         x = (x - mean) / tf.sqrt(variance + self.epsilon) * gamma + beta
-        return activation(x) if activation else x
+        self.outputs[scope] = activation(x) if activation else x
+        return self.outputs[scope]
 
     def conv(self, x, scope, filters, size=1, stride=1, rate=1, activation=tf.nn.relu):
         shape = (size, size, x.shape[-1], filters)
@@ -59,6 +65,17 @@ class Official:
         strides = (1, stride, stride, 1)
         x = tf.nn.depthwise_conv2d(x, kernel, strides, padding, dilations=(rate, rate))
         return self.norm(x, scope, activation)
+
+    def separable(self, x, scope, filters, rate=1):
+        x = self.depthwise(x, f"{scope}_depthwise", rate=rate, activation=tf.nn.relu)
+        return self.conv(x, f"{scope}_pointwise", filters)
+
+    def classifier(self, x, scope, classes):
+        shape = (1, 1, x.shape[-1], classes)
+        kernel = self.variable(f"{scope}/weights", shape, self.normal(shape[2] ** -0.5))
+        return tf.nn.conv2d(x, kernel, 1, "SAME") + self.variable(
+            f"{scope}/biases", (classes,), self.normal(0.2)
+        )
 
 
 class OfficialShapes(Official):
@@ -189,3 +206,57 @@ def resnet_v1(official, images, output_stride, units=(3, 4, 6, 3), multi_grid=(1
             y = official.conv(y, f"{scope}/conv3", 4 * width, activation=None)
             x = tf.nn.relu(shortcut + y)
     return x
+
+
+def deeplab(
+    official,
+    images,
+    backbone,
+    classes,
+    output_stride=16,
+    *,
+    rates=(),
+    separable=True,
+    image_pooling=True,
+    decoder=True,
+    decoder_separable=True,
+    **options,
+):
+    """`deeplab/model.py`: the logits at the size of the images, RGB in 0..255.
+
+    The variables of the head have the epsilon 1e-5, those of both backbones 1e-3.
+    """
+    size = images.shape[1:3]
+    official.epsilon = 1e-3
+    x = images / 127.5 - 1
+    if backbone == "xception_65":
+        x, low_level = xception_65(official, x, output_stride, **options)
+    else:
+        x = mobilenet_v2(official, x, output_stride, **options)
+        low_level = official.outputs["MobilenetV2/expanded_conv_2/depthwise"]
+    official.epsilon = 1e-5
+    branches = []
+    if image_pooling:
+        pooled = official.conv(tf.reduce_mean(x, (1, 2), keepdims=True), "image_pooling", 256)
+        branches.append(resize(pooled, x.shape[1:3]))
+    branches.append(official.conv(x, "aspp0", 256))
+    for index, rate in enumerate(rates, start=1):
+        if separable:
+            branches.append(official.separable(x, f"aspp{index}", 256, rate))
+        else:
+            branches.append(official.conv(x, f"aspp{index}", 256, 3, rate=rate))
+    x = official.conv(tf.concat(branches, 3), "concat_projection", 256)
+    if decoder:
+        projected = official.conv(low_level, "decoder/feature_projection0", 48)
+        x = tf.concat([resize(x, projected.shape[1:3]), projected], 3)
+        for index in range(2):
+            if decoder_separable:
+                x = official.separable(x, f"decoder/decoder_conv{index}", 256)
+            else:  # slim's `repeat`.
+                x = official.conv(x, f"decoder/decoder_conv0/decoder_conv0_{index + 1}", 256, 3)
+    return resize(official.classifier(x, "logits/semantic", classes), size)
+
+
+def resize(x, size):
+    """The bilinear resize of the official code, which aligns the corners."""
+    return tf.compat.v1.image.resize_bilinear(x, size, align_corners=True)

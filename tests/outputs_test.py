@@ -14,6 +14,7 @@ from PIL import Image
 from kseg.backbones import BACKBONES
 from kseg.data.datasets import VOC
 from kseg.formats.imports.official_names import official_name
+from kseg.formats.imports.official_networks import head_variables
 from kseg.runs.checkpoints import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
@@ -53,6 +54,10 @@ CASES = {
         "--checkpoint=IN/official/model.ckpt --backbone=mobilenet_v2 --output=OUT/x.weights.h5",
         "output",
     ),
+    "kseg.import_checkpoint network": (
+        "--checkpoint=IN/official/network.ckpt --model_dir=OUT/new --dilation_rates=1,2",
+        "model_dir",
+    ),
     "kseg.benchmark": (
         "--what=layers --only=aspp --repetitions=1 --shape=1,33,33,8 --results=OUT/x.csv",
         "results",
@@ -90,7 +95,7 @@ def test_every_program_has_a_case():
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """A run, records, images with masks, and an official checkpoint."""
+    """A run, records, images with masks, and two official checkpoints."""
     root = tmp_path_factory.mktemp("in")
     for split in ("train", "val"):
         pictures = [shards.numbered(number, (65, 65)) for number in range(4)]
@@ -116,6 +121,12 @@ def inputs(tmp_path_factory):
     }
     (root / "official").mkdir()
     write_checkpoint(root / "official" / "model.ckpt", variables)
+    network = {
+        official_name("mobilenet_v2", layer, variable): variable.numpy()
+        for layer in model.get_layer("mobilenet_v2").layers
+        for variable in layer.weights
+    } | {name: variable.numpy() for name, _, variable in head_variables(model)}
+    write_checkpoint(root / "official" / "network.ckpt", network)
     return root
 
 

@@ -14,6 +14,18 @@ from kseg.runs.folder import RunFolder
 from kseg.runs.start import write_labels
 
 
+def new_run(model_dir: str | os.PathLike) -> RunFolder:
+    """Returns the folder of a run that is yet to be written.
+
+    Raises:
+        UserError: The folder holds files already.
+    """
+    run = RunFolder(model_dir)
+    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        raise UserError(f"`--model_dir` must be new or empty. Received: {run.path}")
+    return run
+
+
 def write_run(
     model_dir: str | os.PathLike,
     experiment: Experiment,
@@ -37,9 +49,7 @@ def write_run(
     Raises:
         UserError: The folder holds files already, or a weight is not finite.
     """
-    run = RunFolder(model_dir)
-    if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-        raise UserError(f"`--model_dir` must be new or empty. Received: {run.path}")
+    run = new_run(model_dir)
     Checkpoints(run.checkpoint_folder).save_weights(model)
     write_labels(run, label_set)
     records.append(run.environment_file, {**environment.describe(), "imported_from": source})

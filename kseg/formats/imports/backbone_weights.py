@@ -2,17 +2,22 @@
 
 import dataclasses
 import os
-import re
-from typing import Any
+from collections.abc import Collection
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kseg.backbones import BACKBONES
 from kseg.errors import UserError
 from kseg.files import atomic_path
-from kseg.formats.imports.official_names import SCOPES, kind_of, official_name, root_scope
+from kseg.formats.imports.official_names import (
+    OTHER_KIND,
+    SCOPES,
+    kind_of,
+    official_name,
+    root_scope,
+)
+from kseg.formats.imports.variables import Variables, open_variables
 
 _HDF5_BYTES = 4096  # More than what HDF5 needs for the name and place of a variable.
 
@@ -30,6 +35,9 @@ class Report:
         missing: Variables of the network that are not in the checkpoint.
         mismatched: Variables whose shape in the checkpoint differs from that in the network.
         ignored: Variables of the checkpoint without a counterpart in the network, by their kind.
+        unplaced: Kernels of the checkpoint without a counterpart in a network that was to be
+            imported as a whole, and which therefore computes something else.
+        matched: Official names of the variables of the network.
     """
 
     imported: list[str] = dataclasses.field(default_factory=list)
@@ -38,11 +46,25 @@ class Report:
     missing: list[str] = dataclasses.field(default_factory=list)
     mismatched: list[str] = dataclasses.field(default_factory=list)
     ignored: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    unplaced: list[str] = dataclasses.field(default_factory=list)
+    matched: set[str] = dataclasses.field(default_factory=set)
 
     @property
     def complete(self) -> bool:
         """Whether the network received all the weights that it computes with."""
-        return not (self.missing or self.mismatched)
+        return not (self.missing or self.mismatched or self.unplaced)
+
+    def ignore_others(self, variables: Variables) -> None:
+        """Lists the variables of the checkpoint that no variable of the network has matched."""
+        for name in sorted(set(variables.shapes) - self.matched):
+            self.ignored.setdefault(kind_of(name), []).append(f"{name} {variables.shapes[name]}")
+
+    def refuse_other_kernels(self) -> None:
+        """Moves the kernels among the ignored variables to `unplaced`."""
+        others = self.ignored.pop(OTHER_KIND, [])
+        self.unplaced = [line for line in others if line.split(" (")[0].endswith("weights")]
+        if rest := [line for line in others if line not in self.unplaced]:
+            self.ignored[OTHER_KIND] = rest
 
     def text(self) -> str:
         """Returns the report with a headline for each group and a line for each variable."""
@@ -54,6 +76,8 @@ class Report:
             ("missing in the checkpoint", self.missing),
             ("of another shape", self.mismatched),
         ]
+        if self.unplaced:
+            groups.append(("kernels that the network does not have", self.unplaced))
         lines = []
         for headline, names in groups:
             lines.append(f"{headline}: {len(names)}")
@@ -61,35 +85,11 @@ class Report:
         return "\n".join(lines)
 
 
-def open_checkpoint(checkpoint: str | os.PathLike) -> Any:
-    """Opens a TF1 checkpoint.
-
-    Args:
-        checkpoint: Its prefix (`model.ckpt`), one of its files, or a folder, whose newest
-            checkpoint is opened.
-
-    Returns:
-        The reader that `tf.train.load_checkpoint` returns; its class has no public name.
-
-    Raises:
-        UserError: If there is no such checkpoint, or if it cannot be read.
-    """
-    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", os.fspath(checkpoint))
-    try:
-        return tf.train.load_checkpoint(prefix)
-    except (ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            "`--checkpoint` must be the prefix of a TF1 checkpoint, such as model.ckpt for the "
-            f"file model.ckpt.index. Received: {checkpoint}: {reason}"
-        ) from error
-
-
 def import_backbone(checkpoint: str | os.PathLike, backbone: str) -> tuple[keras.Model, Report]:
     """Loads the weights of a backbone from an official checkpoint.
 
     Args:
-        checkpoint: See `open_checkpoint`.
+        checkpoint: See `open_variables`.
         backbone: Name of the backbone; a key of `SCOPES`.
 
     Returns:
@@ -102,50 +102,93 @@ def import_backbone(checkpoint: str | os.PathLike, backbone: str) -> tuple[keras
     """
     if backbone not in SCOPES:
         raise UserError(f"`--backbone` must be one of {sorted(SCOPES)}. Received: {backbone!r}")
-    reader = open_checkpoint(checkpoint)
-    shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    variables = open_variables(checkpoint)
     root = root_scope(backbone)
-    if not any(name.startswith(root) for name in shapes):
-        scopes = sorted({name.split("/")[0] for name in shapes})
+    if not any(name.startswith(root) for name in variables.shapes):
         raise UserError(
             f"`--checkpoint` must hold variables of {backbone!r}, whose names begin with {root}. "
-            f"Received: {checkpoint}, which holds {', '.join(scopes[:8])}"
+            f"Received: {checkpoint}, which holds {variables.scopes()}"
         )
     record = BACKBONES[backbone]
     network = record.application(include_top=False, weights=None, input_shape=(None, None, 3))
     needed = {layer.name for layer in keras.Model(network.input, record.tapped(network)).layers}
-    report, matched = Report(), set()
-    for layer in network.layers:
-        for variable in layer.weights:
-            name = official_name(backbone, layer, variable)
-            shape = tuple(variable.shape)
-            target = f"{layer.name}/{variable.name} {shape}"
-            if shapes.get(name) == shape:
-                value = _read(reader, name, checkpoint)
-                if record.normalization == "caffe" and name == f"{root}conv1/weights":
-                    value = value[:, :, ::-1].copy()  # slim's ResNets read RGB, those of Keras BGR.
-                variable.assign(value)
-                report.imported.append(f"{name} -> {target}")
-            elif name in shapes:
-                report.mismatched.append(f"{name} {shapes[name]} -> {target}")
-            elif variable.name == "bias":
-                variable.assign(np.zeros(shape, "float32"))
-                report.zeroed.append(target)
-            else:
-                group = report.missing if layer.name in needed else report.unused
-                group.append(f"{name} -> {target}")
-            matched.add(name)
-    for name in sorted(set(shapes) - matched):
-        report.ignored.setdefault(kind_of(name), []).append(f"{name} {shapes[name]}")
+    report = Report()
+    copy_backbone(variables, backbone, network, report, needed)
+    report.ignore_others(variables)
     return network, report
 
 
-def _read(reader: Any, name: str, checkpoint: str | os.PathLike) -> np.ndarray:
-    try:
-        return reader.get_tensor(name)
-    except (tf.errors.OpError, IndexError) as error:  # IndexError if the file is truncated.
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{checkpoint} is damaged: {name} cannot be read: {reason}") from error
+def copy_backbone(
+    variables: Variables,
+    backbone: str,
+    network: keras.Model,
+    report: Report,
+    needed: Collection[str] | None = None,
+) -> None:
+    """Copies the variables of a backbone into a network.
+
+    Args:
+        variables: The official variables.
+        backbone: A key of `SCOPES`.
+        network: The network whose layers have the names of those of `Backbone.application`.
+        report: Receives a line for each variable of the network.
+        needed: Names of the layers that compute a feature map. Defaults to None: all of them.
+    """
+    # slim's ResNets read RGB, those of Keras BGR.
+    reads_bgr = BACKBONES[backbone].normalization == "caffe"
+    for layer in network.layers:
+        for variable in layer.weights:
+            name = official_name(backbone, layer, variable)
+            copy_variable(
+                variables,
+                name,
+                variable,
+                layer.name,
+                report,
+                reverse_inputs=reads_bgr and name == f"{root_scope(backbone)}conv1/weights",
+                zero_bias=True,
+                needed=needed is None or layer.name in needed,
+            )
+
+
+def copy_variable(
+    variables: Variables,
+    name: str,
+    variable: keras.Variable,
+    layer: str,
+    report: Report,
+    *,
+    reverse_inputs: bool = False,
+    zero_bias: bool = False,
+    needed: bool = True,
+) -> None:
+    """Copies one variable into a network, and reports what happened.
+
+    Args:
+        variables: The official variables.
+        name: The official name.
+        variable: The variable of the network.
+        layer: Name of its layer, for the report.
+        report: Receives the line.
+        reverse_inputs: Whether the input channels of the kernel are in the reverse order.
+        zero_bias: Whether a bias that is not among the official variables is zero, because the
+            official convolution has none.
+        needed: Whether the network needs the variable.
+    """
+    shape = tuple(variable.shape)
+    target = f"{layer}/{variable.name} {shape}"
+    report.matched.add(name)
+    if variables.shapes.get(name) == shape:
+        value = variables.read(name)
+        variable.assign(value[:, :, ::-1].copy() if reverse_inputs else value)
+        report.imported.append(f"{name} -> {target}")
+    elif name in variables.shapes:
+        report.mismatched.append(f"{name} {variables.shapes[name]} -> {target}")
+    elif zero_bias and variable.name == "bias":
+        variable.assign(np.zeros(shape, "float32"))
+        report.zeroed.append(target)
+    else:
+        (report.missing if needed else report.unused).append(f"{name} -> {target}")
 
 
 def write_weights(network: keras.Model, output: str | os.PathLike) -> None:
