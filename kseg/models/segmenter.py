@@ -73,6 +73,18 @@ class Segmenter(keras.Model):
         """Number of classes."""
         return self.outputs[0].shape[-1]
 
+    @property
+    def backbone(self) -> list[keras.Model]:
+        """The backbone: one model, or the two parts into which `dfp_fcn` splits it.
+
+        These are the layers that are models themselves, the context module excluded.
+        """
+        return [
+            layer
+            for layer in self.layers
+            if isinstance(layer, keras.Model) and layer.name != self.context
+        ]
+
     def set_classes(
         self,
         names: tuple[str, ...] = (),

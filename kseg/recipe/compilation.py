@@ -21,7 +21,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from kseg.recipe.losses import LOSSES, CrossEntropy, SumOfLosses
-from kseg.recipe.optimizer import SGD
+from kseg.recipe.optimizer import SGD, inner_optimizer
 
 
 def compile_model(
@@ -34,6 +34,7 @@ def compile_model(
     weight_decay: float,
     batch_norm_momentum: float,
     ignore_label: int,
+    backbone_learning_rate_factor: float = 1.0,
     losses: Sequence[str] = ("cross_entropy",),
     class_weights: Sequence[float] = (),
     ohem_fraction: float = 1.0,
@@ -52,6 +53,7 @@ def compile_model(
         weight_decay: Float. See `add_weight_decay`.
         batch_norm_momentum: Float. Fraction of the moving statistics that a step keeps.
         ignore_label: Integer. Label of the pixels without loss.
+        backbone_learning_rate_factor: Float. See `train_backbone`. Defaults to 1.
         losses: Names of `kseg.recipe.losses.LOSSES`, which are added. Defaults to cross-entropy.
         class_weights: Numbers, one for each class, see `kseg.recipe.losses.CrossEntropy`. Defaults
             to `()`, all 1.
@@ -62,11 +64,10 @@ def compile_model(
             computed over all of them. Defaults to 1.
     """
     add_weight_decay(model, weight_decay)
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = batch_norm_momentum
-            # On JAX a batch is one array over all devices, and its statistics are over all of it.
-            layer.synchronized = replicas > 1 and keras.config.backend() == "tensorflow"
+    for norm in _batch_norms(model):
+        norm.momentum = batch_norm_momentum
+        # On JAX a batch is one array over all devices, and its statistics are over all of it.
+        norm.synchronized = replicas > 1 and keras.config.backend() == "tensorflow"
     model.compile(
         optimizer=SGD(
             learning_rate,
@@ -83,6 +84,38 @@ def compile_model(
     )
     # A checkpoint is restored into the optimizer's variables before the first step.
     model.optimizer.build(model.trainable_variables)
+    train_backbone(model, backbone_learning_rate_factor)
+
+
+def train_backbone(model: keras.Model, factor: float) -> None:
+    """Trains the backbone with its own learning rate, or not at all, from the next step on.
+
+    All variables stay in the optimizer and in checkpoints, and the order of the trained variables
+    stays the same, so that this is possible between two calls of `fit` on every backend.
+
+    Args:
+        model: A compiled `kseg.models.Segmenter`; any compiled `keras.Model` for a factor of 1 that
+            it already has.
+        factor: Float >= 0 that multiplies the learning rate of the backbone, and with it the effect
+            of the weight decay; see `kseg.recipe.optimizer.SGD`. With 0 the backbone stays as it
+            is, the statistics of its batch normalisations included: these then compute as in
+            inference.
+    """
+    factors = {}
+    if factor != 1:
+        paths = (weight.path for part in model.backbone for weight in part.weights)
+        factors = dict.fromkeys(paths, float(factor))
+    optimizer = inner_optimizer(model)
+    if optimizer.learning_rate_factors == factors:
+        return
+    optimizer.learning_rate_factors = factors
+    for norm in (norm for part in model.backbone for norm in _batch_norms(part)):
+        trained = [weight for weight in norm.weights if weight.trainable]
+        if trained:  # Otherwise `freeze_batch_norms` has frozen it.
+            norm.trainable = factor > 0
+            for weight in trained:
+                weight.trainable = True
+    model.train_function = None  # It was traced with other factors.
 
 
 def freeze_batch_norms(model: keras.Model) -> None:
@@ -92,15 +125,26 @@ def freeze_batch_norms(model: keras.Model) -> None:
     optimizer and in checkpoints. On JAX this is possible only before the model is compiled, because
     the variables of an optimizer must be those that are trained.
     """
+    # Those of a backbone that `train_backbone` holds still have variables that are trained.
     norms = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+        norm
+        for norm in _batch_norms(model)
+        if norm.trainable or any(weight.trainable for weight in norm.weights)
     ]
-    for layer in norms:
-        layer.trainable = False
+    for norm in norms:
+        norm.trainable = False
+        for weight in norm.weights:  # Keras leaves them as they are if the layer was frozen before.
+            weight.trainable = False
     if norms:
         model.train_function = None  # It was traced while they were trainable.
+
+
+def _batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
 
 
 def add_weight_decay(model: keras.Model, weight_decay: float) -> None:

@@ -51,6 +51,7 @@ _RECIPE_FIELDS = (
     "clip_norm",
     "weight_decay",
     "batch_norm_momentum",
+    "backbone_learning_rate_factor",
     "losses",
     "class_weights",
     "auxiliary_weight",

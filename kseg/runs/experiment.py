@@ -151,11 +151,24 @@ class Experiment:
         "Number of epochs after which batch normalisation is frozen, statistics and weights (10 in "
         "DFP). 0: from the start. -1: never.",
     )
+    backbone_learning_rate_factor: float = _field(
+        1.0,
+        OPTIMISATION,
+        "Factor of the learning rate of the backbone, and of its weight decay (0.1 is usual for "
+        "fine-tuning).",
+    )
+    freeze_backbone_epochs: int = _field(
+        0,
+        OPTIMISATION,
+        "Number of epochs at the start in which the backbone is not trained and its batch "
+        "normalisation computes as in inference.",
+    )
     init_from: str = _field(
         "",
         RUN,
-        "Folder of a run, whose best checkpoint is used, or a checkpoint: training starts from "
-        "these weights.",
+        "Training starts from these weights: the folder of a run, whose best checkpoint is used, a "
+        "checkpoint, a .keras file, a folder that kseg.export --format=weights has written, or the "
+        "name of a preset.",
     )
     seed: int = _field(0, RUN, "Decides initial weights, dropout, order and augmentation.")
     precision: str = _field(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kseg.models import Segmenter
-from kseg.recipe.compilation import freeze_batch_norms
+from kseg.recipe.compilation import freeze_batch_norms, train_backbone
 from kseg.runs.assembly import compile_experiment, learning_rates
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.distribution import Devices
@@ -69,6 +69,14 @@ def build_network(
     return model
 
 
+def freeze_parts(model: Segmenter, experiment: Experiment, epoch: int) -> None:
+    """Freezes what is not trained in an epoch (0-based), and releases what was frozen before it."""
+    if 0 <= experiment.freeze_batch_norm_epoch <= epoch:
+        freeze_batch_norms(model)
+    is_frozen = epoch < experiment.freeze_backbone_epochs
+    train_backbone(model, 0 if is_frozen else experiment.backbone_learning_rate_factor)
+
+
 def announce(
     experiment: Experiment,
     model: Segmenter,
@@ -87,6 +95,16 @@ def announce(
         f"batch size {experiment.batch_size}, "
         f"learning rate {experiment.learning_rate:g}, schedule {experiment.schedule}"
     )
+    if experiment.backbone_learning_rate_factor != 1:
+        print(
+            f"the learning rate of the backbone is {experiment.backbone_learning_rate_factor:g} "
+            "times that of the other layers"
+        )
+    if experiment.freeze_backbone_epochs:
+        print(
+            f"the backbone is frozen up to the end of epoch {experiment.freeze_backbone_epochs}, "
+            "batch normalisation included"
+        )
     if replicas > 1:
         where = f" in {process_group.size} processes" if process_group.size > 1 else ""
         print(

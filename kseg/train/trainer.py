@@ -14,7 +14,6 @@ from kseg.data import damage, label_checks
 from kseg.data.augment import warn_about_crop_size
 from kseg.inference.backend import leave_gpus_to_jax
 from kseg.models import Segmenter
-from kseg.recipe.compilation import freeze_batch_norms
 from kseg.recipe.optimizer import inner_optimizer
 from kseg.runs.assembly import dtype_policy, require_trainable, rest_of_epoch
 from kseg.runs.checkpoint_file import Position
@@ -37,6 +36,7 @@ from kseg.train.preparation import (
     announce,
     announce_learning_rate,
     build_network,
+    freeze_parts,
     require_agreement,
 )
 from kseg.train.run_log import RunLog
@@ -233,8 +233,7 @@ class Trainer:
         if position.pending:
             return self._finish_epoch(json.loads(position.pending), log, stop)
         epoch_end = plan.end_of(position.epoch)
-        if 0 <= experiment.freeze_batch_norm_epoch <= position.epoch:
-            freeze_batch_norms(self._model)
+        freeze_parts(self._model, experiment, position.epoch)
         step_log = StepLog(position.step, log, experiment.log_every, plan.total_steps)
         begun = time.monotonic()
         loss = self._fit(

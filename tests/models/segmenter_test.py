@@ -49,6 +49,31 @@ def test_the_networks_are_segmenters_that_know_their_facts(
     assert segmenter.pad_value == (127.5, 127.5, 127.5)
 
 
+@pytest.mark.parametrize(
+    ("build", "options", "parts"),
+    [
+        (deeplab_v3_plus, {"filters": 8}, 1),
+        (gcn_fcn, {"kernel_size": 3}, 1),
+        *((dfp_fcn, {"depth": depth}, parts) for depth, parts in ((0, 1), (2, 2), (5, 1))),
+    ],
+    ids=["deeplab_v3_plus", "gcn_fcn", "dfp_fcn_0", "dfp_fcn_2", "dfp_fcn_5"],
+)
+def test_the_backbone_has_the_layers_of_the_network_that_was_given(build, options, parts):
+    given = tiny_backbone(2, 4, 8, 16, 32)
+    segmenter = build(2, backbone=given, **options)
+    assert len(segmenter.backbone) == parts
+    found = {weight.path for part in segmenter.backbone for weight in part.weights}
+    assert found == {weight.path for weight in given.weights}
+    assert found < {weight.path for weight in segmenter.weights}
+
+
+def test_a_context_module_that_is_a_model_is_no_backbone():
+    context = keras.Sequential([keras.layers.Conv2D(4, 1)], name="mine")
+    segmenter = deeplab_v3_plus(2, backbone=tiny_backbone(4, 16), context=context)
+    assert "mine" not in [part.name for part in segmenter.backbone]
+    assert len(segmenter.backbone) == 1 and not tiny().backbone
+
+
 @pytest.mark.one_backend
 def test_a_resnet_is_padded_with_the_means_of_imagenet():
     segmenter = deeplab_v3_plus(2, backbone="resnet50", context="none", decoder=False)

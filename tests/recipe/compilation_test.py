@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from kseg.layers import KSAC, Conv2DTranspose
-from kseg.models import CONTEXTS
-from kseg.recipe.compilation import compile_model, freeze_batch_norms
+from kseg.models import CONTEXTS, Segmenter
+from kseg.recipe.compilation import compile_model, freeze_batch_norms, train_backbone
 from kseg.recipe.schedules import learning_rates
 
 RECIPE = {
@@ -203,6 +203,114 @@ def test_frozen_batch_norms_keep_their_statistics_and_weights(trained_before):
     for variable in model.weights:
         same = np.array_equal(before[variable.path], keras.ops.convert_to_numpy(variable))
         assert same == variable.path.startswith("norm/"), variable.path
+
+
+def segmenter():
+    """Returns a network whose backbone and head both have a batch normalisation."""
+    keras.utils.set_random_seed(0)
+    maps = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(maps)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    backbone = keras.Model(maps, keras.layers.Activation("softplus")(x), name="backbone")
+    images = keras.Input((None, None, 3))
+    x = keras.layers.BatchNormalization(name="head_norm")(backbone(images))
+    return Segmenter(images, keras.layers.Conv2D(2, 1, name="logits")(x))
+
+
+def batch(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(4, 9, 9, 3)).astype("float32"), rng.integers(0, 2, (4, 7, 7))
+
+
+def weights_of(model):
+    return {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+
+
+def is_of_backbone(path):
+    return path.startswith(("conv/", "norm/"))
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.05])
+def test_the_backbone_takes_the_step_of_a_lower_learning_rate_l2_included(clip_norm):
+    after = {}
+    for rate, factor in ((0.1, 1.0), (0.1, 0.25), (0.025, 1.0)):
+        model = segmenter()
+        options = {"learning_rate": rate, "weight_decay": 0.5, "clip_norm": clip_norm}
+        compile_model(model, **RECIPE | options, backbone_learning_rate_factor=factor)
+        model.fit(*batch(), verbose=0)
+        after[rate, factor] = weights_of(model)
+    for path, value in after[0.1, 0.25].items():
+        expected = after[0.025 if is_of_backbone(path) else 0.1, 1.0][path]
+        np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-7, err_msg=path)
+    assert np.abs(after[0.1, 1.0]["conv/kernel"] - after[0.1, 0.25]["conv/kernel"]).max() > 1e-4
+
+
+def test_a_factor_of_1_needs_no_backbone_and_changes_no_optimizer():
+    model = linear_model(backbone_learning_rate_factor=1.0)
+    assert model.optimizer.learning_rate_factors == {}
+    train_backbone(model, 1.0)
+    with pytest.raises(AttributeError, match="backbone"):
+        train_backbone(model, 0.5)
+
+
+def test_a_frozen_backbone_stays_as_it_is_until_it_is_released():
+    model = segmenter()
+    compile_model(model, **RECIPE | {"weight_decay": 0.5}, backbone_learning_rate_factor=0.5)
+    trained = [weight.path for weight in model.trainable_weights]
+    train_backbone(model, 0)
+    before = weights_of(model)
+    for _ in range(2):
+        model.fit(*batch(), verbose=0)
+    after = weights_of(model)
+    for path, value in after.items():
+        assert np.array_equal(value, before[path]) == is_of_backbone(path), path
+    assert [weight.path for weight in model.trainable_weights] == trained
+
+    train_backbone(model, 0.5)
+    assert len(model.optimizer.learning_rate_factors) == 6
+    model.fit(*batch(), verbose=0)
+    released = weights_of(model)
+    assert not [path for path, value in released.items() if np.array_equal(value, after[path])]
+
+
+def test_a_frozen_backbone_normalises_with_its_moving_statistics():
+    """The first loss is that of a network whose backbone is called as in inference."""
+    model = segmenter()
+    compile_model(model, **RECIPE)
+    train_backbone(model, 0)
+    images, labels = batch()
+    features = model.get_layer("backbone")(images, training=False)
+    x = model.get_layer("head_norm")(features, training=True)
+    logits = keras.ops.convert_to_numpy(model.get_layer("logits")(x)).reshape(-1, 2)
+    logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    expected = -logits[np.arange(len(logits)), labels.reshape(-1)].mean()
+    loss = model.fit(images, labels, verbose=0).history["loss"][0]
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_batch_norms_that_are_frozen_stay_so_when_the_backbone_is_released():
+    model = segmenter()
+    freeze_batch_norms(model)
+    compile_model(model, **RECIPE)
+    train_backbone(model, 0)
+    train_backbone(model, 1)
+    before = weights_of(model)
+    model.fit(*batch(), verbose=0)
+    same = {path for path, value in weights_of(model).items() if np.array_equal(value, before[path])}
+    assert same == {path for path in before if "norm/" in path}
+
+
+def test_batch_norms_can_be_frozen_while_the_backbone_is():
+    if keras.config.backend() == "jax":
+        pytest.skip("on JAX batch norms can be frozen only before compilation")
+    model = segmenter()
+    compile_model(model, **RECIPE)
+    train_backbone(model, 0)
+    freeze_batch_norms(model)
+    train_backbone(model, 1)
+    assert {weight.path for weight in model.trainable_weights} == {
+        "conv/kernel", "conv/bias", "logits/kernel", "logits/bias",
+    }  # fmt: skip
 
 
 def test_loss_of_auxiliary_logits_is_weighted():

@@ -35,7 +35,7 @@ from kseg.models import Segmenter
 from kseg.runs.distribution import make_devices
 from kseg.recipe.losses import pixel_weights
 from kseg.runs.process_group import join
-from kseg.recipe.compilation import compile_model
+from kseg.recipe.compilation import compile_model, train_backbone
 
 STEPS, BATCH = 20, 8
 output, name, coordinator, number, index = sys.argv[1:]
@@ -44,12 +44,17 @@ process_group = join(coordinator, int(number), int(index))
 
 def network():
     keras.utils.set_random_seed(1)
-    x = images = keras.Input((9, 9, 3))
-    for number in range(2):
-        x = keras.layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
-        # A smooth activation: at the kink of a ReLU, rounding errors would become differences.
-        x = keras.layers.Activation("softplus")(BatchNorm(name=f"norm_{number}")(x))
+    maps = keras.Input((9, 9, 3))
+    backbone = keras.Model(maps, block(maps, 0))
+    images = keras.Input((9, 9, 3))
+    x = block(backbone(images), 1)
     return Segmenter(images, keras.layers.Conv2D(4, 1, name="logits")(x))
+
+
+def block(x, number):
+    x = keras.layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
+    # A smooth activation: at the kink of a ReLU, rounding errors would become differences.
+    return keras.layers.Activation("softplus")(BatchNorm(name=f"norm_{number}")(x))
 
 
 devices = make_devices(name, BATCH, processes=process_group.size)
@@ -58,8 +63,9 @@ with devices.building():
     compile_model(
         model, learning_rate=0.05, momentum=0.9,
         nesterov=True, weight_decay=1e-4, batch_norm_momentum=0.9, ignore_label=255,
-        clip_norm=0.2, replicas=devices.replicas,
+        clip_norm=0.2, replicas=devices.replicas, backbone_learning_rate_factor=0.5,
     )
+    assert len(model.optimizer.learning_rate_factors) == 5
 rng = np.random.default_rng(0)
 images = rng.normal(size=(STEPS * BATCH, 9, 9, 3)).astype("float32")
 labels = rng.integers(0, 4, (STEPS * BATCH, 9, 9)).astype("uint8")
@@ -73,6 +79,12 @@ count = BATCH // process_group.size
 local = slice(count * process_group.index, count * (process_group.index + 1))
 batches = batches.map(lambda *parts: tuple(part[local] for part in parts))
 with devices.fitting():
+    before = [keras.ops.convert_to_numpy(weight) for weight in model.backbone[0].weights]
+    train_backbone(model, 0)
+    model.fit(batches.take(2), verbose=0, shuffle=False)
+    for weight, value in zip(model.backbone[0].weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), value)
+    train_backbone(model, 0.5)
     history = model.fit(batches, verbose=0, shuffle=False)
 weights = [keras.ops.convert_to_numpy(variable) for variable in model.weights]
 loss = history.history["loss"][0]
