@@ -2,7 +2,7 @@
 
     kseg.layers   the layers: KSAC, LKSPP, VortexPooling, GCN, ...
     kseg.models   the networks: deeplab_v3_plus, gcn_fcn, dfp_fcn
-    kseg.load     a trained network from the folder of a run
+    kseg.load     a trained network: of a run, of a file, or a preset
 
 The programs are `python -m kseg.train`, `evaluate`, `predict`, `export`, `compare`, ...
 """
@@ -30,21 +30,26 @@ def load(path: str | os.PathLike, *, checkpoint: str = "best", **changes) -> mod
     """Loads a trained network with its weights, class names and class colours.
 
     Args:
-        path: Folder of a run, as `python -m kseg.train` writes it.
+        path: Folder of a run, as `python -m kseg.train` writes it; a `.keras` file; a folder that
+            `python -m kseg.export --format=weights` has written; or the name of a preset, see
+            `kseg.models.list_presets`. Where a folder has the name of a preset, it is loaded. The
+            first call for a preset downloads and imports its file.
         checkpoint: `best` by validation mIoU (the newest if there was no validation), `newest`, or
-            the path of a checkpoint file. Defaults to `best`.
+            the path of a checkpoint file; for the folder of a run. Defaults to `best`.
         **changes: Options of the network that differ from those of the training and fit the same
-            weights, such as `output_stride=8` or `dilation_rates=(12, 24, 36)`.
+            weights, such as `output_stride=8` or `dilation_rates=(12, 24, 36)`; not for a `.keras`
+            file.
 
     Returns:
         A `kseg.models.Segmenter`.
 
     Raises:
-        ValueError: If there is no run or checkpoint, or if it does not fit.
+        ValueError: If there is no such run, file, preset or checkpoint, if it does not fit, or if
+            the file of a preset is missing and cannot be downloaded.
     """
     _register()
     # Imported here, since it needs TensorFlow, which is not loaded on other backends otherwise.
-    from kseg.runs.loading import load_network
+    from kseg.formats.loading import load_network
 
     return load_network(path, checkpoint=checkpoint, **changes)
 

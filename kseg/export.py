@@ -18,6 +18,10 @@ prediction. Weights are constants, and batch normalisations are folded into the 
 `assets.extra/tf_serving_warmup_requests` the requests that TensorFlow Serving runs before it makes
 the version available.
 
+`--format=weights` writes the weights without an optimizer, with a model card, into one new folder,
+which `kseg.load` and `keras.saving.load_model` read and which can be put on a hub; see
+`kseg.formats.weights_folder`.
+
 `--format=litert` (for phones and small boards) and `--format=onnx` (extra `onnx`) write one file
 instead, for single images of `--image_size`, with `labels.json` next to it. The file is loaded and
 compared with the SavedModel on a test image before it is put in place. The caller pads smaller
@@ -27,10 +31,10 @@ for ResNets RGB 124, 117, 104.
     python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=onnx --image_size=360,480
     python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=litert \\
         --export_precision=int8
+    python -m kseg.export --model_dir=runs/X --export_dir=published/X --format=weights \\
+        --licence=cc-by-4.0
 """
 
-import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -44,13 +48,20 @@ from kseg.data.datasets import LabelSet
 from kseg.data.images import MAX_PIXELS
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
-from kseg.formats import litert, onnx, saved_model, verification, warm_up
+from kseg.formats import (
+    labels_file,
+    litert,
+    onnx,
+    saved_model,
+    verification,
+    warm_up,
+    weights_folder,
+)
 from kseg.inference.backend import require_tensorflow
 from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 
-LABELS_FILE = "labels.json"
-FORMATS = ("saved_model", "litert", "onnx")
+FORMATS = ("saved_model", "litert", "onnx", "weights")
 LESS_MEMORY = (
     "Less is needed with a smaller `--image_size` (litert, onnx) and fewer `--calibration_images` "
     "(int8)"
@@ -86,14 +97,14 @@ def export(
             the model.
     """
     export_dir = _prepare(model, label_set, export_dir)
-    version = export_dir / str(_highest_version(export_dir) + 1)
+    version = export_dir / str(saved_model.highest_version(export_dir) + 1)
     # Its name is not a number, so that a server that watches the folder does not load it too early.
     files.remove_partials(export_dir)
     partial = files.partial_path(version)
     try:
         saved_model.write(model, partial, probabilities=probabilities, max_pixels=max_pixels)
         warm_up.write(partial, max_pixels)
-        _write_labels(partial / "assets.extra", label_set, scene_bands)
+        labels_file.write(partial / "assets.extra", label_set, scene_bands)
         os.rename(partial, version)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -159,7 +170,7 @@ def export_file(
             )
         except ImportError:
             agreement = None
-    _write_labels(export_dir, label_set, scene_bands)
+    labels_file.write(export_dir, label_set, scene_bands)
     return export_dir / name, agreement
 
 
@@ -177,18 +188,6 @@ def _prepare(model: Segmenter, label_set: LabelSet, export_dir: str | os.PathLik
     return export_dir
 
 
-def _highest_version(export_dir: Path) -> int:
-    numbers = [int(item.name) for item in export_dir.iterdir() if item.name.isdecimal()]
-    return max(numbers, default=0)
-
-
-def _write_labels(folder: Path, label_set: LabelSet, scene_bands: SceneBands | None) -> None:
-    content = dataclasses.asdict(label_set)
-    if scene_bands is not None:
-        content["scene_bands"] = scene_bands.to_json()
-    files.write_text(folder / LABELS_FILE, json.dumps(content, indent=1) + "\n")
-
-
 def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("model_dir", "", "Folder of a run, as kseg.train writes it.")
@@ -197,6 +196,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("checkpoint", "best", "best, newest, or the path of a checkpoint file.")
     flags.DEFINE_enum("format", FORMATS[0], FORMATS, "The format to write.")
+    flags.DEFINE_string("licence", "", "weights: licence of the weights, for the model card.")
     flags.DEFINE_bool(
         "probabilities", False, "Whether the model also returns the probabilities of the classes."
     )
@@ -234,12 +234,16 @@ def define_flags() -> None:
 def main(values: flags.FlagValues) -> None:
     """Exports one run."""
     cli.require(values, "model_dir", "export_dir")
-    require_tensorflow("kseg.export")
     if values.export_precision != "float32" and values.format != "litert":
         raise UserError(
             "`--export_precision` must be float32 unless `--format` is litert. "
             f"Received: --format={values.format} --export_precision={values.export_precision}"
         )
+    if values.format == "weights":
+        return _export_weights(values)
+    if values.licence:
+        raise UserError("`--licence` must be given with `--format=weights` only")
+    require_tensorflow("kseg.export")
     size = _image_size(values.image_size)
     if values.format == "onnx":
         onnx.require()  # Before the model is loaded, which takes seconds.
@@ -277,6 +281,18 @@ def main(values: flags.FlagValues) -> None:
     else:
         print(f"Same class as the SavedModel at {agreement:.2%} of the pixels of a test image.")
     print(f"model written: {path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _export_weights(values: flags.FlagValues) -> None:
+    with cli.writing({"export_dir": values.export_dir}):
+        folder = weights_folder.write(
+            values.export_dir,
+            RunFolder(values.model_dir),
+            checkpoint=values.checkpoint,
+            licence=values.licence,
+        )
+    megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    print(f"weights written: {folder}, {megabytes:.1f} MB; kseg.load({str(folder)!r}) reads them")
 
 
 def _image_size(texts: list[str]) -> tuple[int, int]:

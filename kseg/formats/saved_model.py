@@ -1,6 +1,7 @@
 """SavedModels for TensorFlow Serving: two signatures and no variables."""
 
 import os
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -42,3 +43,9 @@ def write(
     )
     signatures = {IMAGES_SIGNATURE: module.images, ENCODED_SIGNATURE: module.encoded}
     tf.saved_model.save(module, str(path), signatures)
+
+
+def highest_version(folder: Path) -> int:
+    """Returns the highest version of a model in a folder; 0 without one."""
+    numbers = [int(item.name) for item in folder.iterdir() if item.name.isdecimal()]
+    return max(numbers, default=0)

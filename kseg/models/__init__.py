@@ -5,6 +5,7 @@ from kseg.models.contexts import CONTEXTS, find_context, list_contexts, register
 from kseg.models.deeplab_v3_plus import deeplab_v3_plus
 from kseg.models.dfp_fcn import dfp_fcn
 from kseg.models.gcn_fcn import gcn_fcn
+from kseg.models.presets import PRESETS, Preset, list_presets
 from kseg.models.segmenter import Segmenter
 
 MODELS = {"deeplab_v3_plus": deeplab_v3_plus, "gcn_fcn": gcn_fcn, "dfp_fcn": dfp_fcn}
@@ -19,6 +20,8 @@ __all__ = [
     "BACKBONES",
     "CONTEXTS",
     "MODELS",
+    "PRESETS",
+    "Preset",
     "Segmenter",
     "deeplab_v3_plus",
     "dfp_fcn",
@@ -27,5 +30,6 @@ __all__ = [
     "list_backbones",
     "list_contexts",
     "list_models",
+    "list_presets",
     "register_context",
 ]

@@ -1,4 +1,4 @@
-"""The weights of another run as the start of a run: those that fit are loaded, others are named."""
+"""The weights of another network as the start of a run: those that fit are loaded."""
 
 from pathlib import Path
 
@@ -6,34 +6,8 @@ import keras
 import numpy as np
 
 from kseg.errors import UserError
-from kseg.runs.checkpoints import Checkpoints
-from kseg.runs.folder import RunFolder
 
 _SHOWN = 8  # Number of layers named in a message.
-
-
-def read_initial_weights(source: str) -> tuple[dict[str, np.ndarray], Path] | None:
-    """Reads the weights that `--init_from` names.
-
-    Args:
-        source: Folder of a run, whose best checkpoint is read, or a checkpoint file.
-
-    Returns:
-        The weights by path and the checkpoint they come from; None if `source` is empty.
-
-    Raises:
-        UserError: There is no such run or checkpoint, or it cannot be read.
-    """
-    path = Path(source)
-    if not source:
-        return None
-    if path.is_dir():
-        return RunFolder(path).checkpoints.read_weights("best")
-    if not path.is_file():
-        raise UserError(
-            f"`--init_from` must be the folder of a run or a checkpoint. Not found: {path}"
-        )
-    return Checkpoints(path.parent).read_weights(str(path))
 
 
 def load_matching_weights(

@@ -34,6 +34,7 @@ _AT_LEAST_0 = (
     "early_stop_after",
     "freeze_backbone_epochs",
 )
+_FRACTIONS = ("ohem_fraction", "backbone_learning_rate_factor")
 _BELOW_1 = ("momentum", "batch_norm_momentum")
 
 
@@ -53,7 +54,7 @@ def check(experiment: Any) -> None:
         ("at least 0", lambda value: value >= 0, _AT_LEAST_0),
         ("at least -1", lambda value: value >= -1, ("freeze_batch_norm_epoch",)),
         ("in [0, 1)", lambda value: 0 <= value < 1, _BELOW_1),
-        ("in (0, 1]", lambda value: 0 < value <= 1, ("ohem_fraction", "backbone_learning_rate_factor")),
+        ("in (0, 1]", lambda value: 0 < value <= 1, _FRACTIONS),
     ):
         for name in names:
             value = getattr(experiment, name)

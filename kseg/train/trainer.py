@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from kseg.data import damage, label_checks
 from kseg.data.augment import warn_about_crop_size
+from kseg.formats.loading import read_initial_weights
 from kseg.inference.backend import leave_gpus_to_jax
 from kseg.models import Segmenter
 from kseg.recipe.optimizer import inner_optimizer
@@ -20,7 +21,6 @@ from kseg.runs.checkpoint_file import Position
 from kseg.runs.distribution import make_deterministic, make_devices
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
-from kseg.runs.initial_weights import read_initial_weights
 from kseg.runs.lock import RunLock
 from kseg.runs.process_group import SINGLE_PROCESS, ProcessGroup
 from kseg.train.callbacks import (

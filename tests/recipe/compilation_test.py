@@ -296,7 +296,9 @@ def test_batch_norms_that_are_frozen_stay_so_when_the_backbone_is_released():
     train_backbone(model, 1)
     before = weights_of(model)
     model.fit(*batch(), verbose=0)
-    same = {path for path, value in weights_of(model).items() if np.array_equal(value, before[path])}
+    same = {
+        path for path, value in weights_of(model).items() if np.array_equal(value, before[path])
+    }
     assert same == {path for path in before if "norm/" in path}
 
 

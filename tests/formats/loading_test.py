@@ -1,4 +1,4 @@
-"""`kseg.load`: loads a trained network from the folder of a run."""
+"""`kseg.load`: a trained network from a run, a file, a published folder or a preset."""
 
 import os
 import subprocess
