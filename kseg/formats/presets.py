@@ -146,7 +146,9 @@ def _unpacked(source: Path) -> Iterator[Path]:
             with tarfile.open(source) as archive:
                 archive.extractall(unpacked, filter="data")
         except (tarfile.TarError, EOFError, zlib.error) as error:
-            raise UserError(f"{source} cannot be unpacked: {error}") from error
+            raise UserError(
+                f"{source} cannot be unpacked: {error}. An incomplete download must be removed"
+            ) from error
         found = [path.parent for path in Path(unpacked).rglob("*.index")]
         found += [path.parent for path in Path(unpacked).rglob(FROZEN_GRAPH)]
         if not found:

@@ -134,3 +134,14 @@ PRESETS = {
 def list_presets() -> list[str]:
     """Returns the names of the presets, sorted."""
     return sorted(PRESETS)
+
+
+def markdown_table() -> str:
+    """Returns the table of docs/models.md."""
+    rows = [("preset", "network", "trained on; mIoU that the source states, in %", "file")]
+    rows.append(("---",) * 4)
+    rows += [
+        (f"`{name}`", PRESETS[name].network, PRESETS[name].description, f"`{PRESETS[name].file}`")
+        for name in list_presets()
+    ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace(" --- ", "---")

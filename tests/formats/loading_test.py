@@ -12,6 +12,7 @@ import pytest
 import kseg
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
+from kseg.formats.loading import read_initial_weights
 from kseg.models import deeplab_v3_plus
 from kseg.recipe.compilation import compile_model
 from kseg.runs.checkpoint_file import Position
@@ -99,6 +100,35 @@ def test_a_saved_segmenter_loads_after_import_kseg_alone(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     np.testing.assert_array_equal(np.load(output), segmenter.predict_classes(photograph()))
+
+
+def test_a_keras_file_is_loaded_and_its_weights_are_read(run, tmp_path):
+    segmenter = kseg.load(run[0].path)
+    path = tmp_path / "x.keras"
+    segmenter.save(path)
+    loaded = kseg.load(path)
+    np.testing.assert_array_equal(
+        loaded.predict_classes(photograph()), segmenter.predict_classes(photograph())
+    )
+    for options in ({"output_stride": 8}, {"checkpoint": "newest"}):
+        with pytest.raises(UserError, match=r"x\.keras"):
+            kseg.load(path, **options)
+    stored, source = read_initial_weights(str(path))
+    assert source == path
+    expected = {weight.path: keras.ops.convert_to_numpy(weight) for weight in segmenter.weights}
+    assert stored.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(stored[name], expected[name])
+    path.write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"x\.keras cannot be loaded by Keras"):
+        kseg.load(path)
+
+
+def test_initial_weights_come_from_the_best_checkpoint_of_a_run_or_from_a_file(run):
+    best = run[0].checkpoints.best
+    (whole, path), (single, file) = map(read_initial_weights, (str(run[0].path), str(best)))
+    assert path == file == best and whole.keys() == single.keys()
+    assert read_initial_weights("") is None
 
 
 @pytest.mark.slow

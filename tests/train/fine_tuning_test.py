@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kseg import train as training
+from kseg.formats import weights_folder
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.train.callbacks import StepLog
@@ -98,3 +99,21 @@ def test_the_flags_are_announced(experiment, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "the learning rate of the backbone is 0.1 times that of the other layers" in printed
     assert "the backbone is frozen up to the end of epoch 1, batch normalisation" in printed
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_training_starts_from_published_weights(kind, finished, experiment, tmp_path, capsys):
+    source = tmp_path / "x.keras"
+    if kind == "folder":
+        source = weights_folder.write(tmp_path / "published", finished)
+    else:
+        finished.load_model().save(source)
+    run = RunFolder(tmp_path / "run")
+    recipe = {"learning_rate": 0.0, "freeze_batch_norm_epoch": 0, "steps": 1, "val_split": ""}
+    second = experiment.replace(model_dir=str(run.path), init_from=str(source), **recipe)
+    assert training.train(second) == 0
+    assert f"layers loaded from {source}\n" in capsys.readouterr().out
+    (expected, _), (found, _) = (folder.checkpoints.read_weights() for folder in (finished, run))
+    assert found.keys() == expected.keys()
+    for path in expected:
+        np.testing.assert_array_equal(found[path], expected[path], err_msg=path)
