@@ -73,7 +73,20 @@ def run(
         except UserError as error:
             return _report(error)
 
-    app.run(parsed_main)
+    app.run(parsed_main, flags_parser=_parse)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """Parses the flags; an error of them ends the program in one line."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        text = " ".join(str(error).removeprefix("ERROR:: ").split()).rstrip(" .")
+        text = text.replace(" ?", "?")  # "Did you mean: model_dir ?"
+        stop = "" if text.endswith("?") else "."
+        sys.exit(_report(UserError(f"{text}{stop} `--help` lists the flags")))
+    except UserError as error:
+        sys.exit(_report(error))
 
 
 def _report(error: UserError) -> int:

@@ -53,8 +53,8 @@ def explanation(error: Exception, less_memory: str = "") -> str | None:
         The message, or None for all other errors, which are errors of the program.
     """
     failure = file_failure(error)
-    if failure and failure[0]:
-        file, reason = failure
+    if failure and (failure[0] or _WORDS[failure[1]] in _WRITE_ERRNOS):
+        file, reason = failure[0] or "A file", failure[1]
         verb = "written" if _WORDS[reason] in _WRITE_ERRNOS else "opened"
         return f"{file} cannot be {verb}: {reason}"
     reason = None if failure else _memory_reason(error)

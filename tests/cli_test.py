@@ -41,12 +41,31 @@ def python(*arguments, **variables):
 
 
 @pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("--outptu=x", "error: Unknown command line flag 'outptu'. Did you mean: output?"),
+        ("--flagfile=no.flags", "error: Unable to open flagfile: [Errno 2] No such file"),
+        ("--nooutput", "error: Unknown command line flag 'nooutput'"),
+    ],
+)
+def test_a_flag_that_is_wrong_is_one_line(argument, line):
+    done = python("-c", PROGRAM.format("pass"), argument)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(line)
+    assert done.stderr.endswith("`--help` lists the flags\n") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("body", "line"),
     [
         ("open('/nowhere/x')", "error: /nowhere/x cannot be opened: No such file or directory"),
         (
             "raise OSError(28, 'full', 'x.npz')",
             "error: x.npz cannot be written: No space left on device",
+        ),
+        (
+            "raise OSError(28, 'full')",
+            "error: A file cannot be written: No space left on device",
         ),
         ("raise MemoryError", "error: Out of memory. Less is needed with `--tile`"),
     ],
@@ -56,7 +75,7 @@ def test_an_error_whose_cause_is_outside_is_one_line_and_status_1(body, line):
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{line}\n")
 
 
-@pytest.mark.parametrize("body", ["{}['key']", "raise OSError(28, 'full')", "values.nothing"])
+@pytest.mark.parametrize("body", ["{}['key']", "raise OSError(2, 'none')", "values.nothing"])
 def test_an_error_of_the_program_keeps_its_traceback(body):
     done = python("-c", PROGRAM.format(body))
     assert done.returncode == 1

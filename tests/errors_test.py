@@ -103,7 +103,7 @@ def test_errors_of_the_file_system_are_explained_with_the_file_and_the_reason(tm
 
 def test_other_errors_are_errors_of_the_program():
     for error in (
-        OSError(errno.ENOSPC, "No space left on device"),  # of which file?
+        OSError(errno.ENOENT, "No such file or directory"),  # of which file?
         OSError("a text"),
         OSError(errno.EPIPE, "Broken pipe", "x"),
         KeyError("allocate"),

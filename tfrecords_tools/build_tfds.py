@@ -169,7 +169,9 @@ def _builder(name: str, raw_dir: str | Path, download: bool) -> "tfds.core.Datas
             builder.download_and_prepare()
     except Exception as error:
         # tensorflow-datasets raises errors of many types in its sets and their downloads.
-        raise UserError(f"`dataset` {PREFIX}{name} is not available: {error}") from error
+        # For an unknown name its message lists the hundreds that there are.
+        reason = str(error).split("\nAvailable datasets:")[0]
+        raise UserError(f"`dataset` {PREFIX}{name} is not available: {reason}") from error
     if not builder.info.splits:
         raise UserError(
             f"`raw_dir` must be a data folder of tensorflow-datasets with {name}, or --download "

@@ -49,6 +49,9 @@ def _warnings_of_split(manifest: Manifest) -> Iterator[str]:
             finding = f"all labelled pixels are {manifest.names[first]!r}"
         if ignored:
             finding += f", and {of_ignored}"
+        if manifest.scene_bands:  # The labels of scenes may be vectors.
+            yield f"{where} {finding}. Are there other classes in the labels of these scenes?"
+            return
         yield (
             f"{where} {finding}. If the masks have more classes, convert them with "
             "tfrecords_tools.build_folder and a --remap table of rules such as "
@@ -59,10 +62,10 @@ def _warnings_of_split(manifest: Manifest) -> Iterator[str]:
     if labelled[largest] > _NEARLY_ALL:
         yield (
             f"{where} {100 * labelled[largest]:.3f} % of the labelled pixels are "
-            f"{manifest.names[largest]!r}. Are the other classes in the masks of this split?"
+            f"{manifest.names[largest]!r}. Are the other classes in the labels of this split?"
         )
     if ignored > _MANY_IGNORED:
-        yield f"{where} {of_ignored}. Is {manifest.ignore_label} a class in the masks?"
+        yield f"{where} {of_ignored}. Is {manifest.ignore_label} a class in the labels?"
 
 
 def _warnings_of_absent_classes(manifests: Sequence[Manifest]) -> Iterator[str]:
@@ -77,7 +80,7 @@ def _warnings_of_absent_classes(manifests: Sequence[Manifest]) -> Iterator[str]:
         yield (
             f"no pixel of any split is {', '.join(map(repr, absent[:10]))}"
             + f" and {len(absent) - 10} more classes" * (len(absent) > 10)
-            + ". Is the order of the classes file that of the ids in the masks?"
+            + ". Is the order of the classes file that of the ids in the labels?"
         )
 
 

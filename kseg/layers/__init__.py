@@ -7,6 +7,7 @@ from kseg.layers.conv2d_transpose import Conv2DTranspose
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.conv_stack import ConvStack
 from kseg.layers.crop import Crop
+from kseg.layers.dropout import Dropout
 from kseg.layers.gcn import GCN
 from kseg.layers.gcn_context import GCNContext
 from kseg.layers.image_normalization import ImageNormalization
@@ -32,6 +33,7 @@ __all__ = [
     "ConvNormAct",
     "ConvStack",
     "Crop",
+    "Dropout",
     "GCNContext",
     "ImageNormalization",
     "LargeKernelConv",

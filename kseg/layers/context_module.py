@@ -6,6 +6,7 @@ from keras import ops
 
 from kseg.layers import arguments
 from kseg.layers.conv_norm_act import ConvNormAct
+from kseg.layers.kernels.dropout import dropout
 from kseg.layers.types import Shape, Tensor
 
 # The key under which weight files hold the number of dilation rates of a module.
@@ -87,7 +88,7 @@ class ContextModule(keras.layers.Layer):
             maps.insert(0, broadcast_like(pooled, features))
         features = self.project(ops.concatenate(maps, axis=-1), training=training)
         if training and self.dropout_rate:
-            features = keras.random.dropout(features, self.dropout_rate, seed=self.seed_generator)
+            features = dropout(features, self.dropout_rate, self.seed_generator)
         return features
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -6,6 +6,7 @@ from keras import layers
 from kseg.backbones import Backbone, PyramidBackbone, as_backbone
 from kseg.layers import (
     ConvNormAct,
+    Dropout,
     ImageNormalization,
     PadToStride,
     Resize,
@@ -133,7 +134,7 @@ def deeplab_v3_plus(
     if auxiliary:
         x = feature_map(features, "stride_16", "`auxiliary=True`")
         x = ConvNormAct(AUXILIARY_FILTERS, kernel_size=3, name="auxiliary_conv")(x)
-        x = layers.Dropout(AUXILIARY_DROPOUT, name="auxiliary_dropout")(x)
+        x = Dropout(AUXILIARY_DROPOUT, name="auxiliary_dropout")(x)
         auxiliary_logits = classify(
             x, padded, images, num_classes, align_corners=True, name="auxiliary_logits"
         )

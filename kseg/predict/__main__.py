@@ -121,6 +121,7 @@ def main(values: flags.FlagValues) -> int:
     run = RunFolder(values.model_dir)
     vectors = _vectors(values, run.label_set, images)
     model = run.load_model(values.checkpoint, config.applied_to(run.experiment))
+    tiling = Tiling.of(model, tile, values.overlap) if tile else None
     outputs = {name: values[name].value for name in OUTPUTS if values[name].value}
     with cli.writing(outputs), vectors or contextlib.nullcontext():
         failures = predict(
@@ -129,7 +130,7 @@ def main(values: flags.FlagValues) -> int:
             images,
             values.output_dir or None,
             config=config,
-            tiling=Tiling.of(model, tile, values.overlap) if tile else None,
+            tiling=tiling,
             probabilities=values.probabilities,
             alpha=values.alpha,
             sheet_rows=values.sheet_rows,
@@ -142,7 +143,10 @@ def main(values: flags.FlagValues) -> int:
         print(f"{vectors.count} polygons in {values.vectors}")
     done = len(images) - len(failures)
     folders = " and ".join(filter(None, (values.output_dir, values.submission)))
-    print(f"{done} of {len(images)} images predicted ({config}); results in {folders}")
+    how = str(config)
+    if tiling:
+        how = how.replace("whole images", f"tiles of {tiling.tile[0]}x{tiling.tile[1]}")
+    print(f"{done} of {len(images)} images predicted ({how}); results in {folders}")
     for failure in failures:
         print(f"skipped {failure}")
     return 1 if failures else 0

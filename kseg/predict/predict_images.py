@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from kseg.data.datasets import VOC, LabelSet
 from kseg.data.images import MAX_PIXELS, MAX_TILED_PIXELS, is_tiff, read_image
@@ -117,7 +116,6 @@ def predict(
             labels = predict_file(name, path)
         except UserError as error:
             failures.append(f"{shown(path)}: {error}")
-            tqdm.write(f"skipped {failures[-1]}")
             continue
         if labels is not None:
             vectors.add(name, labels)

@@ -20,7 +20,7 @@ import threading
 import time
 from pathlib import Path
 
-from kseg import files
+from kseg import cli, files
 from kseg.errors import UserError
 
 NAME = "training.lock"
@@ -60,12 +60,10 @@ class RunLock:
         self._released = threading.Event()
 
     def __enter__(self) -> "RunLock":
-        try:
+        with cli.writing({"model_dir": self.path.parent}):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             while not self._create():
                 self._take_over(self._abandoned())
-        except OSError as error:
-            raise UserError(f"`--model_dir` cannot be written: {error}") from error
         self._renewal = threading.Thread(target=self._renew, daemon=True)
         self._renewal.start()
         return self

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kseg import files
+from kseg import cli, files
 from kseg.data import scene_bands
 from kseg.data.datasets import LabelSet
 from kseg.data.masks import CLASS_IDS, MaskRule
@@ -73,7 +73,7 @@ def start(
         UserError: The folder holds another experiment, other labels or data, results without a
             checkpoint, or other files.
     """
-    try:
+    with cli.writing({"model_dir": run.path}):
         if run.guard:
             run.guard()
         for folder in (run.path, run.checkpoint_folder, run.logs):
@@ -100,8 +100,6 @@ def start(
         # The flags are written last: a folder without them holds no run.
         files.write_text(run.experiment_file, to_flagfile(experiment), run.guard)
         return former_experiment
-    except OSError as error:
-        raise UserError(f"`--model_dir` cannot be written: {error}") from error
 
 
 def _clear(run: "RunFolder") -> None:

@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, and a line once a minute in a log."""
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
@@ -35,7 +36,7 @@ def progress_bar(iterable: Iterable | None = None, **options: Any) -> tqdm:
         iterable: What is iterated over. Defaults to None: `update` is called instead.
         **options: Arguments of `tqdm`.
     """
-    if sys.stderr.isatty():
+    if _is_terminal(sys.stderr):
         return tqdm(iterable, **options)
     # At position 0 a bar does not move the cursor below another one.
     options |= {"mininterval": SECONDS, "maxinterval": SECONDS, "delay": SECONDS, "position": 0}
@@ -45,3 +46,14 @@ def progress_bar(iterable: Iterable | None = None, **options: Any) -> tqdm:
         bar_format=_LINE if options.get("total") or hasattr(iterable, "__len__") else None,
         **options,
     )
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Returns whether a stream is a terminal on which a bar can be drawn."""
+    if not stream.isatty():
+        return False
+    try:
+        # Containers and job schedulers give programs terminals of 0 rows and columns.
+        return all(os.get_terminal_size(stream.fileno()))
+    except (OSError, ValueError):
+        return True

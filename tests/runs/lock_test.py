@@ -160,6 +160,6 @@ def test_a_lock_that_cannot_be_written_is_removed(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full_disk)
-    with pytest.raises(UserError, match="`--model_dir` cannot be written.*No space left"):
+    with pytest.raises(UserError, match="cannot be written: No space left.*`--model_dir`"):
         RunLock(tmp_path).__enter__()
     assert not list(tmp_path.iterdir())

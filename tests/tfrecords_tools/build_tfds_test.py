@@ -174,8 +174,9 @@ def test_arguments_that_do_not_fit_the_set_are_rejected(
 def test_set_that_is_not_prepared_or_does_not_exist_is_rejected(prepared, classes, tmp_path):
     with pytest.raises(UserError, match="`raw_dir`.*--download.*empty"):
         build(tmp_path / "empty", tmp_path / "out", classes=classes)
-    with pytest.raises(UserError, match="`dataset` tfds:no_such_set"):
+    with pytest.raises(UserError, match="`dataset` tfds:no_such_set") as caught:
         build_tfds.build("tfds:no_such_set", prepared, tmp_path / "out", classes=classes)
+    assert "\n" not in str(caught.value), "not the list of all sets"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from kseg.data.datasets import VOC, voc_palette
 from kseg.data.manifests import Manifest, Shard
+from kseg.data.scene_bands import SceneBands
 from tfrecords_tools import histogram_warnings, summary
 
 
@@ -107,6 +108,17 @@ def test_part_of_a_published_set_may_lack_classes():
         _manifest(VOC.names), pixels_per_class=(50, 50, *[0] * 19), pixels_ignored=0
     )
     assert histogram_warnings.warnings([manifest]) == []
+
+
+def test_the_labels_of_scenes_are_not_called_masks():
+    """They may be vectors, which no other tool converts."""
+    manifest = dataclasses.replace(
+        _manifest(("ground", "road")),
+        pixels_per_class=(9, 0),
+        scene_bands=SceneBands(bands=(1, 2, 3), limits=((0, 255),) * 3, dtype="uint8"),
+    )
+    found = histogram_warnings.warnings([manifest])
+    assert "labels of these scenes" in found[0] and not any("mask" in text for text in found)
 
 
 def _manifest(names):

@@ -1,6 +1,7 @@
 """Progress: a bar on a terminal, lines without control characters in a log."""
 
 import io
+import os
 import sys
 
 import pytest
@@ -43,6 +44,20 @@ def test_a_log_gets_no_line_for_work_of_less_than_a_minute(monkeypatch):
 def test_a_terminal_gets_a_bar(leave, monkeypatch):
     text = shown(monkeypatch, is_terminal=True, leave=leave, mininterval=0)
     assert "\r" in text and "3/3" in text
+
+
+def test_a_terminal_without_a_size_gets_lines(monkeypatch):
+    """As in a container; `tqdm` draws nothing there."""
+    terminal, other_end = os.openpty()
+    with open(other_end, "w", encoding="utf-8") as stream:
+        assert stream.isatty() and os.get_terminal_size(stream.fileno()) == (0, 0)
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setattr(progress, "SECONDS", 0.0)
+        for _ in progress_bar(range(3), desc="count"):
+            pass
+        text = os.read(terminal, 10_000).decode()
+    os.close(terminal)
+    assert "count: 100% [" in text and "\b" not in text and "\x1b" not in text
 
 
 def test_a_log_gets_lines_also_if_the_total_is_not_known(monkeypatch):
