@@ -13,11 +13,11 @@ their defaults are the official ones. `--checkpoint` is
     model.ckpt    the prefix of a checkpoint
     x.pb          a frozen graph whose constants have the names of the variables
 
-Networks on Xception-65 and MobileNetV2 can be imported. At image sizes k * 16 + 1 the logits are
-those of the official network. An image of another size gets the logits that the official network
-has for that image, padded below and on the right with grey (127.5) to the next such size: the
-official programs pad to one size, such as 513x513, and `--eval_size=513` does here. The image
-pooling averages the whole map, as the official one does unless its crop size was changed
+Networks on Xception, MobileNetV2 and the "beta" ResNets can be imported. At image sizes k * 16 + 1
+the logits are those of the official network. An image of another size gets the logits that the
+official network has for that image, padded below and on the right with grey (127.5) to the next
+such size: the official programs pad to one size, such as 513x513, and `--eval_size=513` does here.
+The image pooling averages the whole map, as the official one does unless its crop size was changed
 (`--image_pooling_crop_size` there).
 
 The classes are those of the data set with the number of classes of the checkpoint: 21 is PASCAL
@@ -36,18 +36,30 @@ missing in the checkpoint or has another shape, or if the checkpoint has kernels
 does not have, nothing is written and the status is 1. For a backbone, `--allow_missing` writes the
 file nevertheless. The backbones:
 
-    xception_65   All weights; the backbone then computes what the official network computes, at
+    xception_41, xception_65, xception_71
+                  All weights; the backbone then computes what the official network computes, at
                   any image size.
-    mobilenet_v2  All weights; equal to the official network at image sizes k * 16 + 1. At other
+    mobilenet_v2, mobilenet_v2_050, mobilenet_v2_dm05
+                  All weights; equal to the official network at image sizes k * 16 + 1. At other
                   sizes slim shifts its windows by a pixel, which the backbones of kseg never do.
+                  With depth multiplier .5, slim's ImageNet checkpoints are mobilenet_v2_050, and
+                  those of DeepLab mobilenet_v2_dm05.
+    resnet50_beta, resnet101_beta
+                  All weights of DeepLab's ResNets; equal at image sizes k * 16 + 1 as well. slim
+                  has the stride in the last unit of a block, kseg in the first unit of the next
+                  block.
     resnet50, resnet101, resnet152
-                  All weights of slim's ResNets; equal at image sizes k * 16 + 1 as well. slim has
-                  the stride in the last unit of a block, kseg in the first unit of the next block.
-                  The kernel of the first convolution is reordered from RGB to BGR. The channel
-                  means that DeepLab subtracts differ from those of kseg by less than one of 255
-                  levels. The "beta" ResNets begin with three convolutions that have no counterpart
-                  in kseg: `--allow_missing` imports all weights except for those three and for the
-                  convolutions that read them.
+                  All weights of slim's ResNets; otherwise like the "beta" ResNets. The kernel of
+                  the first convolution is reordered from RGB to BGR. The channel means that DeepLab
+                  subtracts differ from those of kseg by less than one of 255 levels.
+
+    python -m kseg.import_checkpoint --checkpoint=model.safetensors --backbone=xception_65 \\
+        --output=x65.weights.h5
+
+reads the weights of a network of timm instead, `xception41`, `xception65` or `xception71`: a file
+of safetensors, or one of `torch.save` (.pth, .pt, .bin; needs the extra `torch`). The backbone then
+computes what timm's network computes, at any image size. The ResNets of torchvision and timm have
+the stride in other convolutions than those of kseg, so they cannot be imported.
 """
 
 from absl import flags
@@ -72,7 +84,7 @@ def define_flags() -> None:
         "checkpoint",
         "",
         "Prefix of the checkpoint (model.ckpt for the file model.ckpt.index), its folder, or a "
-        "frozen graph (.pb).",
+        "frozen graph (.pb); for a backbone also a weight file of timm (.safetensors, .pth).",
     )
     flags.DEFINE_string("model_dir", "", "Folder of the run to write; must be new or empty.")
     flags.DEFINE_string(
