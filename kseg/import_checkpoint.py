@@ -21,6 +21,15 @@ What can be imported:
                   levels. The "beta" ResNets begin with three convolutions that have no counterpart
                   in kseg: `--allow_missing` imports all weights except for those three and for the
                   convolutions that read them.
+
+    python -m kseg.import_checkpoint --checkpoint=deeplabv3_mnv2_pascal_quant.tflite \\
+        --model_dir=runs/official --statistics_images=VOC2012/JPEGImages
+
+writes a whole network as the folder of a run: an official quantised DeepLabv3 on MobileNetV2 for
+the 21 classes of PASCAL VOC. Its batch normalisations, which such a file does not have, get
+statistics that are measured on the photographs of `--statistics_images`, so that training can
+start from the run (`kseg.train --init_from`). At least 16 are needed, of the kind that the network
+was trained on; of more than 64, that many at even distances are read.
 """
 
 from absl import flags
@@ -28,13 +37,25 @@ from absl import flags
 from kseg import cli
 from kseg.errors import UserError
 from kseg.formats.imports.backbone_weights import import_backbone, write_weights
+from kseg.formats.imports.norm_statistics import photographs
 from kseg.formats.imports.official_names import SCOPES
+from kseg.formats.imports.tflite_network import read_tflite_network
+from kseg.runs.imported import write_run
 
 
 def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string(
         "checkpoint", "", "Prefix of the checkpoint: model.ckpt for the file model.ckpt.index."
+    )
+    flags.DEFINE_string(
+        "model_dir", "", ".tflite: folder of the run to write, which must be new or empty."
+    )
+    flags.DEFINE_string(
+        "statistics_images",
+        "",
+        ".tflite: photographs on which the statistics of the batch normalisations are measured: a "
+        "folder, a glob, or a .txt file with one path on each line.",
     )
     flags.DEFINE_string("backbone", "", f"One of {', '.join(sorted(SCOPES))}.")
     flags.DEFINE_string("output", "", "File to write; its name must end in .weights.h5.")
@@ -48,7 +69,10 @@ def define_flags() -> None:
 
 def main(values: flags.FlagValues) -> int:
     """Imports one checkpoint; returns 1 and writes nothing if the backbone would be incomplete."""
-    cli.require(values, "checkpoint", "backbone", "output")
+    cli.require(values, "checkpoint")
+    if values.checkpoint.endswith(".tflite"):
+        return _import_tflite(values)
+    cli.require(values, "backbone", "output")
     if not values.output.endswith(".weights.h5"):
         raise UserError(f"`--output` must end in .weights.h5. Received: {values.output}")
     network, report = import_backbone(values.checkpoint, values.backbone)
@@ -63,6 +87,22 @@ def main(values: flags.FlagValues) -> int:
     with cli.writing({"output": values.output}):
         write_weights(network, values.output)
     print(f"weights written: {values.output}; train with --backbone_weights={values.output}")
+    return 0
+
+
+def _import_tflite(values: flags.FlagValues) -> int:
+    cli.require(values, "model_dir", "statistics_images")
+    network = read_tflite_network(values.checkpoint, photographs(values.statistics_images))
+    print(network.report)
+    with cli.writing({"model_dir": values.model_dir}):
+        run = write_run(
+            values.model_dir,
+            network.experiment,
+            network.model,
+            network.label_set,
+            source=network.source,
+        )
+    print(f"run written: {run.path}; train from it with --init_from={run.path}")
     return 0
 
 
