@@ -23,37 +23,39 @@ def interpreter(path):
 
 
 class FloatNetwork:
-    """The network of a file with de-quantised constants and maps in float32.
+    """The network of a file with de-quantised constants and maps in floats.
 
     Args:
         path: The file.
         frame: The level around an image, with which the first convolution pads. Defaults to None:
             the one that the file has, which the network sees as zero.
+        dtype: "float32", the default, or "float64".
     """
 
-    def __init__(self, path, frame=None):
+    def __init__(self, path, frame=None, dtype="float32"):
+        self._dtype = dtype
         runtime = interpreter(path)
         details = {detail["index"]: detail for detail in runtime.get_tensor_details()}
         self._graph = schema.Model.GetRootAs(path.read_bytes(), 0)
         subgraph = self._graph.Subgraphs(0)
         self.operators = [subgraph.Operators(n) for n in range(subgraph.OperatorsLength())]
-        self._image, self.result = subgraph.Inputs(0), subgraph.Outputs(0)
+        self._image = subgraph.Inputs(0)
         made = {operator.Outputs(0) for operator in self.operators} | {self._image}
         read = {index for operator in self.operators for index in operator.InputsAsNumpy()}
-        self._constants = {}
+        self.constants = {}
         for index in read - made:
             values = runtime.get_tensor(index)
             scale, zero = details[index]["quantization"]
             if scale:
-                values = np.float32((values.astype("float64") - zero) * scale)
-            self._constants[index] = values
+                values = np.float32((values.astype("float64") - zero) * scale).astype(dtype)
+            self.constants[index] = values
         self._scale, self._zero = details[self._image]["quantization"]
         self._frame = self._zero if frame is None else frame
 
     def __call__(self, images):
         """Returns the value of every tensor, by its number, for float images in 0..255."""
-        values = self._constants | {
-            self._image: tf.constant(self._scale * (images - self._zero), tf.float32)
+        values = self.constants | {
+            self._image: tf.constant(self._scale * (images - self._zero), self._dtype)
         }
         for operator in self.operators:
             inputs = [values[index] for index in operator.InputsAsNumpy()]
@@ -99,7 +101,9 @@ class FloatNetwork:
             )
         if code == codes.RESIZE_BILINEAR:
             assert options(schema.ResizeBilinearOptions).AlignCorners()
-            return tf.compat.v1.image.resize_bilinear(*inputs, align_corners=True)
+            x, size = inputs
+            x = tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True)
+            return tf.cast(x, self._dtype)  # It returns float32.
         if code == codes.QUANTIZE:  # From one scale to another.
             return inputs[0]
         assert code == codes.ARG_MAX
