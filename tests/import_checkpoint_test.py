@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import kseg
 from kseg import import_checkpoint as program
 from kseg.backbones import BACKBONES
 from kseg.backbones.xception_65 import xception_65_network
@@ -208,3 +210,32 @@ def test_a_missing_checkpoint_is_an_error_message_of_the_program(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "`--checkpoint`" in done.stderr and "gone.ckpt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [((), "--model_dir"), (("--model_dir=runs/x",), "--statistics_images")],
+)
+def test_a_tflite_file_needs_a_folder_and_photographs(flags, missing):
+    with pytest.raises(UserError, match=f"`{missing}` must be given"):
+        program_calls.call_main(program, "--checkpoint=x.tflite", *flags)
+
+
+def test_a_tflite_file_becomes_a_run(real_data, tmp_path, capsys):
+    checkpoint = real_data / "weights" / "deeplabv3_mnv2_pascal_quant.tflite"
+    images = real_data / "VOCdevkit" / "VOC2012" / "JPEGImages"
+    folder = tmp_path / "run"
+    status = program_calls.call_main(
+        program, f"--checkpoint={checkpoint}", f"--model_dir={folder}",
+        f"--statistics_images={images}/2007_0001*.jpg",
+    )  # fmt: skip
+    assert not status
+    printed = capsys.readouterr().out
+    assert "imported: 55 kernels" in printed and str(folder) in printed
+    assert "warning: at least 16 images" in printed
+    entry = json.loads((folder / "environment.json").read_text())[0]
+    assert entry["imported_from"] == checkpoint.name
+    photograph = tf.io.decode_jpeg((images / "2007_000175.jpg").read_bytes()).numpy()
+    classes = kseg.load(folder).predict_classes(photograph)
+    names = kseg.load(folder).class_names
+    assert {names[found] for found in np.unique(classes)} == {"background", "sheep"}

@@ -13,8 +13,8 @@ from kseg.errors import UserError
 from kseg.layers.types import Tensor
 
 MAX_IMAGES = 64
-# Image pooling has one value in each image. With 8 photographs of VOC the network of the tests was
-# right on 3 to 6 % fewer pixels with batch statistics than with 16, which were as good as 79.
+# Image pooling has one value in each image. The network of the tests was right on .90 to .91 of the
+# pixels in training mode with 8 photographs, on .94 with 16 and on .95 with 79.
 ENOUGH_IMAGES = 16
 
 

@@ -8,8 +8,8 @@ activation and input. Names in the file are only reported. Two things cannot be 
 Normalisation of the image. The network sees a level x as x / 128 - 1, those of kseg as
 x / 127.5 - 1. The kernel of the first convolution is multiplied by 127.5 / 128, and its bias is
 corrected. This is exact wherever its window is inside the image. At the border both networks pad
-with zeros, which stand for the level 128 there and 127.5 here, so that the outermost features
-differ as if the frame of an image were half a level darker.
+with zeros, which stand for the level 128 there and 127.5 here: the imported network computes what
+the network of the file would compute if it padded with 127.5. No kernel and bias can change that.
 
 Batch normalisations. The file has none: they are folded into kernels and biases. A normalisation
 with mean 0 and variance 1 would be right in inference, but training would normalise maps that

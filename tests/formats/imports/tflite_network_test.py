@@ -118,13 +118,13 @@ def test_all_kernels_are_those_of_the_file_one_to_one(imported, constants, path)
 def test_logits_are_those_of_the_graph_in_double_precision(imported, path, voc):
     """The graph with the border of kseg, whose zeros stand for the level 127.5 and not 128.
 
-    Single precision itself is off by up to 2e-4 on these logits of up to 21.
+    The graph itself is off by 2e-4 in single precision, on these logits of up to 21.
     """
     images = padded(files(voc, "val")[0])
     expected = FloatNetwork(path, frame=127.5, dtype="float64").logits(images)
     logits = np.asarray(imported.model(images, training=False))
     assert 15 < np.abs(expected).max() < 30
-    assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
+    assert np.abs(logits - expected).max() < 2e-5 * np.abs(expected).max()
 
 
 def test_the_level_of_the_border_hardly_changes_the_classes(imported, path, voc):
