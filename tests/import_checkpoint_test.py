@@ -366,3 +366,36 @@ def test_a_missing_checkpoint_is_an_error_message_of_the_program(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "`--checkpoint`" in done.stderr and "gone.ckpt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--checkpoint=x.tflite",), "`--statistics_images` must be given"),
+        (("--checkpoint=x.tflite", "--multi_grid=1,2,4"), "`--multi_grid` must not be given"),
+        (("--checkpoint=x.ckpt", "--statistics_images=x"), "for a .tflite file only"),
+    ],
+)
+def test_photographs_are_given_for_a_tflite_file(flags, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        program_calls.call_main(program, f"--model_dir={tmp_path}/run", *flags)
+
+
+def test_a_tflite_file_becomes_a_run(real_data, tmp_path, capsys):
+    checkpoint = real_data / "weights" / "deeplabv3_mnv2_pascal_quant.tflite"
+    images = real_data / "VOCdevkit" / "VOC2012" / "JPEGImages"
+    folder = tmp_path / "run"
+    status = program_calls.call_main(
+        program, f"--checkpoint={checkpoint}", f"--model_dir={folder}",
+        f"--statistics_images={images}/2007_0001*.jpg",
+    )  # fmt: skip
+    assert not status
+    printed = capsys.readouterr().out
+    assert "imported: 55 kernels" in printed and str(folder) in printed
+    assert "warning: at least 16 images" in printed
+    entry = json.loads((folder / "environment.json").read_text())[0]
+    assert entry["imported_from"] == checkpoint.name
+    photograph = tf.io.decode_jpeg((images / "2007_000175.jpg").read_bytes()).numpy()
+    classes = kseg.load(folder).predict_classes(photograph)
+    names = kseg.load(folder).class_names
+    assert {names[found] for found in np.unique(classes)} == {"background", "sheep"}
