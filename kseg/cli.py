@@ -47,6 +47,8 @@ def run(
         less_memory: What needs less memory in this program, for the message when it runs out of
             it: a sentence without its full stop.
     """
+    # Other programs may use the same GPU. TensorFlow reads it when it first uses one.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
         define_flags()
     except UserError as error:

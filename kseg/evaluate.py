@@ -32,7 +32,7 @@ from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
 from kseg.errors import UserError
 from kseg.inference import config as configs
-from kseg.inference.backend import leave_gpus_to_jax
+from kseg.inference.backend import prepare_jax
 from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
 from kseg.inference.image_scores import ImageTable, MeasuredImage, measured_images
@@ -156,7 +156,7 @@ def define_flags() -> None:
 def main(values: flags.FlagValues) -> None:
     """Measures one run."""
     cli.require(values, "model_dir", "split")
-    leave_gpus_to_jax()
+    prepare_jax()
     config = configs.from_flags(values)
     run = RunFolder(values.model_dir)
     output = Path(values.report or run.eval_file)

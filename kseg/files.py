@@ -119,6 +119,11 @@ def has_ended(token: str) -> bool:
     return parts["machine"] == _machine() and _start(int(parts["number"])) != parts["start"]
 
 
+def cache_folder() -> Path:
+    """Returns the folder for files that can be made again: `kseg` in the cache of the user."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kseg"
+
+
 @functools.cache
 def boot_id() -> str:
     """Returns a text that is another one after each start of the machine; empty if unknown."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 import kseg
 from kseg import import_checkpoint as program
 from kseg.backbones import BACKBONES
-from kseg.backbones.xception_65 import xception_65_network
+from kseg.backbones.xception import xception_network
 from kseg.data.datasets import VOC
 from kseg.errors import UserError
 from kseg.formats.imports.backbone_weights import import_backbone
@@ -96,17 +96,44 @@ def test_mobilenet_v2_computes_the_output_of_the_official_network(mobilenet, tmp
         assert f"  {name} -> " in printed
 
 
-def test_xception_65_computes_the_output_of_the_official_network(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("backbone", "rounding"),
+    [
+        ("mobilenet_v2_dm05", 1),
+        pytest.param("mobilenet_v2_050", 8, marks=pytest.mark.slow),
+    ],
+)
+def test_mobilenet_v2_of_half_width(backbone, rounding, tmp_path):
+    """slim rounds the channels to multiples of 8 unless DeepLab forbids it."""
+    official = Official(epsilon=1e-3)
+    image = photograph(65, 97)
+    expected = official_networks.mobilenet_v2(official, image, 16, 0.5, rounding)
+    prefix = write_checkpoint(tmp_path / "model.ckpt", official.variables)
+    output = tmp_path / "x.weights.h5"
+    assert run_main(prefix, backbone, output) == 0
+    features = BACKBONES[backbone](output_stride=16, weights=output)(image)
+    assert_close(features["stride_32"], expected)
+    assert_close(features["stride_4"], official.outputs["MobilenetV2/expanded_conv_2/depthwise"])
+    other = {"mobilenet_v2_050": "mobilenet_v2_dm05", "mobilenet_v2_dm05": "mobilenet_v2_050"}
+    _, report = import_backbone(prefix, other[backbone])
+    # The kernels and norms of block 1 and 2 that have 12 or 16 outputs, and what reads them.
+    assert len(report.mismatched) == 2 * 5 + 4 * 5 + 1 and not report.missing
+
+
+@pytest.mark.parametrize("variant", ["xception_65", "xception_71"])
+def test_xception_computes_the_output_of_the_official_network(variant, monkeypatch, tmp_path):
     """At even sizes as well, with a multi-grid; one middle-flow unit instead of sixteen."""
-    small = functools.partial(xception_65_network, middle_units=1)
-    backbone = dataclasses.replace(BACKBONES["xception_65"], application=small)
-    monkeypatch.setitem(BACKBONES, "xception_65", backbone)
+    small = functools.partial(xception_network, variant, middle_units=1)
+    backbone = dataclasses.replace(BACKBONES[variant], application=small)
+    monkeypatch.setitem(BACKBONES, variant, backbone)
     official = Official(epsilon=1e-3)
     image = photograph(54, 65)
-    expected, low_level = official_networks.xception_65(official, image, 16, GRID, middle_units=1)
+    expected, low_level = official_networks.xception(
+        variant, official, image, 16, GRID, middle_units=1
+    )
     prefix = write_checkpoint(tmp_path / "model.ckpt", official.variables)
     output = tmp_path / "xception.weights.h5"
-    assert run_main(prefix, "xception_65", output) == 0
+    assert run_main(prefix, variant, output) == 0
     features = backbone(output_stride=16, weights=output, multi_grid=GRID)(image)
     assert_close(features["stride_32"], expected)
     assert_close(features["stride_4"], low_level)
@@ -122,6 +149,35 @@ def test_resnet50_computes_the_output_of_the_official_network(resnet, tmp_path):
     backbone = dataclasses.replace(BACKBONES["resnet50"], application=lambda **_: network)
     features = backbone(output_stride=16, multi_grid=GRID)(ImageNormalization("caffe")(image))
     assert_close(features["stride_32"], expected)
+
+
+@pytest.fixture(scope="module")
+def beta():
+    """The official "beta" ResNet50, an image, and its outputs by their scopes."""
+    official = Official(epsilon=1e-5)
+    image = photograph(65, 97)
+    last = official_networks.resnet_v1(official, image, 16, multi_grid=GRID, beta=True)
+    return official.variables, image, {"last": last, **official.outputs}
+
+
+def test_resnet50_beta_computes_the_output_of_the_official_network(beta, tmp_path):
+    """The other maps are those that `networks_to_feature_maps` of the official code names."""
+    variables, image, outputs = beta
+    prefix = write_checkpoint(tmp_path / "model.ckpt", variables)
+    network, report = import_backbone(prefix, "resnet50_beta")
+    assert len(report.imported) == len(variables) == len(network.weights)
+    assert report.complete and not (report.zeroed or report.unused or report.ignored)
+    backbone = dataclasses.replace(BACKBONES["resnet50_beta"], application=lambda **_: network)
+    assert backbone.normalization == "tf"
+    features = backbone(output_stride=16, multi_grid=GRID)(image)
+    assert_close(features["stride_32"], outputs["last"])
+    for name, scope in (
+        ("stride_2", "conv1_3"),
+        ("stride_4", "block1/unit_2/bottleneck_v1/conv3"),
+        ("stride_8", "block2/unit_3/bottleneck_v1/conv3"),
+        ("stride_16", "block3/unit_5/bottleneck_v1/conv3"),
+    ):
+        assert_close(features[name], outputs[f"resnet_v1_50/{scope}"])
 
 
 def test_every_variable_of_the_checkpoint_is_reported(mobilenet):
@@ -141,23 +197,16 @@ def test_every_variable_of_the_checkpoint_is_reported(mobilenet):
     assert len(report.unused) == 5
 
 
-def test_the_stem_of_a_beta_resnet_is_reported_and_nothing_is_written(resnet, tmp_path, capsys):
-    variables = dict(resnet[0])
-    for name in [name for name in variables if name.startswith("resnet_v1_50/conv1/")]:
-        del variables[name]
-    unit = "resnet_v1_50/block1/unit_1/bottleneck_v1"
-    for conv in ("conv1", "shortcut"):
-        kernel = variables[f"{unit}/{conv}/weights"]
-        variables[f"{unit}/{conv}/weights"] = np.repeat(kernel, 2, axis=2)
-    for conv in ("conv1_1", "conv1_2", "conv1_3"):
-        variables[f"resnet_v1_50/{conv}/weights"] = np.zeros((3, 3, 3, 64), "float32")
-    prefix = write_checkpoint(tmp_path / "model.ckpt", variables)
+def test_a_checkpoint_of_a_beta_resnet_does_not_fit_resnet50(beta, tmp_path, capsys):
+    prefix = write_checkpoint(tmp_path / "model.ckpt", beta[0])
     output = tmp_path / "resnet.weights.h5"
     assert run_main(prefix, "resnet50", output) == 1
     assert not output.exists()
     printed = capsys.readouterr().out
-    assert "ignored (other variables): 3\n  resnet_v1_50/conv1_1/weights (3, 3, 3, 64)\n" in printed
+    stem = "  resnet_v1_50/conv1_1/weights (3, 3, 3, 64)\n"
+    assert "ignored (other variables): 15\n" in printed and stem in printed
     assert "missing in the checkpoint: 5\n  resnet_v1_50/conv1/weights -> conv1_conv/" in printed
+    unit = "resnet_v1_50/block1/unit_1/bottleneck_v1"
     assert f"  {unit}/conv1/weights (1, 1, 128, 64) -> conv2_block1_1_conv/kernel" in printed
     assert "of another shape: 2\n" in printed
     assert "7 variables of resnet50" in printed and "--allow_missing" in printed
@@ -317,3 +366,36 @@ def test_a_missing_checkpoint_is_an_error_message_of_the_program(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "`--checkpoint`" in done.stderr and "gone.ckpt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--checkpoint=x.tflite",), "`--statistics_images` must be given"),
+        (("--checkpoint=x.tflite", "--multi_grid=1,2,4"), "`--multi_grid` must not be given"),
+        (("--checkpoint=x.ckpt", "--statistics_images=x"), "for a .tflite file only"),
+    ],
+)
+def test_photographs_are_given_for_a_tflite_file(flags, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        program_calls.call_main(program, f"--model_dir={tmp_path}/run", *flags)
+
+
+def test_a_tflite_file_becomes_a_run(real_data, tmp_path, capsys):
+    checkpoint = real_data / "weights" / "deeplabv3_mnv2_pascal_quant.tflite"
+    images = real_data / "VOCdevkit" / "VOC2012" / "JPEGImages"
+    folder = tmp_path / "run"
+    status = program_calls.call_main(
+        program, f"--checkpoint={checkpoint}", f"--model_dir={folder}",
+        f"--statistics_images={images}/2007_0001*.jpg",
+    )  # fmt: skip
+    assert not status
+    printed = capsys.readouterr().out
+    assert "imported: 55 kernels" in printed and str(folder) in printed
+    assert "warning: at least 16 images" in printed
+    entry = json.loads((folder / "environment.json").read_text())[0]
+    assert entry["imported_from"] == checkpoint.name
+    photograph = tf.io.decode_jpeg((images / "2007_000175.jpg").read_bytes()).numpy()
+    classes = kseg.load(folder).predict_classes(photograph)
+    names = kseg.load(folder).class_names
+    assert {names[found] for found in np.unique(classes)} == {"background", "sheep"}

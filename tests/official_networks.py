@@ -6,6 +6,8 @@ A variable that is not in the dict yet gets random values on first use, so that 
 once yields the variables of a checkpoint.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -111,24 +113,28 @@ class AtrousStack:
         return (stride, 1)
 
 
-def xception_65(official, images, output_stride, multi_grid=(1, 1, 1), middle_units=16):
+def xception(variant, official, images, output_stride, multi_grid=(1, 1, 1), middle_units=None):
     """`deeplab/core/xception.py`; returns the last and the low-level feature map."""
-    root = "xception_65"
-    x = official.conv(images, f"{root}/entry_flow/conv1_1", 32, size=3, stride=2)
-    x = official.conv(x, f"{root}/entry_flow/conv1_2", 64, size=3)
+    x = official.conv(images, f"{variant}/entry_flow/conv1_1", 32, size=3, stride=2)
+    x = official.conv(x, f"{variant}/entry_flow/conv1_2", 64, size=3)
     stack = AtrousStack(output_stride, current=2)
+    if variant == "xception_71":
+        entry, decoder_block = ((128, 2), (256, 1), (256, 2), (728, 1), (728, 2)), 3
+    else:
+        entry, decoder_block = ((128, 2), (256, 2), (728, 2)), 2
+    units = middle_units or {"xception_41": 8, "xception_65": 16, "xception_71": 16}[variant]
     blocks = [
-        ("entry_flow/block1", 1, (128, 128, 128), 2, "conv"),
-        ("entry_flow/block2", 1, (256, 256, 256), 2, "conv"),
-        ("entry_flow/block3", 1, (728, 728, 728), 2, "conv"),
-        ("middle_flow/block1", middle_units, (728, 728, 728), 1, "sum"),
+        *(
+            (f"entry_flow/block{index}", 1, (depth,) * 3, stride, "conv")
+            for index, (depth, stride) in enumerate(entry, start=1)
+        ),
+        ("middle_flow/block1", units, (728, 728, 728), 1, "sum"),
         ("exit_flow/block1", 1, (728, 1024, 1024), 2, "conv"),
         ("exit_flow/block2", 1, (1536, 1536, 2048), 1, "none"),
     ]
-    low_level = None
     for block, units, depths, block_stride, skip in blocks:
         for unit in range(1, units + 1):
-            scope = f"{root}/{block}/unit_{unit}/xception_module"
+            scope = f"{variant}/{block}/unit_{unit}/xception_module"
             stride, rate = stack.unit(block_stride)
             grid = multi_grid if skip == "none" else (1, 1, 1)
             activation = tf.nn.relu if skip == "none" else None
@@ -147,20 +153,29 @@ def xception_65(official, images, output_stride, multi_grid=(1, 1, 1), middle_un
                 residual = official.conv(
                     residual, f"{conv}_pointwise", depths[i], activation=activation
                 )
-                if (block, i) == ("entry_flow/block2", 1):
-                    low_level = residual
             if skip == "conv":
                 x = residual + official.conv(
                     x, f"{scope}/shortcut", depths[-1], stride=stride, activation=None
                 )
             else:
                 x = residual + x if skip == "sum" else residual
-    return x, low_level
+    module = f"{variant}/entry_flow/block{decoder_block}/unit_1/xception_module"
+    return x, official.outputs[f"{module}/separable_conv2_pointwise"]
 
 
-def mobilenet_v2(official, images, output_stride):
+xception_65 = functools.partial(xception, "xception_65")
+
+
+def mobilenet_v2(official, images, output_stride, multiplier=1.0, divisible_by=8):
     """`slim/nets/mobilenet/mobilenet_v2.py` up to layer_18, whose 320 channels DeepLab uses."""
-    x = official.conv(images, "MobilenetV2/Conv", 32, size=3, stride=2, activation=tf.nn.relu6)
+
+    def scaled(channels):
+        """slim rounds to the nearest multiple, but not down by more than a tenth."""
+        rounded = int(channels * multiplier + divisible_by / 2) // divisible_by * divisible_by
+        rounded = max(rounded, divisible_by)
+        return rounded if rounded >= 0.9 * channels * multiplier else rounded + divisible_by
+
+    x = official.conv(images, "MobilenetV2/Conv", scaled(32), 3, 2, activation=tf.nn.relu6)
     stack = AtrousStack(output_stride, current=2)
     index = 0
     for expansion, filters, repeats, first_stride in (
@@ -172,6 +187,7 @@ def mobilenet_v2(official, images, output_stride):
         (6, 160, 3, 2),
         (6, 320, 1, 1),
     ):
+        filters = scaled(filters)
         for repeat in range(repeats):
             scope = f"MobilenetV2/expanded_conv{f'_{index}' if index else ''}"
             stride, rate = stack.unit(first_stride if repeat == 0 else 1)
@@ -186,10 +202,22 @@ def mobilenet_v2(official, images, output_stride):
     return x
 
 
-def resnet_v1(official, images, output_stride, units=(3, 4, 6, 3), multi_grid=(1, 1, 1)):
-    """`resnet_v1_50` of `deeplab/core/resnet_v1_beta.py`; strides in the last unit of a block."""
-    root = "resnet_v1_50"
-    x = official.conv(images, f"{root}/conv1", 64, size=7, stride=2)
+def resnet_v1(
+    official,
+    images,
+    output_stride,
+    units=(3, 4, 6, 3),
+    multi_grid=(1, 1, 1),
+    root="resnet_v1_50",
+    beta=False,
+):
+    """`deeplab/core/resnet_v1_beta.py`; strides in the last unit of a block."""
+    if beta:
+        x = official.conv(images, f"{root}/conv1_1", 64, size=3, stride=2)
+        x = official.conv(x, f"{root}/conv1_2", 64, size=3)
+        x = official.conv(x, f"{root}/conv1_3", 128, size=3)
+    else:
+        x = official.conv(images, f"{root}/conv1", 64, size=7, stride=2)
     x = tf.nn.max_pool2d(x, 3, 2, "SAME")
     stack = AtrousStack(output_stride, current=4)
     for block, (count, width) in enumerate(zip(units, (64, 128, 256, 512), strict=True), start=1):
@@ -224,13 +252,16 @@ def deeplab(
 ):
     """`deeplab/model.py`: the logits at the size of the images, RGB in 0..255.
 
-    The variables of the head have the epsilon 1e-5, those of both backbones 1e-3.
+    The variables of the head and of ResNets have the epsilon 1e-5, those of other backbones 1e-3.
     """
     size = images.shape[1:3]
-    official.epsilon = 1e-3
+    official.epsilon = 1e-5 if backbone.startswith("resnet") else 1e-3
     x = images / 127.5 - 1
-    if backbone == "xception_65":
-        x, low_level = xception_65(official, x, output_stride, **options)
+    if backbone.startswith("xception"):
+        x, low_level = xception(backbone, official, x, output_stride, **options)
+    elif backbone.startswith("resnet"):
+        x = resnet_v1(official, x, output_stride, root=backbone, beta=True, **options)
+        low_level = official.outputs[f"{backbone}/block1/unit_2/bottleneck_v1/conv3"]
     else:
         x = mobilenet_v2(official, x, output_stride, **options)
         low_level = official.outputs["MobilenetV2/expanded_conv_2/depthwise"]

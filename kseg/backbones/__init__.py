@@ -5,19 +5,26 @@ from typing import Any
 import keras
 
 from kseg.backbones.backbone import Backbone
-from kseg.backbones.mobilenet_v2 import mobilenet_v2
+from kseg.backbones.mobilenet_v2 import mobilenet_v2, mobilenet_v2_050, mobilenet_v2_dm05
 from kseg.backbones.pyramid import PyramidBackbone
 from kseg.backbones.resnet import resnet50, resnet101, resnet152
 from kseg.backbones.resnet50_gcn import resnet50_gcn
-from kseg.backbones.xception_65 import xception_65
+from kseg.backbones.resnet_beta import resnet50_beta, resnet101_beta
+from kseg.backbones.xception import xception_41, xception_65, xception_71
 
 BACKBONES = {
     "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v2_050": mobilenet_v2_050,
+    "mobilenet_v2_dm05": mobilenet_v2_dm05,
     "resnet50": resnet50,
     "resnet101": resnet101,
     "resnet152": resnet152,
+    "resnet50_beta": resnet50_beta,
+    "resnet101_beta": resnet101_beta,
     "resnet50_gcn": resnet50_gcn,
+    "xception_41": xception_41,
     "xception_65": xception_65,
+    "xception_71": xception_71,
 }
 
 __all__ = ["BACKBONES", "Backbone", "PyramidBackbone", "as_backbone", "list_backbones"]

@@ -124,12 +124,17 @@ class Backbone:
         except Exception as error:  # h5py and Keras raise OSError, KeyError and ValueError.
             # Keras appends the values of whole variables to its message.
             reason = textwrap.shorten(str(error), 300, placeholder=" ...")
-            module = "keras.applications." if self.no_imagenet is None else ""
             raise ValueError(
-                f"`weights` file {str(weights)!r} does not fit {module}"
-                f"{self.application.__name__}(include_top=False): {reason}"
+                f"`weights` file {str(weights)!r} does not fit {self.name!r}, built by "
+                f"{self._builder()}(include_top=False): {reason}"
             ) from error
         return network
+
+    def _builder(self):
+        """Returns the name of the function that `application` is, or is a partial call of."""
+        function = getattr(self.application, "func", self.application)
+        module = "keras.applications." if self.no_imagenet is None else ""
+        return module + function.__name__
 
 
 def check_multi_grid(

@@ -4,8 +4,8 @@ Each feature map is the output of the last block at its stride: res-2 to res-5, 
 stride of a stage is in the first 1x1 convolution of its first block.
 
 The official DeepLabv3+ decoder takes its stride-4 map from one block earlier and before the
-addition (block1/unit_2/conv3, also 256 channels), in the "beta" ResNet, whose stem is three 3x3
-convolutions; `keras.applications` does not have that network.
+addition (block1/unit_2/conv3, also 256 channels), as the ResNets of `resnet_beta` do, whose weights
+DeepLab publishes.
 """
 
 from collections.abc import Callable

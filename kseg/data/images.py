@@ -23,7 +23,9 @@ OUTPUTS = ("labels", "overlays", "probabilities", "contact_sheet.png", "legend.p
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str, Path]:
+def find_images(
+    pattern: str, output_dir: str | os.PathLike | None, *, flag: str = "images"
+) -> dict[str, Path]:
     """Finds the images that `--images` names, and a name for the outputs of each.
 
     Args:
@@ -32,6 +34,7 @@ def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str,
             `.txt` file with one path on each line, relative to the folder of the file.
         output_dir: Folder of the outputs, or None if there are none. Outputs of an earlier run in
             this folder are not treated as images.
+        flag: Name of the flag, for messages. Defaults to "images".
 
     Returns:
         A dictionary from name to path. The name is the path without suffix, relative to the folder,
@@ -44,7 +47,7 @@ def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str,
     """
     given = Path(pattern)
     if given.is_file() and given.suffix.lower() == ".txt":
-        paths = _read_list(given)
+        paths = _read_list(given, flag)
         root = Path(os.path.commonpath([path.parent for path in paths]))
     else:
         if given.is_dir():
@@ -71,7 +74,7 @@ def find_images(pattern: str, output_dir: str | os.PathLike | None) -> dict[str,
         ]
     if not paths:
         kinds = f" that ends in {' or '.join(SUFFIXES)}" if given.is_dir() else ""
-        raise UserError(f"`--images` must match at least one file{kinds}. Received: {pattern}")
+        raise UserError(f"`--{flag}` must match at least one file{kinds}. Received: {pattern}")
     relative = {path: path.relative_to(root) for path in paths}
     short = collections.Counter(name.with_suffix("") for name in relative.values())
     return {
@@ -131,9 +134,9 @@ def read_image(
         raise UserError(f"is damaged: {decoder_reason(error)}") from error
 
 
-def _read_list(path: Path) -> list[Path]:
+def _read_list(path: Path, flag: str) -> list[Path]:
     """Returns the paths in a list file, which need not exist: reading them reports it."""
-    rule = "a list of `--images` must be a text file with at least one path, one on each line"
+    rule = f"a list of `--{flag}` must be a text file with at least one path, one on each line"
     found = [names.find(path.parent.absolute(), line) for _, line in names.read_lines(path, rule)]
     if not found:
         raise UserError(f"{rule}. Received an empty file: {path}")

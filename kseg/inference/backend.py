@@ -4,12 +4,14 @@ Reading, inference configs and counting are TensorFlow's on every backend. On JA
 the network, which JAX compiles for each size of image: this is slow if there are many sizes.
 """
 
+import os
 from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kseg import files
 from kseg.errors import UserError
 from kseg.models import Segmenter
 
@@ -39,10 +41,20 @@ def require_tensorflow(what: str) -> None:
         )
 
 
-def leave_gpus_to_jax() -> None:
-    """Keeps TensorFlow, which only reads and counts on JAX, from reserving GPU memory there."""
-    if supported_backend() == "jax":
-        tf.config.set_visible_devices([], "GPU")
+def prepare_jax() -> None:
+    """Leaves the GPUs to JAX and lets it keep what it compiles; does nothing on TensorFlow.
+
+    TensorFlow, which only reads and counts on JAX, would reserve their memory. JAX keeps compiled
+    steps in `JAX_COMPILATION_CACHE_DIR`, by default `jax` in the cache of kseg, so that the next
+    start of a run need not compile them again.
+    """
+    if supported_backend() == "tensorflow":
+        return
+    tf.config.set_visible_devices([], "GPU")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", str(files.cache_folder() / "jax"))
 
 
 def in_graph(model: Segmenter) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -40,6 +40,7 @@ def compile_model(
     ohem_fraction: float = 1.0,
     auxiliary_weight: float = 0.4,
     replicas: int = 1,
+    jit_compile: bool | None = None,
 ) -> None:
     """Compiles a segmentation network for `fit` on images, labels of the same size, and weights.
 
@@ -62,7 +63,12 @@ def compile_model(
         auxiliary_weight: Float. Weight of the loss of auxiliary logits. Defaults to 0.4 (PSPNet).
         replicas: Integer. Number of devices that a batch is split over; batch statistics are
             computed over all of them. Defaults to 1.
+        jit_compile: Boolean. Whether XLA compiles the training step. Keras cannot do so under
+            MirroredStrategy. Defaults to None: on JAX, which without it executes one operation at a
+            time. TensorFlow's convolutions are several times slower with it on a CPU.
     """
+    if jit_compile is None:
+        jit_compile = keras.config.backend() == "jax"
     add_weight_decay(model, weight_decay)
     for norm in _batch_norms(model):
         norm.momentum = batch_norm_momentum
@@ -78,9 +84,7 @@ def compile_model(
         ),
         loss=[_loss(losses, ignore_label, class_weights, ohem_fraction) for _ in model.outputs],
         loss_weights=[1.0, *[auxiliary_weight] * (len(model.outputs) - 1)],
-        # On TensorFlow XLA makes convolutions several times slower on a CPU and fails under
-        # MirroredStrategy. JAX without it executes one operation at a time.
-        jit_compile=keras.config.backend() == "jax",
+        jit_compile=jit_compile,
     )
     # A checkpoint is restored into the optimizer's variables before the first step.
     model.optimizer.build(model.trainable_variables)

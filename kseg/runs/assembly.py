@@ -86,6 +86,7 @@ def compile_experiment(
     *,
     ignore_label: int,
     replicas: int = 1,
+    jit_compile: bool | None = None,
 ) -> None:
     """Compiles a network with the recipe of an experiment; see `kseg.recipe.compilation`."""
     compile_model(
@@ -93,6 +94,7 @@ def compile_experiment(
         learning_rate=learning_rates(experiment, plan),
         ignore_label=ignore_label,
         replicas=replicas,
+        jit_compile=jit_compile,
         ohem_fraction=experiment.ohem_fraction,
         **experiment.fields(_RECIPE_FIELDS),
     )

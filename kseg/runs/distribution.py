@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,6 +12,9 @@ import keras
 import tensorflow as tf
 
 from kseg.errors import UserError
+
+# Arguments of `make_devices` that are fields of an experiment.
+DEVICE_FIELDS = ("batch_size", "precision", "jit_compile", "deterministic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +25,13 @@ class Devices:
         replicas: Number of devices, over all processes.
         building: Makes the context in which the network is built, compiled and restored.
         fitting: Makes the context in which `fit` is called.
+        compiles: Whether XLA compiles the training step.
     """
 
     replicas: int = 1
     building: Callable[[], AbstractContextManager] = contextlib.nullcontext
     fitting: Callable[[], AbstractContextManager] = contextlib.nullcontext
+    compiles: bool = False
 
 
 def make_deterministic() -> None:
@@ -48,7 +55,12 @@ def make_deterministic() -> None:
 
 
 def make_devices(
-    name: str, batch_size: int, precision: str = "float32", processes: int = 1
+    name: str,
+    batch_size: int,
+    precision: str = "float32",
+    processes: int = 1,
+    jit_compile: str = "auto",
+    deterministic: bool = False,
 ) -> Devices:
     """Returns the devices of `--strategy`: `default` is one, `mirrored` all GPUs of the machine.
 
@@ -63,13 +75,18 @@ def make_devices(
         batch_size: Images in a step, over all devices.
         precision: Precision of the training.
         processes: Number of processes that train together, on JAX; see `process_group`.
+        jit_compile: One of `kseg.runs.rules.JIT_COMPILE`. "auto" compiles on JAX, and on TensorFlow
+            on a GPU with one replica.
+        deterministic: Whether every run gives the same bits, for which Keras leaves out XLA on
+            TensorFlow.
 
     Raises:
-        UserError: The batch cannot be split evenly over the replicas, or the precision is float16,
-            for which each replica would scale its loss separately.
+        UserError: The batch cannot be split evenly over the replicas; the precision is float16, for
+            which each replica would scale its loss separately; or XLA is asked for where Keras
+            cannot use it.
     """
     if name == "default" and processes == 1:
-        return Devices()
+        return Devices(compiles=_compiles(jit_compile, 1, deterministic))
     if keras.config.backend() == "jax":
         # The pipeline distributes each batch to the processes itself.
         layout = keras.distribution.DataParallel(auto_shard_dataset=False)
@@ -88,7 +105,50 @@ def make_devices(
             "`--batch_size` must be a multiple of the number of devices, "
             f"{devices.replicas}. Received: {batch_size}"
         )
-    return devices
+    compiles = _compiles(jit_compile, devices.replicas, deterministic)
+    return dataclasses.replace(devices, compiles=compiles)
+
+
+def _compiles(jit_compile: str, replicas: int, deterministic: bool) -> bool:
+    """Returns whether XLA compiles the training step."""
+    if keras.config.backend() == "jax":
+        return jit_compile != "false"
+    obstacle = "several replicas" if replicas > 1 else "`--deterministic`" * deterministic
+    if jit_compile == "true" and obstacle:
+        raise UserError(
+            f"`--jit_compile` must be auto or false with {obstacle} on TensorFlow, where Keras "
+            "does not compile the training step. Received: true"
+        )
+    if jit_compile == "auto":
+        return not obstacle and bool(tf.config.list_physical_devices("GPU"))
+    return jit_compile == "true"
+
+
+def device_line(devices: Devices, precision: str) -> str:
+    """Returns a text about the device, its memory, the precision and the compilation."""
+    name, size = _gpu() or ("CPU", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    compiled = "not compiled"
+    if devices.compiles:
+        compiled = "compiled by XLA, which makes the first step slow"
+    return f"{name} with {size / 2**30:.1f} GiB of memory, {precision}, {compiled}"
+
+
+def _gpu() -> tuple[str, int] | None:
+    """Returns the name and the usable bytes of memory of the first GPU; None without a GPU."""
+    if keras.config.backend() == "jax":
+        import jax
+
+        device = jax.local_devices()[0]
+        if device.platform != "gpu":
+            return None
+        return device.device_kind, (device.memory_stats() or {}).get("bytes_limit", 0)
+    from tensorflow.python.client import device_lib
+
+    for device in device_lib.list_local_devices():
+        if device.device_type == "GPU":
+            name = re.search(r"name: ([^,]+)", device.physical_device_desc)
+            return name[1] if name else "GPU", device.memory_limit
+    return None
 
 
 def _mirrored() -> tf.distribute.Strategy:

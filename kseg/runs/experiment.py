@@ -177,6 +177,12 @@ class Experiment:
     strategy: str = _field(
         "default", RUN, "default for one device, mirrored for all visible GPUs of the machine."
     )
+    jit_compile: str = _field(
+        "auto",
+        RUN,
+        "Compile the training step with XLA: auto, true or false. auto: on a GPU with one replica "
+        "unless --deterministic is given, and always on JAX.",
+    )
     deterministic: bool = _field(
         False,
         RUN,

@@ -10,7 +10,13 @@ from kseg.recipe.schedules import SCHEDULES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("default", "mirrored")
-_NAMES = {"precision": PRECISIONS, "schedule": SCHEDULES, "strategy": STRATEGIES}
+JIT_COMPILE = ("auto", "true", "false")
+_NAMES = {
+    "precision": PRECISIONS,
+    "schedule": SCHEDULES,
+    "strategy": STRATEGIES,
+    "jit_compile": JIT_COMPILE,
+}
 _AT_LEAST_1 = (
     "batch_size",
     "epochs",

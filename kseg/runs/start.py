@@ -27,7 +27,14 @@ if TYPE_CHECKING:
     from kseg.runs.folder import RunFolder
 
 # Flags that decide how often something is done, and not what a step learns.
-_FREE = ("log_every", "save_every", "val_every", "early_stop_after", "keep_checkpoints")
+_FREE = (
+    "log_every",
+    "save_every",
+    "val_every",
+    "early_stop_after",
+    "keep_checkpoints",
+    "jit_compile",
+)
 _ON_PERMISSION = ("learning_rate",)
 _TOTAL = ("epochs", "steps")
 

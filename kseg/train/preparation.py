@@ -11,7 +11,7 @@ from kseg.models import Segmenter
 from kseg.recipe.compilation import freeze_batch_norms, train_backbone
 from kseg.runs.assembly import compile_experiment, learning_rates
 from kseg.runs.checkpoint_file import Position
-from kseg.runs.distribution import Devices
+from kseg.runs.distribution import Devices, device_line
 from kseg.runs.experiment import Experiment
 from kseg.runs.experiment_flags import to_flagfile
 from kseg.runs.folder import RunFolder
@@ -34,7 +34,7 @@ def require_agreement(experiment: Experiment, run: RunFolder, process_group: Pro
 def build_network(
     experiment: Experiment,
     data: TrainingData,
-    replicas: int,
+    devices: Devices,
     *,
     initial: tuple[dict[str, np.ndarray], Path] | None,
     with_backbone_weights: bool,
@@ -45,7 +45,7 @@ def build_network(
     Args:
         experiment: The flags.
         data: The data of the run.
-        replicas: Number of devices that a batch is split over.
+        devices: The devices that a batch is split over.
         initial: The weights of an earlier run and their source, or None.
         with_backbone_weights: Whether the weights of `--backbone_weights` are loaded.
         shows: Whether this process prints which initial weights were loaded.
@@ -64,7 +64,8 @@ def build_network(
         experiment,
         data.plan,
         ignore_label=data.label_set.ignore_label,
-        replicas=replicas,
+        replicas=devices.replicas,
+        jit_compile=devices.compiles,
     )
     return model
 
@@ -105,6 +106,7 @@ def announce(
             f"the backbone is frozen up to the end of epoch {experiment.freeze_backbone_epochs}, "
             "batch normalisation included"
         )
+    print(device_line(devices, experiment.precision))
     if replicas > 1:
         where = f" in {process_group.size} processes" if process_group.size > 1 else ""
         print(

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from kseg.data import damage, label_checks
 from kseg.data.augment import warn_about_crop_size
 from kseg.formats.loading import read_initial_weights
-from kseg.inference.backend import leave_gpus_to_jax
+from kseg.inference.backend import prepare_jax
 from kseg.models import Segmenter
 from kseg.recipe.optimizer import inner_optimizer
 from kseg.runs.assembly import dtype_policy, require_trainable, rest_of_epoch
 from kseg.runs.checkpoint_file import Position
-from kseg.runs.distribution import make_deterministic, make_devices
+from kseg.runs.distribution import DEVICE_FIELDS, make_deterministic, make_devices
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.runs.lock import RunLock
@@ -74,7 +74,6 @@ def train(
     """
     # Of several processes only one writes, and only that one has the lock.
     locked = RunLock(experiment.model_dir) if process_group.is_main else contextlib.nullcontext()
-    splits = (*experiment.train_split, experiment.val_split)
     with locked as lock:
         trainer = Trainer(
             experiment,
@@ -83,7 +82,7 @@ def train(
             process_group=process_group,
             lock=lock,
         )
-        with damage.reported(experiment.data_dir, splits):
+        with damage.reported(experiment.data_dir, (*experiment.train_split, experiment.val_split)):
             return trainer.run()
 
 
@@ -115,7 +114,7 @@ class Trainer:
     ):
         if experiment.deterministic:
             make_deterministic()
-        leave_gpus_to_jax()
+        prepare_jax()
         require_trainable(experiment)
         keras.utils.set_random_seed(experiment.seed)
         self._experiment = experiment
@@ -123,7 +122,9 @@ class Trainer:
         self._data = TrainingData(experiment)
         self._label_set, self._plan = self._data.label_set, self._data.plan
         self._devices = make_devices(
-            experiment.strategy, experiment.batch_size, experiment.precision, process_group.size
+            experiment.strategy,
+            processes=process_group.size,
+            **experiment.fields(DEVICE_FIELDS),
         )
         if process_group.is_main:
             warn_about_recipe(experiment, self._data)
@@ -174,7 +175,7 @@ class Trainer:
             model = build_network(
                 experiment,
                 self._data,
-                self._devices.replicas,
+                self._devices,
                 initial=initial,
                 with_backbone_weights=not (resumes or initial),
                 shows=self._process_group.is_main,
@@ -202,6 +203,7 @@ class Trainer:
                 total=self._plan.total_steps * self._experiment.batch_size,
                 initial=self._position.step * self._experiment.batch_size,
                 unit="image",
+                desc="compiling the first step" if self._devices.compiles else None,
                 disable=not is_main,
             ) as self._bar,
         ):

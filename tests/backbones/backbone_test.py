@@ -12,7 +12,8 @@ from tests.backbones.networks import DILATED, assert_close, photograph, scramble
 from tests.layer_checks import call, run_docstring_example, to_numpy
 
 TAPS = ["stride_2", "stride_4", "stride_8", "stride_16", "stride_32"]
-# The others have their own test files; ResNet101 and ResNet152 are ResNet50 with more blocks.
+# The others have their own test files, are those with more blocks, or are MobileNetV2 with fewer
+# channels, which `tests/import_checkpoint_test.py` compares with the official networks.
 CHECKED_WHOLE = ["mobilenet_v2", "resnet50"]
 REAL_WEIGHTS = "weights/mobilenet_v2_1.0_224_no_top_from_ptq.weights.h5"
 
@@ -93,7 +94,12 @@ def test_backbone_has_the_name_that_a_flag_takes(name):
 @pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("name", "channels"),
-    [("mobilenet_v2", [96, 144, 192, 576, 320]), ("resnet50", [64, 256, 512, 1024, 2048])],
+    [
+        ("mobilenet_v2", [96, 144, 192, 576, 320]),
+        ("mobilenet_v2_050", [48, 96, 96, 288, 160]),
+        ("mobilenet_v2_dm05", [48, 72, 96, 288, 160]),
+        ("resnet50", [64, 256, 512, 1024, 2048]),
+    ],
 )
 def test_channels_of_the_taps(name, channels):
     outputs = BACKBONES[name]().output
@@ -129,7 +135,13 @@ def test_multi_grid_raises_for_a_backbone_that_does_not_support_it(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("xception_65", "kseg.import_checkpoint"), ("resnet50_gcn", "res-5")]
+    ("name", "reason"),
+    [
+        ("xception_65", "kseg.import_checkpoint"),
+        ("resnet50_beta", "kseg.import_checkpoint"),
+        ("mobilenet_v2_dm05", "'mobilenet_v2_050'.*kseg.import_checkpoint"),
+        ("resnet50_gcn", "res-5"),
+    ],
 )
 def test_missing_imagenet_weights_raise_with_the_reason(name, reason):
     with pytest.raises(ValueError, match=f"`weights='imagenet'`.*'{name}'.*{reason}"):
@@ -142,11 +154,13 @@ def test_a_missing_weight_file_raises(tmp_path):
 
 
 @pytest.mark.one_backend
-def test_a_file_with_the_weights_of_another_network_raises(tmp_path):
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v2_050"])
+def test_a_file_with_the_weights_of_another_network_raises(name, tmp_path):
     path = tmp_path / "other.weights.h5"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save_weights(path)
-    with pytest.raises(ValueError, match="`weights`.*other.weights.h5.*MobileNetV2"):
-        BACKBONES["mobilenet_v2"](weights=path)
+    message = f"`weights`.*other.weights.h5.*'{name}'.*keras.applications.MobileNetV2"
+    with pytest.raises(ValueError, match=message):
+        BACKBONES[name](weights=path)
 
 
 def test_a_failed_download_raises_with_the_reason():

@@ -182,7 +182,7 @@ def test_a_run_killed_before_its_flags_were_written_can_be_started_again(experim
 
 def test_a_folder_that_cannot_be_created_is_a_user_error(experiment, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="`--model_dir`.*file"):
+    with pytest.raises(UserError, match="file.* cannot be written.*`--model_dir`"):
         RunFolder(tmp_path / "file" / "run").start(experiment, VOC)
 
 

@@ -1,8 +1,8 @@
-"""Imports official DeepLab checkpoints into the backbones of kseg."""
+"""Imports official DeepLab checkpoints, and weight files of timm, into the backbones of kseg."""
 
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import keras
 import numpy as np
@@ -17,6 +17,8 @@ from kseg.formats.imports.official_names import (
     official_name,
     root_scope,
 )
+from kseg.formats.imports.torch_files import is_torch_file, open_torch_file
+from kseg.formats.imports.torch_names import TORCH_BACKBONES, TORCH_ROOT, torch_name
 from kseg.formats.imports.variables import Variables, open_variables
 
 _HDF5_BYTES = 4096  # More than what HDF5 needs for the name and place of a variable.
@@ -86,24 +88,28 @@ class Report:
 
 
 def import_backbone(checkpoint: str | os.PathLike, backbone: str) -> tuple[keras.Model, Report]:
-    """Loads the weights of a backbone from an official checkpoint.
+    """Loads the weights of a backbone from an official checkpoint or a weight file of timm.
 
     Args:
-        checkpoint: See `open_variables`.
-        backbone: Name of the backbone; a key of `SCOPES`.
+        checkpoint: See `open_variables`, or a file of torch, see `open_torch_file`.
+        backbone: Name of the backbone; a key of `SCOPES`, or one of `TORCH_BACKBONES` for a file of
+            torch.
 
     Returns:
         The network as `Backbone.application` builds it, whose weight file `Backbone` loads, and a
         report on every variable. Missing variables keep their random initial values.
 
     Raises:
-        UserError: If there are no official checkpoints of the backbone, or if the checkpoint
-            cannot be read or holds no variable of the backbone.
+        UserError: If there are no checkpoints of the backbone, or if the checkpoint cannot be read
+            or holds no variable of the backbone.
     """
-    if backbone not in SCOPES:
-        raise UserError(f"`--backbone` must be one of {sorted(SCOPES)}. Received: {backbone!r}")
-    variables = open_variables(checkpoint)
-    root = root_scope(backbone)
+    from_torch = is_torch_file(checkpoint)
+    known = sorted(TORCH_BACKBONES if from_torch else SCOPES)
+    if backbone not in known:
+        where = " for a weight file of torch" if from_torch else ""
+        raise UserError(f"`--backbone` must be one of {known}{where}. Received: {backbone!r}")
+    variables = (open_torch_file if from_torch else open_variables)(checkpoint)
+    root = TORCH_ROOT if from_torch else root_scope(backbone)
     if not any(name.startswith(root) for name in variables.shapes):
         raise UserError(
             f"`--checkpoint` must hold variables of {backbone!r}, whose names begin with {root}. "
@@ -113,7 +119,8 @@ def import_backbone(checkpoint: str | os.PathLike, backbone: str) -> tuple[keras
     network = record.application(include_top=False, weights=None, input_shape=(None, None, 3))
     needed = {layer.name for layer in keras.Model(network.input, record.tapped(network)).layers}
     report = Report()
-    copy_backbone(variables, backbone, network, report, needed)
+    name_of = torch_name if from_torch else official_name
+    copy_backbone(variables, backbone, network, report, needed, name_of)
     report.ignore_others(variables)
     return network, report
 
@@ -124,21 +131,24 @@ def copy_backbone(
     network: keras.Model,
     report: Report,
     needed: Collection[str] | None = None,
+    name_of: Callable[[str, keras.Layer, keras.Variable], str] = official_name,
 ) -> None:
     """Copies the variables of a backbone into a network.
 
     Args:
-        variables: The official variables.
+        variables: The variables of the checkpoint.
         backbone: A key of `SCOPES`.
         network: The network whose layers have the names of those of `Backbone.application`.
         report: Receives a line for each variable of the network.
         needed: Names of the layers that compute a feature map. Defaults to None: all of them.
+        name_of: Function from a backbone, a layer and its variable to the name of the variable in
+            the checkpoint. Defaults to `official_name`.
     """
     # slim's ResNets read RGB, those of Keras BGR.
     reads_bgr = BACKBONES[backbone].normalization == "caffe"
     for layer in network.layers:
         for variable in layer.weights:
-            name = official_name(backbone, layer, variable)
+            name = name_of(backbone, layer, variable)
             copy_variable(
                 variables,
                 name,

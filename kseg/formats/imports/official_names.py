@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import keras
 
-# Name suffixes of the variables that TF1 stores for training in addition to the weights.
+# Names of the variables that TF1 and torch store for training in addition to the weights.
 SLOT_KINDS = {
     "optimizer slots": re.compile(
         r"/(Momentum|Adam(_1)?|Adagrad|Adadelta(_1)?|RMSProp(_1|_2)?|Ftrl(_1)?)$"
     ),
     "moving averages of weights": re.compile(r"/ExponentialMovingAverage$"),
-    "counters": re.compile(r"^(global_step|beta[12]_power)$"),
+    "counters": re.compile(r"^(global_step|beta[12]_power)$|\.num_batches_tracked$"),
 }
 OTHER_KIND = "other variables"
 
@@ -40,7 +40,8 @@ def official_name(backbone: str, layer: keras.Layer, variable: keras.Variable) -
         kind = "depthwise_weights"  # Same shape as in Keras: (height, width, channels, 1).
     else:
         kind = _VARIABLES[variable.name]
-    return f"{_ROOTS[backbone]}/{SCOPES[backbone](layer.name)}/{kind}"
+    _, scope_of = SCOPES[backbone]
+    return f"{root_scope(backbone)}{scope_of(layer.name)}/{kind}"
 
 
 def kind_of(name: str) -> str:
@@ -53,7 +54,8 @@ def kind_of(name: str) -> str:
 
 def root_scope(backbone: str) -> str:
     """Returns the scope with which every official name of a backbone begins."""
-    return _ROOTS[backbone] + "/"
+    root, _ = SCOPES[backbone]
+    return f"{root}/"
 
 
 def _xception_scope(layer: str) -> str:
@@ -74,8 +76,8 @@ def _mobilenet_scope(layer: str) -> str:
 
 
 def _resnet_scope(layer: str) -> str:
-    if layer in ("conv1_conv", "conv1_bn"):
-        return "conv1"
+    if stem := re.fullmatch(r"(conv1(?:_[123])?)_(?:conv|bn)", layer):
+        return stem[1]  # conv1, or conv1_1 to conv1_3 in a "beta" ResNet.
     pattern = r"conv([2-5])_block(\d+)_([0-3])_(?:conv|bn)"
     stage, unit, conv = map(int, _expand(pattern, layer, r"\1 \2 \3").split())
     conv_name = f"conv{conv}" if conv else "shortcut"
@@ -90,17 +92,17 @@ def _expand(pattern: str, name: str, template: str) -> str:
     return match.expand(template)
 
 
-SCOPES: dict[str, Callable[[str], str]] = {
-    "mobilenet_v2": _mobilenet_scope,
-    "resnet50": _resnet_scope,
-    "resnet101": _resnet_scope,
-    "resnet152": _resnet_scope,
-    "xception_65": _xception_scope,
-}
-_ROOTS = {
-    "mobilenet_v2": "MobilenetV2",
-    "resnet50": "resnet_v1_50",
-    "resnet101": "resnet_v1_101",
-    "resnet152": "resnet_v1_152",
-    "xception_65": "xception_65",
+# For each backbone the name of its root scope, and the function from a layer to the scope in it.
+SCOPES: dict[str, tuple[str, Callable[[str], str]]] = {
+    "mobilenet_v2": ("MobilenetV2", _mobilenet_scope),
+    "mobilenet_v2_050": ("MobilenetV2", _mobilenet_scope),
+    "mobilenet_v2_dm05": ("MobilenetV2", _mobilenet_scope),
+    "resnet50": ("resnet_v1_50", _resnet_scope),
+    "resnet101": ("resnet_v1_101", _resnet_scope),
+    "resnet152": ("resnet_v1_152", _resnet_scope),
+    "resnet50_beta": ("resnet_v1_50", _resnet_scope),
+    "resnet101_beta": ("resnet_v1_101", _resnet_scope),
+    "xception_41": ("xception_41", _xception_scope),
+    "xception_65": ("xception_65", _xception_scope),
+    "xception_71": ("xception_71", _xception_scope),
 }

@@ -19,7 +19,13 @@ from kseg.models import Segmenter
 # of stride 4 is the one that the official decoder reads, too.
 BACKBONE_MARKS: dict[str, tuple[str, tuple[int, ...]]] = {
     "mobilenet_v2": ("MobilenetV2/Conv/weights", (3, 3, 3, 32)),
+    "mobilenet_v2_050": ("MobilenetV2/expanded_conv_1/project/weights", (1, 1, 48, 16)),
+    "mobilenet_v2_dm05": ("MobilenetV2/expanded_conv_1/project/weights", (1, 1, 48, 12)),
+    "resnet50_beta": ("resnet_v1_50/conv1_1/weights", (3, 3, 3, 64)),
+    "resnet101_beta": ("resnet_v1_101/conv1_1/weights", (3, 3, 3, 64)),
+    "xception_41": ("xception_41/entry_flow/conv1_1/weights", (3, 3, 3, 32)),
     "xception_65": ("xception_65/entry_flow/conv1_1/weights", (3, 3, 3, 32)),
+    "xception_71": ("xception_71/entry_flow/conv1_1/weights", (3, 3, 3, 32)),
 }
 # The rates of the official commands by output stride, for three of them.
 OFFICIAL_RATES = {8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)}

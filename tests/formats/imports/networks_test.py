@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kseg.backbones import BACKBONES
-from kseg.backbones.xception_65 import xception_65_network
+from kseg.backbones.xception import VARIANTS, xception_network
 from kseg.data.datasets import ADE20K, CITYSCAPES, VOC
 from kseg.errors import UserError
 from kseg.formats.imports import networks
@@ -41,10 +41,11 @@ def imported(prefix, variables, **options):
 
 @pytest.fixture
 def short_xception(monkeypatch):
-    """Xception-65 with one unit of the middle flow instead of sixteen."""
-    short = functools.partial(xception_65_network, middle_units=1)
-    backbone = dataclasses.replace(BACKBONES["xception_65"], application=short)
-    monkeypatch.setitem(BACKBONES, "xception_65", backbone)
+    """Xceptions with one unit of the middle flow instead of eight or sixteen."""
+    for name in VARIANTS:
+        short = functools.partial(xception_network, name, middle_units=1)
+        backbone = dataclasses.replace(BACKBONES[name], application=short)
+        monkeypatch.setitem(BACKBONES, name, backbone)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,38 @@ def test_xception_65(output_stride, rates, multi_grid, options, short_xception, 
         dilation_rates=rates or None,
     )
     assert network.complete
+    assert_same_logits(network.model(image), logits)
+
+
+ASPP = {"rates": (6, 12, 18)}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "official_backbone", "options"),
+    [
+        (
+            "mobilenet_v2_dm05",
+            "mobilenet_v2",
+            {"multiplier": 0.5, "divisible_by": 1, "decoder": False},
+        ),
+        *(
+            pytest.param(*values, marks=pytest.mark.slow)
+            for values in (
+                ("mobilenet_v2_050", "mobilenet_v2", {"multiplier": 0.5, **ASPP}),
+                ("resnet50_beta", "resnet_v1_50", ASPP),
+                ("resnet101_beta", "resnet_v1_101", {"units": (3, 4, 23, 3), **ASPP}),
+                ("xception_41", "xception_41", {"middle_units": 1, **ASPP}),
+                ("xception_71", "xception_71", {"middle_units": 1, **ASPP}),
+            )
+        ),
+    ],
+)
+def test_the_other_backbones(backbone, official_backbone, options, short_xception, tmp_path):
+    official, image = Official(epsilon=1e-3), levels(65, 49)
+    logits = official_networks.deeplab(official, image, official_backbone, 21, **options)
+    network = imported(tmp_path / "model.ckpt", official.variables)
+    assert network.complete and network.experiment.backbone == backbone
+    assert f"\nimported: {len(official.variables)}\n" in network.report
     assert_same_logits(network.model(image), logits)
 
 
@@ -229,7 +262,7 @@ def test_a_missing_bias_of_the_classifier_is_not_taken_for_zero(mobilenet, tmp_p
 @pytest.mark.parametrize(
     ("removed", "message"),
     [
-        ("MobilenetV2/Conv/weights", "on one of mobilenet_v2, xception_65"),
+        ("MobilenetV2/Conv/weights", "on one of mobilenet_v2, .*xception_71"),
         ("concat_projection/weights", "whole DeepLab.*concat_projection/weights.*--backbone="),
         ("logits/semantic/weights", "whole DeepLab.*logits/semantic/weights.*--backbone="),
     ],
