@@ -7,6 +7,7 @@ the file, see `kseg.formats.presets`.
 import dataclasses
 
 _MODEL_ZOO = "https://github.com/tensorflow/models/blob/master/research/deeplab/g3doc/model_zoo.md"
+_QUANTIZE = "https://github.com/tensorflow/models/blob/master/research/deeplab/g3doc/quantize.md"
 _CORAL = "https://github.com/google-coral/test_data"
 _DOWNLOADS = "http://download.tensorflow.org/models/"
 _TENSORFLOW = "Apache-2.0 for the repository; the page states none for the weights"
@@ -107,6 +108,13 @@ PRESETS = {
             "deeplabv3_mnv2_pascal_trainval_2018_01_29.tar.gz",
             "COCO, then VOC 2012 train_aug and trainval; 80.25 on test (six scales, flip)",
             _MOBILENET,
+        ),
+        _official(
+            "deeplab_v3_mobilenet_v2_dm05_voc_trainaug",
+            "deeplabv3_mnv2_dm05_pascal_trainaug_2018_10_01.tar.gz",
+            "COCO, then VOC 2012 train_aug; 70.19 on val",
+            _MOBILENET | {"backbone": "mobilenet_v2_dm05"},
+            source=_QUANTIZE,
         ),
         _official(
             "deeplab_v3_mobilenet_v2_cityscapes",
