@@ -26,6 +26,9 @@ FLAGS = {
     "learning_rate": 0.01, "log_every": 1, "save_every": 2, "seed": 3,
 }  # fmt: skip
 
+# The backbone is frozen in the first of two epochs.
+FINE_TUNING = {"freeze_backbone_epochs": 1, "backbone_learning_rate_factor": 0.5}
+
 SCRIPT = """
 import os
 import signal
@@ -102,7 +105,7 @@ def rows(run):
 def test_a_run_on_jax_that_is_stopped_ends_like_an_undisturbed_one(records, tmp_path):
     """Stopped within an epoch; the checkpoint is measured on JAX and on TensorFlow."""
     (tmp_path / "experiment.flags").write_text(
-        "\n".join(flags_of(records, tmp_path / "undisturbed", epochs=EPOCHS))
+        "\n".join(flags_of(records, tmp_path / "undisturbed", epochs=EPOCHS, **FINE_TUNING))
     )
     arguments = [tmp_path / name for name in ("experiment.flags", "stopped", "matrices.npz")]
     done = subprocess.run(

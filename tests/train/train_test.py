@@ -348,9 +348,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_the_step_is_named(experimen
         {
             "losses": ("cross_entropy", "dice"), "ohem_fraction": 0.25,
             "class_weights": (0.5, *[1.0] * 20), "schedule": "linear", "warm_up_steps": 2,
-            "clip_norm": 1.0, "precision": "mixed_bfloat16",
+            "clip_norm": 1.0, "precision": "mixed_bfloat16", "backbone_learning_rate_factor": 0.5,
         },
-        pytest.param({"precision": "mixed_float16"}, marks=pytest.mark.slow),
+        pytest.param(
+            {"precision": "mixed_float16", "backbone_learning_rate_factor": 0.5},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["bfloat16 and all other options", "float16"],
 )  # fmt: skip
