@@ -48,9 +48,8 @@ class Dropout(keras.layers.Layer):
         self.seed = seed
         # That of Keras' layer would number the path of its state by process.
         self.seed_generator = keras.random.SeedGenerator(seed, name="dropout")
-
-    def build(self, input_shape: Shape) -> None:
-        pass
+        # As in Keras' layer, so that checkpoints hold the state under the same key as before.
+        self.built = True
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if training and self.dropout_rate:

@@ -113,7 +113,11 @@ def _compiles(jit_compile: str, replicas: int, deterministic: bool) -> bool:
     """Returns whether XLA compiles the training step."""
     if keras.config.backend() == "jax":
         return jit_compile != "false"
-    obstacle = "several replicas" if replicas > 1 else "`--deterministic`" * deterministic
+    obstacle = ""
+    if replicas > 1:
+        obstacle = "several replicas"
+    elif deterministic:
+        obstacle = "`--deterministic`"
     if jit_compile == "true" and obstacle:
         raise UserError(
             f"`--jit_compile` must be auto or false with {obstacle} on TensorFlow, where Keras "
@@ -142,7 +146,9 @@ def _gpu() -> tuple[str, int] | None:
         if device.platform != "gpu":
             return None
         return device.device_kind, (device.memory_stats() or {}).get("bytes_limit", 0)
-    from tensorflow.python.client import device_lib
+    if not tf.config.list_physical_devices("GPU"):
+        return None
+    from tensorflow.python.client import device_lib  # No public function tells the memory.
 
     for device in device_lib.list_local_devices():
         if device.device_type == "GPU":

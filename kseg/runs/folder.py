@@ -140,8 +140,7 @@ class RunFolder:
         found = given or self.experiment.data_dir
         if not found:
             raise UserError(
-                f"`--data_dir` must be given, since the run {self.path} was not trained on data "
-                "that it names"
+                f"`--data_dir` must be given, since the run {self.path} does not name any data"
             )
         if not given and not Path(found).is_dir():
             hint = "" if Path(found).is_absolute() else f", seen from {Path.cwd()}"

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.layer_checks import to_numpy
+from tests.layer_checks import call, to_numpy
 
 # Output strides smaller than that of the application. One is enough on each backend.
 DILATED = [16, pytest.param(8, marks=pytest.mark.one_backend)]
@@ -44,6 +44,27 @@ def assert_close(actual, expected):
     variation = expected.std(axis=(1, 2)).mean()
     assert variation > 0.02 * np.abs(expected).max()
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3 * variation)
+
+
+def assert_atrous_identity(backbone, network, output_stride, **options):
+    """Asserts that the dense maps, subsampled, are those of the undilated network at stride 32.
+
+    Args:
+        backbone: The `Backbone`, whose application returns `network`.
+        network: The undilated network with random weights.
+        output_stride: That of the dense maps.
+        **options: Further arguments of the backbone.
+    """
+    image = photograph(65, 97)
+    dense = call(backbone(output_stride=output_stride, **options), image)
+    sparse = call(keras.Model(network.input, backbone.tapped(network)), image)
+    for tap in backbone.taps:
+        stride = int(tap.removeprefix("stride_"))
+        step = max(1, stride // output_stride)
+        assert tuple(dense[tap].shape[1:3]) == tuple(
+            size // min(stride, output_stride) + 1 for size in (64, 96)
+        )
+        assert_close(to_numpy(dense[tap])[:, ::step, ::step], sparse[tap])
 
 
 def multiply_adds(network, height, width):

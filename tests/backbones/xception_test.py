@@ -14,7 +14,12 @@ import pytest
 from kseg.backbones import BACKBONES
 from kseg.backbones.xception import xception_network
 from kseg.formats.imports.official_names import official_name
-from tests.backbones.networks import DILATED, assert_close, photograph, scramble
+from tests.backbones.networks import (
+    DILATED,
+    assert_atrous_identity,
+    photograph,
+    scramble,
+)
 from tests.layer_checks import call, to_numpy
 
 XCEPTION = BACKBONES["xception_65"]
@@ -86,16 +91,7 @@ def test_all_variables_have_official_names(whole):
 
 @pytest.mark.parametrize("output_stride", DILATED)
 def test_subsampled_dense_output_equals_the_output_at_stride_32(network, backbone, output_stride):
-    image = photograph(65, 97)
-    dense = call(backbone(output_stride=output_stride, multi_grid=(1, 1, 1)), image)
-    sparse = call(keras.Model(network.input, XCEPTION.tapped(network)), image)
-    for tap in XCEPTION.taps:
-        stride = int(tap.removeprefix("stride_"))
-        step = max(1, stride // output_stride)
-        assert tuple(dense[tap].shape[1:3]) == tuple(
-            size // min(stride, output_stride) + 1 for size in (64, 96)
-        )
-        assert_close(to_numpy(dense[tap])[:, ::step, ::step], sparse[tap])
+    assert_atrous_identity(backbone, network, output_stride, multi_grid=(1, 1, 1))
 
 
 @pytest.mark.one_backend

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config
 
 from kseg import train as training
 from kseg.errors import UserError
@@ -27,6 +28,8 @@ def records(tmp_path_factory):
 @pytest.fixture
 def make(records, tmp_path):
     """Makes an experiment on a small network by its flags."""
+    # A test of `--deterministic` may have run in this process. Keras would then leave out XLA.
+    config.disable_op_determinism()
     with registered_backbone(16):
         yield lambda **values: Experiment(
             data_dir=str(records), model_dir=str(tmp_path / str(len(list(tmp_path.iterdir())))),

@@ -76,6 +76,7 @@ def test_safetensors_of_every_float_dtype(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow  # `make test` does not install torch.
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
 @pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state}])
 def test_files_of_torch_save(suffix, wrap, tmp_path):
@@ -202,6 +203,7 @@ def test_torch_is_named_where_it_is_missing(monkeypatch, tmp_path):
         import_backbone(tmp_path / "x.pth", "xception_65")
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "said"),
