@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from kseg import cli
-from kseg.benchmark import exported, layers, models, train, zoo
+from kseg.benchmark import device, exported, layers, models, train, zoo
 from kseg.benchmark import input as input_pipeline
 from kseg.benchmark.device import POLICIES
 from kseg.benchmark.gpu import processes, report, suite, tasks
@@ -152,6 +152,7 @@ def _measure_gpu(values: flags.FlagValues) -> None:
         precision=names(values, "precision", tuple(POLICIES)) or tasks.default_precision(),
         jit_compile=values.jit_compile or "auto",
         networks=names(values, "networks", tasks.NETWORKS),
+        log_every=tasks.Settings.log_every if device.is_gpu() else 5,
     )
     output_dir = Path(values.output_dir)
 

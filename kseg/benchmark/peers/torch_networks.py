@@ -6,6 +6,7 @@ and one for each task.
 """
 
 import gc
+import importlib
 import json
 import statistics
 import sys
@@ -27,13 +28,15 @@ MARK = "kseg-benchmark "  # Begins the lines that are messages.
 
 def main(request: dict) -> None:
     """Prints the device and the results of the tasks of a request."""
-    try:
-        import segmentation_models_pytorch as smp
-        import torch
-    except ImportError as error:
-        package = {"segmentation_models_pytorch": "segmentation-models-pytorch"}.get(error.name)
-        send({"missing": f"{package or error.name} is not installed"})
-        return
+    for package in ("torch", "segmentation_models_pytorch"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            send({"missing": f"{error.name} is not installed"})
+            return
+    import segmentation_models_pytorch as smp
+    import torch
+
     has_gpu = torch.cuda.is_available()
     send(
         {

@@ -1,0 +1,134 @@
+"""Processes of the benchmark of a GPU: their messages, their end, and failing tasks."""
+
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from kseg.benchmark.gpu import child, measurements, processes, tasks
+from kseg.benchmark.gpu.tasks import Settings, Task
+from kseg.files import has_ended, process_token
+
+KERNEL = Task("kernels", tasks.FIVE_RATES, "kseg", tasks.FORWARD, "float32", False)
+
+
+def messages(code, tmp_path, seconds=60.0):
+    return processes.messages([sys.executable, "-c", code], seconds, tmp_path / "part.log")
+
+
+def test_messages_are_read_and_the_rest_is_logged(tmp_path):
+    code = """
+import sys
+print("compiling")
+print('kseg-benchmark {"rows": [1]}', flush=True)
+sys.exit("a reason")
+"""
+    assert list(messages(code, tmp_path)) == [{"rows": [1]}, {"ended": 1}]
+    log = (tmp_path / "part.log").read_text()
+    assert "compiling" in log and "a reason" in log
+
+
+def test_a_process_that_ends_well_has_the_status_0(tmp_path):
+    code = "import atexit, time; atexit.register(time.sleep, 0.5); print(end='', flush=True)"
+    assert list(messages(code, tmp_path)) == [{"ended": 0}]
+
+
+def test_at_the_time_limit_a_process_ends_with_those_it_has_started(tmp_path):
+    code = """
+import subprocess, sys, json
+child = [sys.executable, "-c", "from kseg.files import process_token as t; import sys, time;"
+         "print(t(), flush=True); time.sleep(600)"]
+token = subprocess.Popen(child, stdout=subprocess.PIPE, text=True).stdout.readline().strip()
+print("kseg-benchmark " + json.dumps({"rows": token}), flush=True)
+import time
+time.sleep(600)
+"""
+    begun = time.monotonic()
+    received = messages(code, tmp_path, seconds=30.0)
+    token = next(received)["rows"]
+    assert token.count(".") == 2 and not has_ended(token) and token != process_token()
+    # Without waiting for the rest of the limit: whoever reads no further ends the process.
+    received.close()
+    deadline = time.monotonic() + 10
+    while not has_ended(token) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert has_ended(token)
+    assert list(messages("import time; time.sleep(600)", tmp_path, 0.5)) == [
+        {"ended": processes.TIME_LIMIT}
+    ]
+    assert time.monotonic() - begun < 60
+
+
+def test_the_request_reaches_the_process_of_each_part(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(
+        processes, "messages", lambda command, *_: iter(commands.append(command) or ())
+    )
+    for part in ("kernels", "smp"):
+        list(
+            processes.start(
+                part, [KERNEL], Settings(), 9.0, log=tmp_path / "log", torch_python="other/python"
+            )
+        )
+    ours, torch = commands
+    assert ours[:3] == [sys.executable, "-m", "kseg.benchmark.gpu.child"]
+    assert torch[0] == "other/python" and torch[1].endswith("torch_networks.py")
+    assert '"size": 513' in torch[2] and '"what": "conv, 5 rates"' in torch[2]
+
+
+def test_a_failing_task_is_named_in_its_row(monkeypatch):
+    def fail(error):
+        def measure(task, settings):
+            raise error
+
+        monkeypatch.setitem(child.MEASUREMENTS, "kernels", measure)
+        (row,) = child.results(KERNEL, Settings())
+        return row["note"]
+
+    full = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[9]")
+    assert fail(full) == "failed: Out of memory: OOM when allocating tensor with shape[9]"
+    assert fail(RuntimeError("first\nsecond")) == "failed: RuntimeError: first"
+
+
+def test_the_request_of_a_child_gives_a_row_for_each_task(monkeypatch, capsys):
+    monkeypatch.setitem(
+        child.MEASUREMENTS, "kernels", lambda task, settings: iter([{"images": str(settings.size)}])
+    )
+    settings = {"size": 65, "precision": ["float32"]}
+    child.main({"tasks": [vars(KERNEL)] * 2, "settings": settings})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and '"device"' in lines[0]
+    assert all('"rows": [{"images": "65"}]' in line for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    "what", [name for name, form in tasks.KERNELS if form == "plain" and name != tasks.ONE_CONV]
+)
+def test_the_forms_of_a_kernel_compute_the_same(what, monkeypatch):
+    monkeypatch.setattr(measurements, "_LINE", 4)
+    outputs = {}
+    for form in ("kseg", "plain"):
+        task = Task("kernels", what, form, tasks.FORWARD, "float32", False)
+        made = measurements._form(task, (2, 5, 6, 8))
+        outputs[form] = made.call(made.tensors, False)
+    for ours, plain in zip(outputs["kseg"], outputs["plain"], strict=True):
+        assert np.abs(plain).max() > 0.01
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_one_convolution_is_that_of_rate_1():
+    one = Task("kernels", tasks.ONE_CONV, "plain", tasks.FORWARD, "float32", False)
+    made = measurements._form(one, (2, 5, 6, 8))
+    (output,) = made.call(made.tensors, False)
+    expected = ops.conv(*made.tensors, padding="same")
+    np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kernel_is_measured_on_features_of_output_stride_16(monkeypatch):
+    monkeypatch.setattr(measurements, "_CHANNELS", 8)
+    settings = Settings(size=65, batch=2, repetitions=3, block_seconds=0.0)
+    (row,) = measurements.kernels(KERNEL, settings)
+    assert row["images"] == "2x5x5x8" and 0 < row["ms"][0] <= row["ms"][1] <= row["ms"][2]
