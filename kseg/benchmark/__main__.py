@@ -15,7 +15,7 @@ from kseg.benchmark.gpu import processes, report, suite, tasks
 from kseg.benchmark.runner import run
 from kseg.errors import UserError
 from kseg.inference.backend import prepare_jax
-from kseg.runs.rules import JIT_COMPILE
+from kseg.runs.rules import JIT_COMPILE, require_known
 
 BENCHMARKS = {
     "exported": exported.BENCHMARK,
@@ -65,18 +65,18 @@ def define_flags() -> None:
         "own data (exported).",
     )
     flags.DEFINE_string("split", "", "Split of --data_dir. Empty: train (input), val (exported).")
-    flags.DEFINE_list(
+    flags.DEFINE_string(
         "precision",
-        [],
-        f"Precisions to measure in, of {', '.join(POLICIES)}; the last two with float32 weights, "
-        "as in training (layers, models, train, gpu). Empty: float32; gpu: on a GPU all three.",
+        "",
+        f"Precisions to measure in, of {', '.join(POLICIES)}, separated by commas; the last two "
+        "with float32 weights, as in training (layers, models, train, gpu). Empty: float32; gpu: "
+        "on a GPU all three.",
     )
-    flags.DEFINE_enum(
+    flags.DEFINE_string(
         "jit_compile",
-        None,
-        JIT_COMPILE,
-        "Whether XLA compiles what is measured on TensorFlow, as in kseg.train (layers, models, "
-        "train, gpu). Unset: auto.",
+        "",
+        f"Whether XLA compiles what is measured on TensorFlow, one of {', '.join(JIT_COMPILE)}, as "
+        "in kseg.train (layers, models, train, gpu). Empty: auto; gpu: on a GPU both.",
     )
     _define_gpu_flags()
     flags.DEFINE_string("results", "", "File (.csv or .json) to write the rows to. Empty: none.")
@@ -103,12 +103,12 @@ def _define_gpu_flags() -> None:
     cli.set_group("--what=gpu", _GPU_FLAGS)
 
 
-def names(values: flags.FlagValues, flag: str, known: Sequence[str]) -> tuple[str, ...]:
-    """Reads a list flag that may hold only known names."""
-    for name in values[flag].value:
+def names(flag: str, received: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Checks the names that a flag holds."""
+    for name in received:
         if name not in known:
             raise UserError(f"`--{flag}` must hold names of {', '.join(known)}. Received: {name!r}")
-    return tuple(values[flag].value)
+    return tuple(received)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -118,16 +118,20 @@ def main(values: flags.FlagValues) -> None:
     for name in refused:
         if values[name].present:
             raise UserError(f"`--what={values.what}` does not take `--{name}`")
+    precision = tuple(filter(None, values.precision.split(",")))
+    precision = names("precision", precision, tuple(POLICIES))
+    if values.jit_compile:
+        require_known("jit_compile", values.jit_compile, JIT_COMPILE)
     if values.what == "gpu":
-        _measure_gpu(values)
+        _measure_gpu(values, precision)
         return
     benchmark = BENCHMARKS[values.what]
     options = {name: values[name].value for name in _OPTIONS if values[name].value}
     for name in options:
         if name not in benchmark.options:
             raise UserError(f"`--what={values.what}` does not take `--{name}`")
-    if "precision" in options:
-        options["precision"] = names(values, "precision", tuple(POLICIES))
+    if precision:
+        options["precision"] = precision
     run(
         benchmark,
         repetitions=values.repetitions,
@@ -138,9 +142,9 @@ def main(values: flags.FlagValues) -> None:
     )
 
 
-def _measure_gpu(values: flags.FlagValues) -> None:
+def _measure_gpu(values: flags.FlagValues, precision: tuple[str, ...]) -> None:
     cli.require(values, "output_dir")
-    parts = names(values, "only", tasks.PARTS) or tasks.PARTS
+    parts = names("only", values.only, tasks.PARTS) or tasks.PARTS
     torch_python = values.torch_python
     if torch_python and not shutil.which(torch_python):
         raise UserError(f"`--torch_python` must be a Python. Received: {torch_python!r}")
@@ -149,9 +153,9 @@ def _measure_gpu(values: flags.FlagValues) -> None:
         size=values.size,
         batch=values.batch,
         repetitions=values.repetitions,
-        precision=names(values, "precision", tuple(POLICIES)) or tasks.default_precision(),
+        precision=precision or tasks.default_precision(),
         jit_compile=values.jit_compile or "auto",
-        networks=names(values, "networks", tasks.NETWORKS),
+        networks=names("networks", values.networks, tasks.NETWORKS),
         log_every=tasks.Settings.log_every if device.is_gpu() else 5,
     )
     output_dir = Path(values.output_dir)

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 import traceback
+from collections.abc import Callable
 
 # Name of a network of `kseg.benchmark.gpu.networks` -> arguments of smp's DeepLabV3Plus.
 SMP = {
@@ -92,7 +93,7 @@ def measure(task: dict, request: dict, device: str) -> dict:
     }
 
 
-def build(task: dict):
+def build(task: dict) -> Callable:
     """Builds the network of a task, whose form is "smp" or "torchvision", with random weights."""
     if task["form"] == "torchvision":
         from torchvision.models import segmentation
@@ -139,7 +140,7 @@ def _step(network, images, labels, context, scaler):
     return call
 
 
-def timed(call, repetitions: int, block_seconds: float, device: str) -> list[float]:
+def timed(call: Callable, repetitions: int, block_seconds: float, device: str) -> list[float]:
     """Returns the milliseconds of a call, after two that are not measured; see `timing`."""
     import torch
 
