@@ -49,6 +49,8 @@ class _Suite:
         self._start = start
         self._clock = clock
         self._begun = clock()
+        # Tasks that did not fit into the time of their part: the others come before them.
+        self._long: set[Task] = set()
         planned = {part: plan(part, settings) for part in self._parts}
         self.report = Report(folder, settings, planned, device.name(), device.is_gpu())
         self.report.write()
@@ -76,17 +78,22 @@ class _Suite:
     def _measure(self, part: str, seconds: float) -> None:
         """Measures the open tasks of a part; a process that crashes costs one task."""
         end = self._clock() + seconds
-        while (tasks := self.report.open(part)) and self._clock() < end:
+        while (tasks := self._open(part)) and self._clock() < end:
             ended = self._run_process(part, tasks, end - self._clock())
+            rest = self._open(part)
             if ended == processes.TIME_LIMIT:
+                if rest[:1] == tasks[:1]:
+                    self._long.add(tasks[0])
                 return
-            rest = self.report.open(part)
             if ended == "no start":
                 reason = f"failed: its process did not start, see {part}.log"
                 self.report.close(part, reason)
                 self._print(f"{part}: {reason}")
             elif rest:
                 self._add(rest[0], [{"note": f"failed: its process ended with status {ended}"}])
+
+    def _open(self, part: str) -> list[Task]:
+        return sorted(self.report.open(part), key=lambda task: task in self._long)
 
     def _run_process(self, part: str, tasks: list[Task], seconds: float) -> object:
         """Returns how the process ended: its status, "time limit", or "no start"."""

@@ -136,6 +136,24 @@ def test_what_does_not_fit_into_the_time_is_listed(tmp_path, capsys):
         assert 0 < seconds <= 100, part
 
 
+def test_a_task_that_is_too_long_does_not_keep_the_others_from_the_time_that_is_left(tmp_path):
+    def script(open_tasks):
+        yield BEGUN
+        for task in open_tasks:
+            if (task.form, task.passes) == ("ksac", tasks.STEP):
+                processes.now += processes.started[-1][1]
+                yield {"ended": "time limit"}
+                return
+            yield {"task": dataclasses.asdict(task), "rows": [RESULT]}
+        yield {"ended": 0}
+
+    processes = Processes(networks=script)
+    _, written = run(processes, tmp_path, parts=("networks", "smp"))
+    assert [part for part, _, _ in processes.started] == ["networks", "smp", "networks"]
+    (missing,) = written["not_measured"]
+    assert (missing["form"], missing["passes"]) == ("ksac", tasks.STEP)
+
+
 def test_without_time_nothing_is_started(tmp_path):
     processes = Processes()
     _, written = run(processes, tmp_path, seconds=0)
