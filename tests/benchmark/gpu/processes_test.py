@@ -1,8 +1,11 @@
 """Processes of the benchmark of a GPU: their messages, their end, and failing tasks."""
 
+import dataclasses
+import json
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +13,7 @@ from keras import ops
 
 from kseg.benchmark.gpu import child, measurements, processes, tasks
 from kseg.benchmark.gpu.tasks import Settings, Task
+from kseg.benchmark.peers.torch_networks import MARK
 from kseg.files import has_ended, process_token
 
 KERNEL = Task("kernels", tasks.FIVE_RATES, "kseg", tasks.FORWARD, "float32", False)
@@ -39,7 +43,8 @@ def test_a_process_that_ends_well_has_the_status_0(tmp_path):
 def test_at_the_time_limit_a_process_ends_with_those_it_has_started(tmp_path):
     code = """
 import subprocess, sys, json
-child = [sys.executable, "-c", "from kseg.files import process_token as t; import sys, time;"
+child = [sys.executable, "-c", "from kseg.benchmark.peers.torch_networks import MARK
+from kseg.files import process_token as t; import sys, time;"
          "print(t(), flush=True); time.sleep(600)"]
 token = subprocess.Popen(child, stdout=subprocess.PIPE, text=True).stdout.readline().strip()
 print("kseg-benchmark " + json.dumps({"rows": token}), flush=True)
@@ -93,15 +98,21 @@ def test_a_failing_task_is_named_in_its_row(monkeypatch):
     assert fail(RuntimeError("first\nsecond")) == "failed: RuntimeError: first"
 
 
-def test_the_request_of_a_child_gives_a_row_for_each_task(monkeypatch, capsys):
-    monkeypatch.setitem(
-        child.MEASUREMENTS, "kernels", lambda task, settings: iter([{"images": str(settings.size)}])
-    )
+def test_a_child_goes_on_after_a_task_that_failed(monkeypatch, capsys):
+    def measure(task, settings):
+        if task.form == "kseg":
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+        yield {"images": str(settings.size)}
+
+    monkeypatch.setitem(child.MEASUREMENTS, "kernels", measure)
+    plain = dataclasses.replace(KERNEL, form="plain")
     settings = {"size": 65, "precision": ["float32"]}
-    child.main({"tasks": [vars(KERNEL)] * 2, "settings": settings})
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and '"device"' in lines[0]
-    assert all('"rows": [{"images": "65"}]' in line for line in lines[1:])
+    child.main({"tasks": [vars(KERNEL), vars(plain)], "settings": settings})
+    lines = [line.removeprefix(MARK) for line in capsys.readouterr().out.splitlines()]
+    begun, failed, measured = map(json.loads, lines)
+    assert begun["device"] and begun["versions"]["keras"] == keras.__version__
+    assert failed["rows"] == [{"note": "failed: Out of memory: OOM when allocating"}]
+    assert measured == {"task": vars(plain), "rows": [{"images": "65"}]}
 
 
 @pytest.mark.parametrize(
