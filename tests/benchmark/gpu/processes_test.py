@@ -14,7 +14,7 @@ from keras import ops
 from kseg.benchmark.gpu import child, measurements, processes, tasks
 from kseg.benchmark.gpu.tasks import Settings, Task
 from kseg.benchmark.peers.torch_networks import MARK
-from kseg.files import has_ended, process_token
+from kseg.files import has_ended
 
 KERNEL = Task("kernels", tasks.FIVE_RATES, "kseg", tasks.FORWARD, "float32", False)
 
@@ -40,31 +40,28 @@ def test_a_process_that_ends_well_has_the_status_0(tmp_path):
     assert list(messages(code, tmp_path)) == [{"ended": 0}]
 
 
-def test_at_the_time_limit_a_process_ends_with_those_it_has_started(tmp_path):
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_process_ends_with_those_it_has_started(tmp_path, is_closed):
+    """At the time limit, and earlier if the caller reads no further."""
     code = """
-import subprocess, sys, json
-child = [sys.executable, "-c", "from kseg.benchmark.peers.torch_networks import MARK
-from kseg.files import process_token as t; import sys, time;"
-         "print(t(), flush=True); time.sleep(600)"]
-token = subprocess.Popen(child, stdout=subprocess.PIPE, text=True).stdout.readline().strip()
-print("kseg-benchmark " + json.dumps({"rows": token}), flush=True)
-import time
+import subprocess, sys, time
+started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print('kseg-benchmark {"rows": [%d]}' % started.pid, flush=True)
 time.sleep(600)
 """
     begun = time.monotonic()
-    received = messages(code, tmp_path, seconds=30.0)
-    token = next(received)["rows"]
-    assert token.count(".") == 2 and not has_ended(token) and token != process_token()
-    # Without waiting for the rest of the limit: whoever reads no further ends the process.
-    received.close()
+    received = messages(code, tmp_path, seconds=60.0 if is_closed else 3.0)
+    (number,) = next(received)["rows"]
+    assert not has_ended(str(number))
+    if is_closed:
+        received.close()
+    else:
+        assert list(received) == [{"ended": processes.TIME_LIMIT}]
+        assert time.monotonic() - begun >= 3
     deadline = time.monotonic() + 10
-    while not has_ended(token) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert has_ended(token)
-    assert list(messages("import time; time.sleep(600)", tmp_path, 0.5)) == [
-        {"ended": processes.TIME_LIMIT}
-    ]
-    assert time.monotonic() - begun < 60
+    while not has_ended(str(number)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert has_ended(str(number)) and time.monotonic() - begun < 50
 
 
 def test_the_request_reaches_the_process_of_each_part(tmp_path, monkeypatch):
