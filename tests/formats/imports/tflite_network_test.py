@@ -28,7 +28,6 @@ from kseg.formats.imports import norm_statistics
 from kseg.formats.imports.official_names import official_name
 from kseg.formats.imports.tflite_network import _targets, read_tflite_network
 from kseg.inference.config import InferenceConfig
-from kseg.layers import BatchNorm
 from kseg.runs.folder import RunFolder
 from tests import program_calls
 from tests.formats.imports.float_network import FloatNetwork, interpreter
@@ -83,10 +82,6 @@ def constants(path):
     values = FloatNetwork(path).constants
     named = {detail["name"].split(";")[0]: detail["index"] for detail in details}
     return {name: values[index] for name, index in named.items() if index in values}
-
-
-def norms(model):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, BatchNorm)]
 
 
 def test_all_kernels_are_those_of_the_file_one_to_one(imported, constants, path):
