@@ -21,6 +21,7 @@ from kseg.recipe.metrics import near_border
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.runs.start import start
 from kseg.visualization.worst_sheet import WorstSheet
 from tests import program_calls
 from tests.data import shards
@@ -59,7 +60,7 @@ def run(records, tmp_path_factory):
         backbone="tiny", context="aspp", dilation_rates=(1, 2), decoder=False, crop_size=(65, 65),
     )  # fmt: skip
     folder = RunFolder(experiment.model_dir)
-    folder.start(experiment, VOC)
+    start(folder, experiment, VOC)
     model = experiment.build_model(VOC.num_classes)
     # With untrained moving statistics the features almost vanish, so the logits are scaled up.
     images = next(iter(eval_dataset(records, "val")))[0].numpy().astype("float32")
@@ -253,7 +254,7 @@ def test_without_one_of_the_files_none_is_written_and_the_flag_is_named(run, tmp
 
 def test_the_measured_checkpoint_is_reported_with_its_step(run, tmp_path, model):
     other = RunFolder(tmp_path / "other")
-    other.start(run.experiment.replace(model_dir=str(other.path)), VOC)
+    start(other, run.experiment.replace(model_dir=str(other.path)), VOC)
     model.compile(optimizer="sgd")
     first = other.checkpoints.save(model, Position(step=30), is_best=False)
     # Without validation the newest checkpoint replaces the best.
@@ -277,9 +278,9 @@ def test_the_former_names_of_flags_are_accepted():
 
 def test_overwriting_a_run_removes_its_scores(tmp_path):
     experiment = Experiment(model_dir=str(tmp_path))
-    RunFolder(tmp_path).start(experiment, VOC)
+    start(RunFolder(tmp_path), experiment, VOC)
     names = ("eval.json", "eval.csv", "confusion.png", "images.csv", "worst.png")
     for name in names:
         (tmp_path / name).touch()
-    RunFolder(tmp_path).start(experiment.replace(epochs=9), VOC, overwrite=True)
+    start(RunFolder(tmp_path), experiment.replace(epochs=9), VOC, overwrite=True)
     assert not {*names} & {path.name for path in tmp_path.iterdir()}

@@ -18,6 +18,7 @@ from kseg.formats.imports.official_networks import head_variables
 from kseg.runs.checkpoints import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.runs.start import start
 from tests.data import shards
 from tests.import_checkpoint_test import write_checkpoint
 from tests.tfrecords_tools import folders
@@ -104,7 +105,7 @@ def inputs(tmp_path_factory):
         data_dir=str(root / "records"), model_dir=str(root / "run"), crop_size=(65, 65), **NETWORK
     )
     run = RunFolder(experiment.model_dir)
-    run.start(experiment, VOC)
+    start(run, experiment, VOC)
     model = experiment.build_model(VOC.num_classes)
     model.compile(optimizer="sgd")
     run.checkpoints.save(model, Position())

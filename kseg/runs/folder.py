@@ -12,7 +12,7 @@ from kseg.data.masks import IDS, MaskRule
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.models import Segmenter
-from kseg.runs import records, start
+from kseg.runs import records
 from kseg.runs.checkpoints import Checkpoints, step_of
 from kseg.runs.experiment import Experiment
 from kseg.runs.experiment_flags import from_flagfile
@@ -28,7 +28,7 @@ class RunFolder:
     of scenes also holds `scene_bands.json`.
 
     Args:
-        path: The folder. `start` creates it; all other methods read it.
+        path: The folder, which `kseg.runs.start.start` creates.
         guard: Function that is called before each change of the folder, and raises an error if this
             process may no longer write there; see `kseg.runs.lock`. Defaults to None.
     """
@@ -46,11 +46,6 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.csv"
         self.eval_file = self.path / "eval.json"
         self.checkpoint_folder = self.path / "checkpoints"
-
-    def start(self, experiment: Experiment, label_set: LabelSet, **arguments) -> Experiment | None:
-        """Prepares the folder for training; see `kseg.runs.start.start`."""
-        # It reads the run by another instance: what this one keeps is read after the changes.
-        return start.start(RunFolder(self.path, self.guard), experiment, label_set, **arguments)
 
     @cached_property
     def experiment(self) -> Experiment:

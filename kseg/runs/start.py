@@ -8,7 +8,6 @@ import datetime
 import json
 import shutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from kseg import cli, files
 from kseg.data import scene_bands
@@ -20,11 +19,9 @@ from kseg.runs import data_contents, environment, lock, records
 from kseg.runs.data_contents import Contents
 from kseg.runs.experiment import Experiment
 from kseg.runs.experiment_flags import to_flagfile
+from kseg.runs.folder import RunFolder
 from kseg.runs.plan import Plan
 from kseg.runs.rules import to_text
-
-if TYPE_CHECKING:
-    from kseg.runs.folder import RunFolder
 
 # Flags that decide how often something is done, and not what a step learns.
 _FREE = (
@@ -42,7 +39,7 @@ Changes = dict[str, tuple[str, str]]
 
 
 def start(
-    run: "RunFolder",
+    run: RunFolder,
     experiment: Experiment,
     label_set: LabelSet,
     *,
@@ -80,6 +77,8 @@ def start(
         UserError: The folder holds another experiment, other labels or data, results without a
             checkpoint, or other files.
     """
+    # What the caller's instance keeps is to be read after the changes.
+    run = RunFolder(run.path, run.guard)
     with cli.writing({"model_dir": run.path}):
         if run.guard:
             run.guard()
@@ -109,7 +108,7 @@ def start(
         return former_experiment
 
 
-def _clear(run: "RunFolder") -> None:
+def _clear(run: RunFolder) -> None:
     for path in (
         run.experiment_file,
         run.labels_file,
@@ -129,7 +128,7 @@ def _clear(run: "RunFolder") -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _refuse_other_files(run: "RunFolder") -> None:
+def _refuse_other_files(run: RunFolder) -> None:
     """Raises `UserError` unless a folder without checkpoints is empty or that of a failed start."""
     if not run.experiment_file.is_file():
         # A start that was killed may have written these files before the flags.
@@ -160,7 +159,7 @@ def _refuse_other_files(run: "RunFolder") -> None:
     run.metrics_file.unlink(missing_ok=True)
 
 
-def write_labels(run: "RunFolder", label_set: LabelSet, mask_rule: MaskRule = CLASS_IDS) -> None:
+def write_labels(run: RunFolder, label_set: LabelSet, mask_rule: MaskRule = CLASS_IDS) -> None:
     """Writes the classes of a run, and what the masks meant from which its data were made."""
     labels = {
         "names": label_set.names,
@@ -174,7 +173,7 @@ def write_labels(run: "RunFolder", label_set: LabelSet, mask_rule: MaskRule = CL
 
 
 def _accepted_changes(
-    run: "RunFolder",
+    run: RunFolder,
     experiment: Experiment,
     label_set: LabelSet,
     bands: SceneBands | None,
@@ -244,7 +243,7 @@ def _lines(changes: Changes) -> str:
     )
 
 
-def _record_changes(run: "RunFolder", changes: Changes) -> None:
+def _record_changes(run: RunFolder, changes: Changes) -> None:
     """Adds the changes to the record of the run, once if the start is killed and repeated."""
     if not changes:
         return

@@ -11,7 +11,6 @@ import numpy as np
 from tqdm import tqdm
 
 from kseg.data import damage, label_checks
-from kseg.data.augment import warn_about_crop_size
 from kseg.formats.loading import read_initial_weights
 from kseg.inference.backend import prepare_jax
 from kseg.models import Segmenter
@@ -23,6 +22,7 @@ from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.runs.lock import RunLock
 from kseg.runs.process_group import SINGLE_PROCESS, ProcessGroup
+from kseg.runs.start import start
 from kseg.train.callbacks import (
     RestoreMetrics,
     SaveEvery,
@@ -128,8 +128,6 @@ class Trainer:
         )
         if process_group.is_main:
             warn_about_recipe(experiment, self._data)
-        if experiment.model == "deeplab_v3_plus":  # The network that resizes with align_corners.
-            warn_about_crop_size(experiment.crop_size, experiment.output_stride)
         self._lock = lock
         self._run = RunFolder(experiment.model_dir, lock.require if lock else None)
         self._model, position, metrics = self._prepare(overwrite, allow_changes)
@@ -157,7 +155,8 @@ class Trainer:
         resumes = run.has_checkpoints() and not overwrite
         initial = None if resumes else read_initial_weights(experiment.init_from)
         if self._process_group.is_main:
-            former = run.start(
+            former = start(
+                run,
                 experiment,
                 self._label_set,
                 mask_rule=self._data.mask_rule,

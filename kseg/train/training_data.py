@@ -2,6 +2,7 @@
 
 import sys
 
+from kseg.data.augment import warn_about_crop_size
 from kseg.data.datasets import LabelSet
 from kseg.data.manifests import Manifest, read_manifest
 from kseg.data.masks import MaskRule
@@ -81,6 +82,8 @@ def warn_about_recipe(experiment: Experiment, data: TrainingData) -> None:
         )
     for text in warnings:
         print(f"warning: {text}", file=sys.stderr)
+    if experiment.model == "deeplab_v3_plus":  # The network that resizes with align_corners.
+        warn_about_crop_size(experiment.crop_size, experiment.output_stride)
 
 
 def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | None:

@@ -23,6 +23,7 @@ from kseg.inference.scorer import classifier
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.runs.start import start
 from kseg.visualization import image_files, label_maps, sheets
 
 TINY = {
@@ -39,7 +40,7 @@ def make_run(tmp_path):
         folder = tmp_path / name
         experiment = Experiment(model_dir=str(folder), **TINY | options)
         run = RunFolder(folder)
-        run.start(experiment, VOC)
+        start(run, experiment, VOC)
         run.metrics_file.write_text(
             "epoch,step,loss,learning_rate,images_per_second,val_miou\n"
             "1,30,2.0,0.1,1.0,0.25\n2,60,1.0,0.0,2.0,0.5\n"

@@ -18,6 +18,7 @@ from kseg.recipe.compilation import compile_model
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.runs.start import start
 from tests.models.networks import tiny_backbone
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ def run(tmp_path_factory):
         model_dir=str(folder), context="ksac", filters=8, decoder=False, auxiliary=True,
     )  # fmt: skip
     run = RunFolder(folder)
-    run.start(experiment, LABELS)
+    start(run, experiment, LABELS)
     keras.utils.set_random_seed(3)
     model = experiment.build_model(2)
     compile_model(
@@ -168,7 +169,7 @@ def test_a_run_whose_data_were_moved_asks_for_the_flag(tmp_path, monkeypatch):
     moved = tmp_path / "moved"
     for name, data_dir in (("first", "data/voc"), ("second", str(moved))):
         folder = tmp_path / name
-        RunFolder(folder).start(Experiment(data_dir=data_dir, model_dir=str(folder)), LABELS)
+        start(RunFolder(folder), Experiment(data_dir=data_dir, model_dir=str(folder)), LABELS)
         with pytest.raises(UserError, match=f"`--data_dir` must be given.*{data_dir}"):
             RunFolder(folder).data_dir()
         assert RunFolder(folder).data_dir("given") == "given"

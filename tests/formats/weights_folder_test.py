@@ -23,6 +23,7 @@ from kseg.runs.experiment import Experiment
 from kseg.runs.experiment_flags import from_flagfile
 from kseg.runs.folder import RunFolder
 from kseg.runs.imported import write_run
+from kseg.runs.start import start
 from tests.models.networks import registered_backbone
 from tests.program_calls import call_main
 
@@ -48,7 +49,7 @@ def run(tmp_path_factory):
         backbone="tiny",
     )  # fmt: skip
     run = RunFolder(folder)
-    run.start(experiment, LABELS)
+    start(run, experiment, LABELS)
     model = experiment.build_model(2)
     compile_model(
         model, learning_rate=0.1, momentum=0.9, nesterov=True,

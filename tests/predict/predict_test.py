@@ -20,6 +20,7 @@ from kseg.predict import __main__ as program
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.runs.start import start
 from kseg.visualization import sheets
 from tests.predict.networks import bright_network
 from tests.program_calls import call_main
@@ -209,7 +210,7 @@ def test_the_program_skips_an_unreadable_image_and_returns_1(tmp_path, capsys):
         model_dir=str(tmp_path / "run"), dilation_rates=(1,), decoder=False, output_stride=16
     )
     run = RunFolder(experiment.model_dir)
-    run.start(experiment, LABELS)
+    start(run, experiment, LABELS)
     network = experiment.build_model(LABELS.num_classes)
     network.compile(optimizer="sgd")
     run.checkpoints.save(network, Position())

@@ -15,6 +15,7 @@ from kseg.predict import predict, vectors
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.runs.start import start
 from tests import scene_files
 from tests.predict.networks import bright_network
 from tests.program_calls import call_main
@@ -125,7 +126,7 @@ def test_areas_in_degrees_are_square_metres_of_the_ellipsoid():
     ],
 )
 def test_flags_are_checked_before_the_network_is_built(arguments, flag, tmp_path, monkeypatch):
-    RunFolder(tmp_path / "run").start(Experiment(model_dir=str(tmp_path / "run")), LABELS)
+    start(RunFolder(tmp_path / "run"), Experiment(model_dir=str(tmp_path / "run")), LABELS)
     monkeypatch.chdir(tmp_path)
     for name in "ab":
         scene_files.write(tmp_path / f"{name}.tif", scene_files.values())
@@ -139,7 +140,7 @@ def test_the_program_reads_the_bands_from_the_run_and_writes_polygons(tmp_path, 
         model_dir=str(tmp_path / "run"), dilation_rates=(1,), decoder=False, output_stride=16
     )
     run = RunFolder(experiment.model_dir)
-    run.start(experiment, LABELS, bands=BANDS)
+    start(run, experiment, LABELS, bands=BANDS)
     network = experiment.build_model(LABELS.num_classes)
     network.compile(optimizer="sgd")
     run.checkpoints.save(network, Position())
@@ -157,14 +158,14 @@ def test_the_program_reads_the_bands_from_the_run_and_writes_polygons(tmp_path, 
 
 def test_a_run_keeps_the_bands_and_refuses_data_with_others(tmp_path):
     experiment = Experiment(model_dir=str(tmp_path / "run"))
-    RunFolder(tmp_path / "run").start(experiment, LABELS, bands=BANDS)
+    start(RunFolder(tmp_path / "run"), experiment, LABELS, bands=BANDS)
     assert RunFolder(tmp_path / "run").scene_bands == BANDS
     (tmp_path / "run" / "checkpoints").mkdir()
     (tmp_path / "run" / "checkpoints" / "step-00000001.npz").touch()
-    RunFolder(tmp_path / "run").start(experiment, LABELS, bands=BANDS)
+    start(RunFolder(tmp_path / "run"), experiment, LABELS, bands=BANDS)
     with pytest.raises(UserError, match="scene bands"):
-        RunFolder(tmp_path / "run").start(experiment, LABELS)
-    RunFolder(tmp_path / "run").start(experiment, LABELS, overwrite=True)
+        start(RunFolder(tmp_path / "run"), experiment, LABELS)
+    start(RunFolder(tmp_path / "run"), experiment, LABELS, overwrite=True)
     assert RunFolder(tmp_path / "run").scene_bands is None
 
 

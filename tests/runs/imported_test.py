@@ -12,6 +12,7 @@ from kseg.models import deeplab_v3_plus
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.runs.imported import write_run
+from kseg.runs.start import start
 
 LABELS = LabelSet(("sea", "land", "ice"), ((0, 0, 255), (0, 255, 0), (255, 255, 255)))
 
@@ -46,7 +47,7 @@ def test_a_training_does_not_go_on_from_it(network, tmp_path):
     experiment, model = network
     run = write_run(tmp_path / "run", experiment, model, LABELS, source="somewhere")
     with pytest.raises(UserError, match=r"Found only checkpoints/best\.npz.*--init_from"):
-        RunFolder(run.path).start(experiment, LABELS)
+        start(RunFolder(run.path), experiment, LABELS)
 
 
 def test_a_folder_with_files_is_refused(network, tmp_path):

@@ -21,6 +21,7 @@ from kseg.models import CONTEXTS, Segmenter
 from kseg.recipe.metrics import scores
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.runs.start import start
 from kseg.train.callbacks import StepLog
 from tests.data import shards
 from tests.models.networks import registered_backbone
@@ -172,10 +173,10 @@ def test_a_folder_that_is_not_a_run_is_an_error(experiment, tmp_path):
 
 def test_a_run_killed_before_its_flags_were_written_can_be_started_again(experiment, tmp_path):
     run = RunFolder(tmp_path / "run")
-    run.start(experiment, VOC)
+    start(run, experiment, VOC)
     killed = 2**22 + 1  # Greater than the number of any process.
     run.experiment_file.rename(run.path / f".partial-{killed}-experiment.flags")
-    RunFolder(run.path).start(experiment, VOC)
+    start(RunFolder(run.path), experiment, VOC)
     assert not list(run.path.glob(".partial-*"))
     assert RunFolder(run.path).experiment == experiment.replace(model_dir=str(run.path))
 
@@ -183,15 +184,15 @@ def test_a_run_killed_before_its_flags_were_written_can_be_started_again(experim
 def test_a_folder_that_cannot_be_created_is_a_user_error(experiment, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file.* cannot be written.*`--model_dir`"):
-        RunFolder(tmp_path / "file" / "run").start(experiment, VOC)
+        start(RunFolder(tmp_path / "file" / "run"), experiment, VOC)
 
 
 def test_overwrite_starts_again(experiment, tmp_path):
     run = RunFolder(tmp_path)
-    run.start(experiment, VOC)
+    start(run, experiment, VOC)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step-00000001.npz").touch()
-    RunFolder(tmp_path).start(experiment.replace(epochs=9), VOC, overwrite=True)
+    start(RunFolder(tmp_path), experiment.replace(epochs=9), VOC, overwrite=True)
     assert RunFolder(tmp_path).experiment.epochs == 9
     assert not (tmp_path / "checkpoints").exists()
 

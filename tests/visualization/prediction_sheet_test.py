@@ -15,6 +15,7 @@ from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.runs.start import start
 from kseg.visualization import image_files, sheets
 from kseg.visualization.prediction_sheet import CELL_SIZE, PredictionSheet
 
@@ -26,7 +27,7 @@ LEFT, TOP, STEP = 8, 30 + 22, CELL_SIZE + 8
 def make_run(tmp_path):
     def make(name, label_set=LABELS):
         run = RunFolder(tmp_path / name)
-        run.start(Experiment(model_dir=str(tmp_path / name)), label_set)
+        start(run, Experiment(model_dir=str(tmp_path / name)), label_set)
         return run
 
     return make
@@ -122,7 +123,7 @@ def test_an_invalid_mask_is_named(make_run, images, tmp_path, mask):
 def test_masks_are_read_as_those_of_the_run_or_as_the_flag_says(images, tmp_path):
     run = RunFolder(tmp_path / "run")
     rule = MaskRule.of_colours(LABELS, (1, 2, 3))
-    run.start(Experiment(model_dir=str(run.path)), LABELS, mask_rule=rule)
+    start(run, Experiment(model_dir=str(run.path)), LABELS, mask_rule=rule)
     again = RunFolder(run.path)
     assert again.mask_rule == rule
     ids = np.zeros((12, 24), np.uint8)

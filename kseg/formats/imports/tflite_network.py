@@ -14,7 +14,9 @@ the network of the file would compute if it padded with 127.5. No kernel and bia
 Batch normalisations. The file has none: they are folded into kernels and biases. A normalisation
 with mean 0 and variance 1 would be right in inference, but training would normalise maps that
 never were normalised. Therefore each one gets the statistics of its inputs, measured on
-photographs, and a scale and an offset that undo them.
+photographs, and a scale and an offset that undo them. Folding also leaves filters of very different
+norms, most of them too small for a usual learning rate; each one is multiplied by a power of two,
+which the normalisation undoes.
 
 The integers of the file also bound the range of each map and round it; floats do neither.
 """
@@ -108,6 +110,7 @@ def read_tflite_network(
     for target in targets:
         if target.norm is not None:
             norm_statistics.set_statistics(target.norm, *statistics[target.layer.kernel.path])
+            norm_statistics.scale_filters(target.layer, target.norm)
     model.set_classes(label_set.names, label_set.colours)
     report = [
         f"imported: {len(lines)} kernels with their biases",

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 from PIL import Image
 
 from kseg.errors import UserError
@@ -50,6 +51,37 @@ def test_a_channel_that_never_changes_stays_finite():
     maps = keras.ops.ones((1, 2, 2, 1)) * 3
     for training in (False, True):
         np.testing.assert_allclose(norm(maps, training=training), 3.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [layers.Conv2D, layers.DepthwiseConv2D])
+def test_scaled_filters_compute_the_same_in_both_modes(kind):
+    random = np.random.default_rng(0)
+    layer = kind(4, 3, use_bias=False) if kind is layers.Conv2D else kind(3, use_bias=False)
+    norm = BatchNorm(epsilon=1e-3)
+    features = keras.ops.convert_to_tensor(random.normal(0, 2, (2, 9, 9, 4)), "float32")
+    sizes = np.array([0.02, 1.7, 90, 0])  # The last one is a filter of zeros.
+    kernel = random.normal(0, 1, (3, 3, 4, 4 if kind is layers.Conv2D else 1))
+    layer.build(features.shape)
+    layer.kernel.assign(kernel * (sizes if kind is layers.Conv2D else sizes[:, np.newaxis]))
+    former = np.asarray(layer.kernel)
+    maps = np.asarray(layer(features), "float64").reshape(-1, 4)
+    norm.build((2, 7, 7, 4))
+    norm_statistics.set_as_bias(norm, np.array([1, 2, 3, 4], "float32"))
+    norm_statistics.set_statistics(norm, maps.mean(0), maps.var(0))
+    weights = norm.get_weights()
+    expected = [np.asarray(norm(layer(features), training=training)) for training in (0, 1)]
+    norm.set_weights(weights)  # The second call moved the statistics.
+    norm_statistics.scale_filters(layer, norm)
+    found = np.moveaxis(np.asarray(layer.kernel), 3 if kind is layers.Conv2D else 2, 0)
+    norms = np.sqrt((found.reshape(4, -1) ** 2).sum(1))
+    assert np.all((norms[:3] >= 1) & (norms[:3] <= 2)) and norms[3] == 0
+    factors = np.unique(np.asarray(layer.kernel)[former != 0] / former[former != 0])
+    assert len(factors) >= 3 and np.all(np.log2(factors) % 1 == 0)
+    for training in (0, 1):
+        values = np.asarray(norm(layer(features), training=training))
+        # The epsilon of a batch's variance weighs less than on the small filter of before.
+        tolerance = (1e-5, 2e-2)[training]
+        np.testing.assert_allclose(values, expected[training], rtol=tolerance, atol=tolerance)
 
 
 def test_photographs_are_reduced_to_fit_and_padded_but_not_enlarged():
