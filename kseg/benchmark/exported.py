@@ -119,6 +119,7 @@ def _measure_network(
     for form, (num_bytes, _) in forms.items():
         yield Row(
             setting=f"{name}, {size[0]}x{size[1]}",
+            dtype="",  # The name of the form says it.
             form=form,
             megabytes=num_bytes / 1e6,
             ms=times[form],

@@ -95,6 +95,8 @@ def measure(
         ratios = (None, None) if limit is None else limit / np.median(seconds, axis=0)
         yield Row(
             setting=setting,
+            dtype="",
+            xla=None,
             stage=stage,
             images_per_second=timing.quartiles(images / seconds[:, 0]),
             cpu_ms=timing.quartiles(1000 * seconds[:, 1] / images),
@@ -236,6 +238,7 @@ BENCHMARK = Benchmark(
     measure=measure,
     choices=STAGES,
     options=("data_dir", "split"),
+    on_jax=True,
     notes=_NOTES,
     conclude=conclusion,
 )

@@ -10,10 +10,12 @@ import numpy as np
 from keras import ops
 
 from kseg.benchmark import plain
+from kseg.benchmark.device import POLICIES
 from kseg.layers import GCN, KSAC, LKSPP, ConvStack, LargeKernelConv, VortexPooling
 from kseg.layers.kernels.average_pool import average_pool
 from kseg.layers.kernels.shared_atrous_conv import shared_atrous_conv
 from kseg.models import CONTEXTS
+from kseg.runs.assembly import dtype_policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +27,14 @@ class Case:
         shape: (batch, height, width, channels) of the features.
         dilation_rates: Of KSAC; the other modules are measured with the rates of their papers.
         filters: Output channels.
+        dtype: A name of `device.POLICIES`. Weights are float32 in every precision.
     """
 
     module: str
     shape: tuple[int, int, int, int]
     dilation_rates: tuple[int, ...] = ()
     filters: int = 256
+    dtype: str = "float32"
 
     def __str__(self) -> str:
         batch, height, width, channels = self.shape
@@ -42,11 +46,11 @@ class Form(NamedTuple):
     """One way to compute a part.
 
     Attributes:
-        call: Function of `training` that returns a list of tensors.
+        call: Function of the tensors and of `training` that returns a list of tensors.
         tensors: What the backward pass differentiates with respect to.
     """
 
-    call: Callable[[bool], list]
+    call: Callable[[list, bool], list]
     tensors: list
 
 
@@ -74,18 +78,36 @@ def whole_module(case: Case, modules: dict[str, keras.Layer]) -> Part:
     return Part("module", forms, comparable="plain" in modules)
 
 
-def _form(layer: keras.Layer, features, call: Callable | None = None) -> Form:
+class _Part(keras.Layer):
+    """A function of features and of the variables of a layer, in the precision of the layer."""
+
+    def __init__(self, function: Callable, **options):
+        super().__init__(name="part", **options)
+        self._function = function
+
+    def call(self, features, training=None):
+        return self._function(features, training=training)
+
+
+def _form(layer: keras.Layer, features, part: Callable | None = None) -> Form:
     """The form that calls a layer, or a function of its variables, on features."""
-    call = call or layer
-    return Form(
-        lambda training: [call(features, training=training)],
-        [features, *(variable.value for variable in layer.trainable_variables)],
-    )
+    variables = layer.trainable_variables
+    called = _Part(part, dtype=layer.dtype_policy) if part else layer
+
+    def call(tensors, training):
+        # On TensorFlow the tensors are the variables that the layer reads.
+        if keras.config.backend() == "tensorflow":
+            return [called(features, training=training)]
+        features_, *values = tensors
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return [called(features_, training=training)]
+
+    return Form(call, [features, *(variable.value for variable in variables)])
 
 
 def _features(case: Case):
     random = np.random.default_rng(0)
-    return ops.convert_to_tensor(random.normal(size=case.shape), "float32")
+    return ops.cast(ops.convert_to_tensor(random.normal(size=case.shape), "float32"), case.dtype)
 
 
 def _build(
@@ -114,13 +136,11 @@ def _ksac(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
         keras=plain.PlainKSAC(case.filters, **options),
         fast=KSAC(case.filters, **options),
     )
-    features, kernel = _features(case), modules["fast"].kernel
+    features = _features(case)
+    kernel = ops.cast(ops.convert_to_tensor(modules["fast"].kernel), case.dtype)
 
     def form(convolve: Callable, rates: tuple[int, ...]) -> Form:
-        return Form(
-            lambda training: convolve(features, ops.convert_to_tensor(kernel), rates),
-            [features, kernel.value],
-        )
+        return Form(lambda tensors, training: convolve(*tensors, rates), [features, kernel])
 
     shared = {name: form(convolve, rates) for name, convolve in convolutions.items()}
     single = {name: form(convolutions[name], (1,)) for name in ("plain", "keras")}
@@ -155,7 +175,7 @@ def _vortex(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
     sizes = [rate for rate in modules["fast"].dilation_rates if rate > 1]
 
     def form(pool: Callable) -> Form:
-        return Form(lambda training: [pool(features, size) for size in sizes], [features])
+        return Form(lambda tensors, training: [pool(*tensors, size) for size in sizes], [features])
 
     forms = {"plain": form(plain.plain_average_pool), "fast": form(average_pool)}
     return [Part("poolings", forms)], modules
@@ -189,7 +209,13 @@ def _only_form(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
     return [], _build(case, fast=CONTEXTS[case.module](case.filters))
 
 
-# Module -> function of a case that returns its parts, and the whole module in its forms.
+def parts_of(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
+    """Returns the parts of a module that are compared, and the whole module in its forms."""
+    with dtype_policy(POLICIES[case.dtype]):
+        return MODULES[case.module](case)
+
+
+# Module -> function of a case, see `parts_of`.
 MODULES = dict.fromkeys(CONTEXTS, _only_form) | {
     "ksac": _ksac,
     "vortex": _vortex,

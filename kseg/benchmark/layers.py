@@ -4,8 +4,10 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 
-from kseg.benchmark import table, timing
-from kseg.benchmark.layer_forms import MODULES, Case, whole_module
+import keras
+
+from kseg.benchmark import steps, table, timing
+from kseg.benchmark.layer_forms import MODULES, Case, Form, parts_of, whole_module
 from kseg.benchmark.runner import Benchmark
 from kseg.inference import counting
 
@@ -22,7 +24,7 @@ CASES = (
     *(Case(name, (1, 33, 33, 2048)) for name in MODULES if name not in ("ksac", "vortex")),
 )
 _NOTES = """Forms:
-plain        the textbook form, by the fastest operation that TensorFlow has
+plain        the textbook form, by the fastest operation that the backend has
 keras        KSAC by the convolution of Keras layers
 fast         the form in kseg.layers; aspp, ppm and none have no other
 conv, stack  the rivals of GCN in its tables 2 to 4, which compute something else
@@ -46,10 +48,13 @@ class Row(table.Row):
         "largest |fast - form| over largest |form| of outputs and gradients; module: outputs",
         ".1e",
     )
-    multiply_adds: int = table.column("of one forward pass", table.millions)
+    multiply_adds: int | None = table.column(
+        "of one forward pass, counted on TensorFlow only", table.millions
+    )
     parameters: int | None = table.column("trainable parameters of the module", ",")
     memory_mib: float | None = table.column(
-        "peak of a process that takes two training steps of the module", ".0f"
+        "peak of a process that takes two training steps of the module; of a GPU if there is one",
+        ".0f",
     )
 
 
@@ -58,34 +63,41 @@ def measure(
     repetitions: int,
     only: tuple[str, ...],
     shape: tuple[int, ...],
+    precision: tuple[str, ...] = ("float32",),
+    jit_compile: str = "auto",
     cases: Iterable[Case] = CASES,
 ) -> Iterator[Row]:
     """Yields the rows of all cases; `shape` replaces the sizes of the cases."""
     cases = [case for case in cases if not only or case.module in only]
     if shape:
         cases = dict.fromkeys(dataclasses.replace(case, shape=shape) for case in cases)
+    xla = steps.compiles(jit_compile)
     for case in cases:
-        yield from _compare(case, repetitions)
+        for dtype in precision:
+            yield from _compare(dataclasses.replace(case, dtype=dtype), repetitions, xla)
 
 
-def _compare(case: Case, repetitions: int) -> Iterator[Row]:
-    parts, modules = MODULES[case.module](case)
+def _compare(case: Case, repetitions: int, xla: bool) -> Iterator[Row]:
+    parts, modules = parts_of(case)
     for part in [*parts, whole_module(case, modules)]:
         is_whole = part.name == "module"
         compared = slice(1) if is_whole else slice(None)
         for backward in (False, True):
             calls = {
-                name: timing.compiled(form.call, form.tensors, backward)
+                name: timing.compiled(form.call, form.tensors, backward, xla)
                 for name, form in part.forms.items()
             }
             results = {name: call()[compared] for name, call in calls.items()}
             times = timing.interleaved_ms(calls, repetitions)
             for name, form in part.forms.items():
                 differs = part.comparable and name != part.base
-                has_memory = backward and is_whole
-                call = functools.partial(form.call, False)
+                memory = None
+                if backward and is_whole:
+                    memory = timing.peak_memory(step, case, name, xla)[0]
                 yield Row(
                     setting=str(case),
+                    dtype=case.dtype,
+                    xla=xla,
                     part=part.name,
                     passes="forward+backward" if backward else "forward",
                     form=name,
@@ -94,17 +106,23 @@ def _compare(case: Case, repetitions: int) -> Iterator[Row]:
                     difference=timing.difference(results[name], results[part.base])
                     if differs
                     else None,
-                    multiply_adds=counting.cost(call).multiply_adds,
+                    multiply_adds=_multiply_adds(form),
                     parameters=counting.parameters(modules[name]) if is_whole else None,
-                    memory_mib=timing.peak_memory(step, case, name)[0] if has_memory else None,
+                    memory_mib=memory,
                 )
 
 
-def step(case: Case, form: str) -> Callable[[], list]:
+def _multiply_adds(form: Form) -> int | None:
+    if keras.config.backend() != "tensorflow":
+        return None
+    return counting.cost(functools.partial(form.call, form.tensors, False)).multiply_adds
+
+
+def step(case: Case, form: str, xla: bool) -> Callable[[], list]:
     """Returns the step whose memory `timing.peak_memory` measures: both passes of one form."""
-    _, modules = MODULES[case.module](case)
+    _, modules = parts_of(case)
     whole = whole_module(case, {form: modules[form]}).forms[form]
-    return timing.compiled(whole.call, whole.tensors, backward=True)
+    return timing.compiled(whole.call, whole.tensors, backward=True, xla=xla)
 
 
 BENCHMARK = Benchmark(
@@ -112,5 +130,7 @@ BENCHMARK = Benchmark(
     measure=measure,
     axes=("batch", "height", "width", "channels"),
     choices=tuple(MODULES),
+    options=("precision", "jit_compile"),
+    on_jax=True,
     notes=_NOTES,
 )

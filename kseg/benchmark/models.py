@@ -1,16 +1,16 @@
 """Whole networks: parameters, multiply-adds, time of a forward pass and a step, peak memory."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator
 
 import keras
-import numpy as np
 
-from kseg.benchmark import table, timing
+from kseg.benchmark import steps, table, timing
+from kseg.benchmark.device import POLICIES
 from kseg.benchmark.runner import Benchmark
 from kseg.inference import counting
 from kseg.models import CONTEXTS, MODELS
+from kseg.runs.assembly import dtype_policy
 from kseg.visualization.progress import progress_bar
 
 _TORSO = {"model": "deeplab_v3_plus", "backbone": "mobilenet_v2", "decoder": False}
@@ -38,12 +38,16 @@ class Row(table.Row):
 
     network: str = table.column("name within the group")
     parameters: int = table.column("trainable parameters", ",")
-    multiply_adds: int = table.column("of one image forward", table.millions)
+    multiply_adds: int | None = table.column(
+        "of one image forward, counted on TensorFlow only", table.millions
+    )
     forward_ms: table.Quartiles = table.column("median (quartiles), networks take turns", ".1f")
     forward_ratio: float = table.column("median over that of the first row", ".2f")
     step_ms: table.Quartiles = table.column("of a training step, likewise", ".1f")
     step_ratio: float = table.column("median over that of the first row", ".2f")
-    memory_mib: float = table.column("peak of a process that takes two training steps", ".0f")
+    memory_mib: float = table.column(
+        "peak of a process that takes two training steps; of a GPU if there is one", ".0f"
+    )
     step_memory_mib: float = table.column("how much of it the steps added", ".0f")
 
 
@@ -53,51 +57,59 @@ def build(variant: dict) -> keras.Model:
     return MODELS[options.pop("model")](21, **options)
 
 
-def training_step(network: keras.Model, shape: tuple[int, ...]) -> Callable[[], object]:
-    """Returns a function that takes one SGD step on random images `(batch, height, width)`."""
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (*shape, 3)).astype("float32")
-    labels = random.integers(0, 21, shape)
-    network.compile(
-        optimizer=keras.optimizers.SGD(1e-3, momentum=0.9, nesterov=True),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    return lambda: network.train_on_batch(images, labels)
+def step(
+    variant: dict, shape: tuple[int, ...], dtype: str = "float32", xla: bool = False
+) -> Callable[[], object]:
+    """Returns a training step on random images `(batch, height, width)`, compiled by the recipe."""
+    with dtype_policy(POLICIES[dtype]):
+        network = build(variant)
+        steps.compile_by_recipe(network, xla)
+    images, labels = steps.random_images(shape), steps.random_labels(shape)
+    return steps.training_step(network, images, labels, xla)
 
 
-def step(variant: dict, shape: tuple[int, ...]) -> Callable[[], object]:
-    """Returns the step whose memory `timing.peak_memory` measures."""
-    return training_step(build(variant), shape)
-
-
-def measure(*, repetitions: int, only: tuple[str, ...], shape: tuple[int, ...]) -> Iterator[Row]:
+def measure(
+    *,
+    repetitions: int,
+    only: tuple[str, ...],
+    shape: tuple[int, ...],
+    precision: tuple[str, ...] = ("float32",),
+    jit_compile: str = "auto",
+) -> Iterator[Row]:
     """Yields the rows of some groups."""
+    xla = steps.compiles(jit_compile)
     for group in only or GROUPS:
-        batch, height, width = size = shape or SHAPES[group]
-        setting = f"{group}: {height}x{width}, batch {batch}"
-        yield from _measure_group(setting, GROUPS[group], size, repetitions)
+        for dtype in precision:
+            yield from _measure_group(group, shape or SHAPES[group], repetitions, dtype, xla)
 
 
 def _measure_group(
-    setting: str, variants: dict[str, dict], shape: tuple[int, ...], repetitions: int
+    group: str, shape: tuple[int, ...], repetitions: int, dtype: str, xla: bool
 ) -> Iterator[Row]:
-    networks = {name: build(variant) for name, variant in variants.items()}
-    images = np.zeros((*shape, 3), "float32")
-    forward = {
-        name: functools.partial(network.predict_on_batch, images)
-        for name, network in networks.items()
-    }
-    steps = {name: training_step(network, shape) for name, network in networks.items()}
-    forward_ms = timing.interleaved_ms(forward, repetitions)
-    step_ms = timing.interleaved_ms(steps, repetitions)
+    variants = GROUPS[group]
+    with dtype_policy(POLICIES[dtype]):
+        networks = {name: build(variant) for name, variant in variants.items()}
+    images = steps.random_images(shape)
+    forward_ms = timing.interleaved_ms(
+        {name: steps.forward(network, images, xla) for name, network in networks.items()},
+        repetitions,
+    )
+    step_ms = timing.interleaved_ms(
+        {name: step(variant, shape, dtype, xla) for name, variant in variants.items()}, repetitions
+    )
     first = next(iter(networks))
     for name, network in progress_bar(networks.items(), desc="memory", leave=False):
-        peak, added = timing.peak_memory(step, variants[name], shape)
+        peak, added = timing.peak_memory(step, variants[name], shape, dtype, xla)
+        cost = None
+        if keras.config.backend() == "tensorflow":
+            cost = counting.cost(network, (1, *shape[1:], 3)).multiply_adds
         yield Row(
-            setting=setting,
+            setting=f"{group}: {shape[1]}x{shape[2]}, batch {shape[0]}",
+            dtype=dtype,
+            xla=xla,
             network=name,
             parameters=counting.parameters(network),
-            multiply_adds=counting.cost(network, (1, *shape[1:], 3)).multiply_adds,
+            multiply_adds=cost,
             forward_ms=forward_ms[name],
             forward_ratio=forward_ms[name][1] / forward_ms[first][1],
             step_ms=step_ms[name],
@@ -107,4 +119,10 @@ def _measure_group(
         )
 
 
-BENCHMARK = Benchmark(row=Row, measure=measure, choices=tuple(GROUPS))
+BENCHMARK = Benchmark(
+    row=Row,
+    measure=measure,
+    choices=tuple(GROUPS),
+    options=("precision", "jit_compile"),
+    on_jax=True,
+)

@@ -7,6 +7,7 @@ forms use them as the expected results.
 import functools
 from collections.abc import Callable
 
+import keras
 from keras import ops
 
 from kseg.layers import KSAC, LKSPP, VortexPooling
@@ -29,9 +30,10 @@ def native_shared_atrous_conv(
 
     Keras does not use it: Keras calls `tf.nn.convolution`, which cuts the map into rate x rate
     small ones. The native convolution is the one that the fast form has to beat. Its gradient on a
-    CPU is oneDNN's, which TensorFlow disables without AVX-512; then the form of Keras replaces it.
+    CPU is oneDNN's, which TensorFlow disables without AVX-512; then, and on JAX, the form of Keras
+    replaces it.
     """
-    if not _native_gradient_exists():
+    if keras.config.backend() != "tensorflow" or not _native_gradient_exists():
         return plain_shared_atrous_conv(features, kernel, dilation_rates)
     # Not at the top, since the tests use the plain forms on every backend.
     import tensorflow as tf
@@ -56,7 +58,9 @@ def _native_gradient_exists() -> bool:
 
 
 def plain_average_pool(features: Tensor, pool_size: int) -> Tensor:
-    """Computes `average_pool` by TensorFlow's pooling, which reads k x k values for each pixel."""
+    """Computes `average_pool` by the backend's pooling, which reads k x k values for each pixel."""
+    if keras.config.backend() != "tensorflow":
+        return ops.average_pool(features, pool_size, strides=1, padding="same")
     import tensorflow as tf
 
     return tf.nn.avg_pool2d(features, pool_size, 1, "SAME")

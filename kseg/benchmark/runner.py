@@ -4,10 +4,12 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 
+import keras
+
 from kseg import cli
-from kseg.benchmark import table
+from kseg.benchmark import device, table
 from kseg.errors import UserError
-from kseg.inference.backend import require_tensorflow
+from kseg.inference.backend import prepare_jax, require_tensorflow, supported_backend
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Benchmark:
         choices: What `--only` may hold; empty where `measure` checks it.
         axes: Names of the sizes in `--shape`.
         options: Further flags that `measure` takes.
+        on_jax: Whether it runs on the JAX backend, too.
         notes: Lines that follow the legend of the columns.
         conclude: Function of all rows that returns what they show, to be printed below them.
     """
@@ -30,6 +33,7 @@ class Benchmark:
     choices: tuple[str, ...] = ()
     axes: tuple[str, ...] = ("batch", "height", "width")
     options: tuple[str, ...] = ()
+    on_jax: bool = False
     notes: str = ""
     conclude: Callable[[list], str] | None = None
 
@@ -54,9 +58,11 @@ def run(
         **options: Further arguments of `benchmark.measure`.
 
     Raises:
-        UserError: An argument does not fit, or Keras does not run on TensorFlow.
+        UserError: An argument does not fit, or the benchmark does not run on the backend.
     """
-    require_tensorflow("`kseg.benchmark`")
+    if not benchmark.on_jax:
+        require_tensorflow("This part of `kseg.benchmark`")
+    supported_backend()
     if results and not results.endswith((".csv", ".json")):
         raise UserError(f"`--results` must end in .csv or .json. Received: {results!r}")
     for name in only:
@@ -66,14 +72,21 @@ def run(
     if shape and (len(shape) != len(benchmark.axes) or min(shape) < 1):
         axes = ",".join(benchmark.axes)
         raise UserError(f"`--shape` must be integers {axes}, all at least 1. Received: {shape}")
+    prepare_jax()
     print(table.legend(benchmark.row))
     if benchmark.notes:
         print(f"\n{benchmark.notes}")
     rows = []
-    measured = benchmark.measure(repetitions=repetitions, only=only, shape=shape, **options)
-    for setting, group in itertools.groupby(measured, key=lambda row: row.setting):
+    backend, computed_on, processor = keras.config.backend(), device.name(), device.processor()
+    measured = (
+        dataclasses.replace(
+            row, backend=backend, device=processor if row.xla is None else computed_on
+        )
+        for row in benchmark.measure(repetitions=repetitions, only=only, shape=shape, **options)
+    )
+    for heading, group in itertools.groupby(measured, key=lambda row: row.heading):
         group = list(group)
-        print(f"\n{setting}\n\n{table.markdown(group)}", flush=True)
+        print(f"\n{heading}\n\n{table.markdown(group)}", flush=True)
         rows += group
     if benchmark.conclude:
         print(benchmark.conclude(rows))

@@ -17,9 +17,25 @@ class Row:
 
     Attributes:
         setting: What the rows of one table have in common, such as the size of the images.
+        device: GPU or processor.
+        backend: Backend of Keras.
+        dtype: Precision of the products; empty where nothing is computed by the backend.
+        xla: Whether XLA compiled what is measured; None where nothing is computed by the backend.
     """
 
     setting: str
+    device: str = ""
+    backend: str = ""
+    dtype: str = "float32"
+    xla: bool | None = False
+
+    @property
+    def heading(self) -> str:
+        """What the rows of one table have in common, as a line of text."""
+        conditions = [self.setting, self.device, self.backend, self.dtype]
+        if self.xla is not None:
+            conditions.append("XLA" if self.xla else "no XLA")
+        return ", ".join(filter(None, conditions))
 
 
 def column(help: str, number: str | Callable = "") -> dataclasses.Field:

@@ -1,5 +1,6 @@
 """How benchmarks measure: calls that take turns, quartiles, the peak memory of a process."""
 
+import math
 import multiprocessing
 import re
 import time
@@ -12,8 +13,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kseg.benchmark import device
 from kseg.benchmark.table import Quartiles
 from kseg.errors import UserError
+from kseg.inference.backend import prepare_jax
+
+_MAX_BLOCK = 50  # calls that are queued before the device is waited for
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
@@ -21,68 +26,111 @@ def quartiles(values: Sequence[float]) -> Quartiles:
     return tuple(np.percentile(values, (25, 50, 75)))
 
 
-def interleaved_ms(calls: dict[str, Callable], repetitions: int) -> dict[str, Quartiles]:
-    """Returns the quartiles of the milliseconds that each call takes, after one that is not timed.
+def interleaved_ms(calls: dict[str, Callable], repetitions: int, **options) -> dict[str, Quartiles]:
+    """Returns the quartiles of the milliseconds that each call takes.
 
-    The calls take turns, so that a slow moment of the machine affects all of them.
+    The calls take turns, so that a slow moment of the machine affects all of them. The options are
+    those of `interleaved_times`.
     """
-    times = interleaved_times(calls, repetitions)
+    times = interleaved_times(calls, repetitions, **options)
     return {name: quartiles(1000 * seconds[:, 0]) for name, seconds in times.items()}
 
 
-def interleaved_times(calls: dict[str, Callable], repetitions: int) -> dict[str, np.ndarray]:
-    """Returns the seconds of each call, `[repetitions, 2]`: wall clock and processor time."""
-    for call in calls.values():
-        call()
+def interleaved_times(
+    calls: dict[str, Callable], repetitions: int, *, warm_up: int = 1, block_seconds: float = 0.0
+) -> dict[str, np.ndarray]:
+    """Returns the seconds of each call, `[repetitions, 2]`: wall clock and processor time.
+
+    Every measurement ends when the device has computed the result.
+
+    Args:
+        calls: Name -> function without arguments.
+        repetitions: How often each call is measured.
+        warm_up: Calls before them that are not measured.
+        block_seconds: Short calls are measured in blocks that take about as long. The device is
+            waited for once in a block, since waiting and starting take a part of a millisecond.
+    """
+    sizes = {}
+    for name, call in calls.items():
+        for _ in range(warm_up):
+            wall = time.perf_counter()
+            device.wait(call())
+            seconds = max(time.perf_counter() - wall, 1e-6)
+            sizes[name] = min(math.ceil(block_seconds / seconds) or 1, _MAX_BLOCK)
     times = {name: [] for name in calls}
     for _ in range(repetitions):
         for name, call in calls.items():
             wall, processor = time.perf_counter(), time.process_time()
-            call()
-            times[name].append((time.perf_counter() - wall, time.process_time() - processor))
+            for _ in range(sizes[name]):
+                result = call()
+            device.wait(result)
+            seconds = time.perf_counter() - wall, time.process_time() - processor
+            times[name].append(np.divide(seconds, sizes[name]))
     return {name: np.array(pairs) for name, pairs in times.items()}
 
 
-def compiled(call: Callable, tensors: list, backward: bool) -> Callable:
-    """Compiles a call to a TensorFlow graph, with gradients if asked for.
+def compiled(
+    call: Callable[[list, bool], list], tensors: list, backward: bool, xla: bool = False
+) -> Callable[[], list]:
+    """Compiles a call, with gradients if asked for.
 
     Args:
-        call: Function of `training` that returns a list of tensors.
-        tensors: What the call reads and the backward pass differentiates with respect to.
+        call: Function of a list of tensors and of `training` that returns a list of tensors.
+        tensors: What the call reads and the backward pass differentiates with respect to. On
+            TensorFlow these may be the values of variables that the call reads itself.
         backward: Whether to differentiate; then the call runs as in training.
+        xla: Whether XLA compiles the graph of TensorFlow. It always does so on JAX.
 
     Returns:
         Function without arguments that returns the outputs and, if `backward`, the gradients.
     """
+    if keras.config.backend() == "jax":
+        return _compiled_by_jax(call, tensors, backward)
 
     def forward():
-        return call(training=False)
+        return call(tensors, False)
 
     def forward_and_backward():
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            outputs = call(training=True)
+            outputs = call(tensors, True)
         # An upstream gradient that varies over the map, as that of a loss does.
         upstream = [tf.sin(output) for output in outputs]
         return outputs + tape.gradient(outputs, tensors, upstream)
 
-    return tf.function(forward_and_backward if backward else forward, autograph=False)
+    function = forward_and_backward if backward else forward
+    return tf.function(function, autograph=False, jit_compile=xla)
+
+
+def _compiled_by_jax(call, tensors, backward):
+    import jax
+
+    def forward(tensors):
+        return call(tensors, False)
+
+    def forward_and_backward(tensors):
+        outputs, gradients = jax.vjp(lambda tensors: call(tensors, True), tensors)
+        return outputs + gradients([jax.numpy.sin(output) for output in outputs])[0]
+
+    function = jax.jit(forward_and_backward if backward else forward)
+    return lambda: function(tensors)
 
 
 def difference(expected: list, actual: list) -> float:
     """Returns the largest |actual - expected| over the largest |expected| of two tensor lists."""
-    ops = keras.ops
-    return max(
-        float(ops.max(ops.abs(ours - truth)) / ops.max(ops.abs(truth)))
-        for truth, ours in zip(expected, actual, strict=True)
-    )
+    pairs = [
+        [keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")) for tensor in pair]
+        for pair in zip(expected, actual, strict=True)
+    ]
+    return max(float(np.abs(ours - truth).max() / np.abs(truth).max()) for truth, ours in pairs)
 
 
 def peak_memory(make_step: Callable[..., Callable], *arguments) -> tuple[float, float]:
     """Measures the step that `make_step(*arguments)` returns in a new process. Linux only.
 
     Returns:
-        The peak memory of the process over two steps, and how much of it the steps added, in MiB.
+        The peak memory of the process over two steps, and how much of it the steps added, in MiB;
+        that of the GPU if the process computes on one.
 
     Raises:
         UserError: The process was killed, for example because the system ran out of memory.
@@ -99,11 +147,13 @@ def peak_memory(make_step: Callable[..., Callable], *arguments) -> tuple[float, 
 
 
 def _peaks(make_step: Callable[..., Callable], arguments: tuple) -> tuple[float, float]:
+    prepare_jax()
+    memory = device.PeakMemory()
     step = make_step(*arguments)
-    before = _peak_mib()
+    before = memory.mib or _peak_mib()
     for _ in range(2):
-        step()
-    return before, _peak_mib()
+        device.wait(step())
+    return before, memory.mib or _peak_mib()
 
 
 def _peak_mib() -> float:

@@ -66,6 +66,8 @@ def measure(*, repetitions: int, only: tuple[str, ...], shape: tuple[int, ...]) 
         size = shape or (1, side, side)
         yield Row(
             setting="images of " + "x".join(map(str, size)),
+            dtype="",
+            xla=None,
             network=name,
             parameters=counting.parameters(network),
             multiply_adds=counting.cost(network, (*size, 3)).multiply_adds,

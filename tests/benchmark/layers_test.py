@@ -1,8 +1,10 @@
 """The comparison of layers, at a tiny size; times are measured and not judged."""
 
+import dataclasses
 import sys
 
 import pytest
+import tensorflow as tf
 
 from kseg.benchmark import layers, runner, timing
 
@@ -74,9 +76,35 @@ def test_only_and_shape_choose_modules_and_sizes(fixed_memory):
     assert {row.setting for row in rows} == {"vortex: 6x6x4 -> 256, batch 1"}
 
 
+@pytest.mark.parametrize("case", TINY, ids=lambda case: case.module)
+def test_every_form_computes_in_the_precision_of_the_case(case):
+    case = dataclasses.replace(case, dtype="bfloat16")
+    parts, modules = layers.parts_of(case)
+    for part in [*parts, layers.whole_module(case, modules)]:
+        for name, form in part.forms.items():
+            outputs = form.call(form.tensors, True)
+            assert {output.dtype for output in outputs} == {tf.bfloat16}, (part.name, name)
+    for module in modules.values():
+        assert {weight.dtype for weight in module.trainable_variables} == {"float32"}
+
+
+@pytest.mark.slow
+def test_every_form_is_measured_in_half_precision_and_by_xla(fixed_memory):
+    rows = runner.run(
+        layers.BENCHMARK,
+        repetitions=1,
+        cases=[TINY[1]],
+        precision=("bfloat16",),
+        jit_compile="true",
+    )
+    assert {(row.dtype, row.xla) for row in rows} == {("bfloat16", True)}
+    differences = [row.difference for row in rows if row.difference is not None]
+    assert 0 < max(differences) < 0.1  # Rounded to eight bits, and so not equal.
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_module_is_measured_in_a_process_of_its_own():
     case = layers.Case("vortex", (1, 5, 5, 8), filters=4)
-    peak, added = timing.peak_memory(layers.step, case, "fast")
+    peak, added = timing.peak_memory(layers.step, case, "fast", False)
     assert 0 < added < peak < 3000

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kseg.benchmark import __main__ as program
-from kseg.benchmark import runner, table, timing
+from kseg.benchmark import device, runner, table, timing
 from kseg.errors import UserError
 from tests.program_calls import call_main
 
@@ -24,7 +24,10 @@ class Row(table.Row):
 
 ROWS = [
     Row(setting="small", name="a", ms=(1.0, 2.0, 3.25), weight_count=1234),
-    Row(setting="large", name="b", ms=(4.0, 5.0, 6.0), weight_count=None),
+    Row(
+        setting="small", dtype="bfloat16", xla=True, name="b", ms=(4.0, 5.0, 6.0), weight_count=None
+    ),
+    Row(setting="files", dtype="", xla=None, name="c", ms=(4.0, 5.0, 6.0), weight_count=None),
 ]
 BENCHMARK = runner.Benchmark(
     row=Row,
@@ -35,8 +38,16 @@ BENCHMARK = runner.Benchmark(
 )
 
 
+@pytest.fixture(autouse=True)
+def known_devices(monkeypatch):
+    monkeypatch.setattr(device, "name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(device, "processor", lambda: "CPU, 2 cores")
+
+
 def test_each_setting_is_printed_as_a_markdown_table(capsys):
-    assert runner.run(BENCHMARK) == ROWS
+    rows = runner.run(BENCHMARK)
+    assert [row.device for row in rows] == ["NVIDIA H200", "NVIDIA H200", "CPU, 2 cores"]
+    assert [row.name for row in rows] == ["a", "b", "c"]
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "name          of the thing",
@@ -45,24 +56,31 @@ def test_each_setting_is_printed_as_a_markdown_table(capsys):
         "",
         "A note.",
         "",
-        "small",
+        "small, NVIDIA H200, tensorflow, float32, no XLA",
         "",
         "| name |             ms | weight count |",
         "| ---- | -------------: | -----------: |",
         "| a    | 2.0 (1.0..3.2) |        1,234 |",
         "",
-        "large",
+        "small, NVIDIA H200, tensorflow, bfloat16, XLA",
         "",
         "| name |             ms | weight count |",
         "| ---- | -------------: | -----------: |",
         "| b    | 5.0 (4.0..6.0) |              |",
-        "2 rows.",
+        "",
+        "files, CPU, 2 cores, tensorflow",
+        "",
+        "| name |             ms | weight count |",
+        "| ---- | -------------: | -----------: |",
+        "| c    | 5.0 (4.0..6.0) |              |",
+        "3 rows.",
     ]
 
 
 def test_rows_are_written_with_a_column_for_each_quartile(tmp_path):
     expected = {
-        "setting": "small", "name": "a", "ms_q25": 1.0, "ms_q50": 2.0, "ms_q75": 3.25,
+        "setting": "small", "device": "NVIDIA H200", "backend": "tensorflow", "dtype": "float32",
+        "xla": False, "name": "a", "ms_q25": 1.0, "ms_q50": 2.0, "ms_q75": 3.25,
         "weight_count": 1234,
     }  # fmt: skip
     runner.run(BENCHMARK, results=str(tmp_path / "rows.json"))
@@ -86,10 +104,11 @@ def test_arguments_that_do_not_fit_are_refused_by_name(arguments, flag):
         runner.run(BENCHMARK, **arguments)
 
 
-def test_other_backends_are_refused(monkeypatch):
-    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+@pytest.mark.parametrize(("backend", "on_jax"), [("jax", False), ("torch", True)])
+def test_other_backends_are_refused(monkeypatch, backend, on_jax):
+    monkeypatch.setattr(keras.config, "backend", lambda: backend)
     with pytest.raises(UserError, match="KERAS_BACKEND"):
-        runner.run(BENCHMARK)
+        runner.run(dataclasses.replace(BENCHMARK, on_jax=on_jax))
 
 
 def test_the_program_passes_its_flags_on(monkeypatch, capsys):
@@ -98,16 +117,24 @@ def test_the_program_passes_its_flags_on(monkeypatch, capsys):
     call_main(
         program, "--what=input", "--only=read", "--shape=8,33,33", "--split=val", "--output=x.csv"
     )
+    call_main(program, "--what=layers", "--precision=bfloat16,float32", "--jit_compile=true")
     assert calls == [
         {
             "repetitions": 9, "results": "x.csv", "only": ("read",), "shape": (8, 33, 33),
             "split": "val",
-        }
+        },
+        {
+            "repetitions": 9, "results": "", "only": (), "shape": (),
+            "precision": ("bfloat16", "float32"), "jit_compile": "true",
+        },
     ]  # fmt: skip
     assert "--results" in capsys.readouterr().err, "the former name --output gives no note"
 
 
-@pytest.mark.parametrize("argument", ["--shape=8,x", "--model_dir=runs/x"])
+@pytest.mark.parametrize(
+    "argument",
+    ["--shape=8,x", "--model_dir=runs/x", "--precision=int8", "--size=65", "--torch_python=python"],
+)
 def test_the_program_refuses_flags_that_do_not_fit(argument):
     with pytest.raises(UserError, match=argument.partition("=")[0]):
         call_main(program, "--what=layers", argument)

@@ -8,7 +8,6 @@ from kseg.benchmark import runner, train
 @pytest.mark.slow
 def test_measures_the_program_beside_the_bare_step(monkeypatch):
     monkeypatch.setattr(train, "LOG_EVERY", 2)
-    monkeypatch.setattr(train, "STEPS", 6)
     monkeypatch.setattr(train, "IMAGES", 16)
     bare, program = runner.run(train.BENCHMARK, repetitions=1, only=("step",), shape=(2, 65, 65))
     assert (bare.name, program.name) == ("bare step", "python -m kseg.train")

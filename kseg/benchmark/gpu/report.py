@@ -1,0 +1,202 @@
+"""The results of the benchmark of a GPU: a JSON and a Markdown file, written after every row."""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+
+from kseg import files
+from kseg.benchmark import table
+from kseg.benchmark.gpu import targets
+from kseg.benchmark.gpu.tasks import Settings, Task
+
+JSON, MARKDOWN = "gpu.json", "gpu.md"
+NOT_REACHED = "not measured: not reached"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One result, or the reason why there is none."""
+
+    part: str = table.column("part of the benchmark")
+    what: str = table.column("network, kernel or module")
+    form: str = table.column("context module, form of a kernel, or project")
+    passes: str = table.column("what is computed")
+    images: str = table.column("shape of the batch, or of the features of a kernel")
+    device: str = table.column("GPU or processor")
+    backend: str = table.column("backend of Keras, or torch")
+    dtype: str = table.column("precision of the products")
+    xla: str = table.column("whether XLA compiled it")
+    ms: table.Quartiles | None = table.column("of a call, median (quartiles)", ".2f")
+    images_per_second: float | None = table.column("by the median", ".1f")
+    memory_mib: float | None = table.column("largest memory of the GPU in use", ",.0f")
+    note: str = table.column("what failed, or was not measured")
+
+    @property
+    def text(self) -> str:
+        """The row as a line of text."""
+        xla = {"yes": "XLA", "no": "no XLA"}.get(self.xla, "")
+        parts = [self.what, self.form, self.passes, self.images, self.dtype, self.backend, xla]
+        if self.ms:
+            parts.append(f"{self.ms[1]:.2f} ms")
+        if self.images_per_second:
+            parts.append(f"{self.images_per_second:.1f} images/s")
+        if self.memory_mib:
+            parts.append(f"{self.memory_mib:,.0f} MiB")
+        return f"{self.part}: " + ", ".join(filter(None, [*parts, self.note]))
+
+
+class Report:
+    """All planned tasks with their rows.
+
+    Args:
+        folder: Folder of the two files.
+        settings: How everything is measured.
+        planned: The tasks, part by part.
+        device: Name of the GPU or processor on which kseg computes.
+        on_gpu: Whether it is a GPU.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        planned: dict[str, list[Task]],
+        device: str,
+        on_gpu: bool,
+    ):
+        self._folder = folder
+        self._settings = settings
+        self._on_gpu = on_gpu
+        self._rows: dict[Task, list[Row]] = {
+            task: [] for tasks in planned.values() for task in tasks
+        }
+        self._reasons: dict[str, str] = {}  # Part -> why its other tasks were not measured.
+        self._device = device
+        self._versions: dict[str, str] = {}
+
+    def describe(self, versions: dict[str, str]) -> None:
+        """Notes the versions of what computes."""
+        self._versions |= versions
+
+    def open(self, part: str) -> list[Task]:
+        """Returns the tasks of a part that have no rows yet."""
+        return [
+            task
+            for task, rows in self._rows.items()
+            if task.part == part and not rows and part not in self._reasons
+        ]
+
+    def add(self, task: Task, results: Iterable[dict], device: str = "") -> list[Row]:
+        """Adds the rows of a task, writes the files and returns the rows."""
+        self._rows[task] = [self._row(task, result, device) for result in results]
+        self.write()
+        return self._rows[task]
+
+    def close(self, part: str, reason: str) -> None:
+        """Notes why the tasks of a part that have no rows are not measured."""
+        self._reasons[part] = reason
+        self.write()
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows that were measured or failed."""
+        return [row for rows in self._rows.values() for row in rows]
+
+    @property
+    def missing(self) -> dict[str, list[Task]]:
+        """Reason -> the tasks without rows."""
+        found = {}
+        for task, rows in self._rows.items():
+            if not rows:
+                found.setdefault(self._reasons.get(task.part, NOT_REACHED), []).append(task)
+        return found
+
+    def write(self) -> None:
+        """Writes both files."""
+        results = targets.results(self.rows, self._settings, self._on_gpu)
+        missing = [
+            {**dataclasses.asdict(task), "note": reason}
+            for reason, tasks in self.missing.items()
+            for task in tasks
+        ]
+        contents = {
+            "device": self._device,
+            "versions": self._versions,
+            "settings": dataclasses.asdict(self._settings),
+            "targets": [dataclasses.asdict(result) for result in results],
+            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "not_measured": missing,
+        }
+        files.write_text(self._folder / JSON, json.dumps(contents, indent=1) + "\n")
+        files.write_text(self._folder / MARKDOWN, self._markdown(results))
+
+    def _markdown(self, results: list[targets.Result]) -> str:
+        versions = ", ".join(f"{name} {version}" for name, version in self._versions.items())
+        size, batch = self._settings.size, self._settings.batch
+        lines = [
+            f"## {self._device}",
+            "",
+            f"`python -m kseg.benchmark --what=gpu --size={size} --batch={batch}`"
+            + (f", {versions}" if versions else ""),
+            "",
+        ]
+        rows = [*self.rows, *self._lines_of_parts()]
+        if not self._on_gpu:
+            lines += ["Memory is that of a GPU and was not measured on this CPU.", ""]
+        if rows:
+            lines += [table.markdown(rows), ""]
+        lines += ["### Targets", "", table.markdown(results), ""]
+        if self.missing:
+            lines += ["### Not measured", ""]
+            lines += [f"- {line}" for line in self._missing_lines()]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def _lines_of_parts(self) -> list[Row]:
+        """One row for each part of which nothing at all could be measured."""
+        measured = {row.part for row in self.rows}
+        return [
+            Row(
+                part=part,
+                **dict.fromkeys(
+                    ("what", "form", "passes", "images", "device", "backend", "dtype", "xla"), ""
+                ),
+                **dict.fromkeys(("ms", "images_per_second", "memory_mib")),
+                note=reason,
+            )
+            for part, reason in self._reasons.items()
+            if part not in measured
+        ]
+
+    def _missing_lines(self) -> list[str]:
+        """One line for all tasks of a part that share reason, precision and compilation."""
+        groups = {}
+        for reason, tasks in self.missing.items():
+            for task in tasks:
+                heading = f"{reason}: {task.part}, {task.dtype}, {'' if task.xla else 'no '}XLA"
+                groups.setdefault(heading, []).append(f"{task.what} {task.form} {task.passes}")
+        return [f"{heading}: {', '.join(names)}" for heading, names in groups.items()]
+
+    def _row(self, task: Task, result: dict, device: str) -> Row:
+        of_torch = task.part == "smp"
+        values = {
+            "part": task.part,
+            "what": task.what,
+            "form": task.form,
+            "passes": task.passes,
+            "images": "",
+            "device": device or self._device,
+            "backend": "torch" if of_torch else keras.config.backend(),
+            "dtype": task.dtype,
+            "xla": "yes" if task.xla else "no",
+            "ms": None,
+            "images_per_second": None,
+            "memory_mib": None,
+            "note": "",
+        }
+        values |= result
+        if values["ms"]:
+            values["ms"] = tuple(values["ms"])
+        return Row(**values)

@@ -1,0 +1,1 @@
+"""Networks of other projects, measured by scripts that do not import kseg."""
