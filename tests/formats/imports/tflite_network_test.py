@@ -5,6 +5,7 @@ tell whether the imported network computes the same, not how well it segments.
 """
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -375,20 +376,41 @@ def test_photographs_get_the_classes_of_the_interpreter(run, path, voc, records)
 
 
 @pytest.mark.slow
-def test_every_exported_form_reaches_its_miou(run, records):
+def test_every_exported_form_reaches_its_miou(run, records, tmp_path):
     """SavedModel, LiteRT and ONNX on the 40 photographs, padded to the size of the file."""
     pytest.importorskip("ai_edge_litert", reason="needs the extra edge")
     pytest.importorskip("tf2onnx", reason="needs the extra onnx")
+    pytest.importorskip("openvino", reason="needs the extra openvino")
+    file = tmp_path / "rows.json"
     rows = runner.run(
-        exported.BENCHMARK, repetitions=1, model_dir=str(run.path), data_dir=records
-    )  # fmt: skip
+        exported.BENCHMARK,
+        repetitions=1,
+        model_dir=str(run.path),
+        data_dir=records,
+        results=str(file),
+    )
+    written = {row["form"]: row["miou"] for row in json.loads(file.read_text())}
+    assert written == {row.form: row.miou for row in rows}
     miou = {row.form: row.miou for row in rows}
     print(f"\n{miou}")
     truth = miou.pop("SavedModel")
     assert abs(truth - 0.8829) < 0.002
     assert abs(miou.pop("LiteRT int8") - truth) < 0.02
-    assert set(miou) >= {exported.PLAIN, "LiteRT float32", "LiteRT float16", "ONNX"}
+    floats = {"LiteRT float32", "LiteRT float16", "ONNX", "ONNX by OpenVINO"}
+    assert set(miou) == {exported.PLAIN, *floats}
     assert all(abs(score - truth) < 0.001 for score in miou.values()), (truth, miou)
+
+
+@pytest.mark.slow
+def test_an_image_larger_than_the_shape_of_a_benchmark_is_refused(run, records):
+    with pytest.raises(UserError, match="--shape.*'val'"):
+        runner.run(
+            exported.BENCHMARK,
+            repetitions=1,
+            shape=(1, 33, 33),
+            model_dir=str(run.path),
+            data_dir=records,
+        )
 
 
 ON_JAX = """
