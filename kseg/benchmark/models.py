@@ -10,7 +10,7 @@ import numpy as np
 from kseg.benchmark import table, timing
 from kseg.benchmark.runner import Benchmark
 from kseg.inference import counting
-from kseg.models import CONTEXTS, MODELS
+from kseg.models import CONTEXTS, MODELS, Segmenter
 from kseg.visualization.progress import progress_bar
 
 _TORSO = {"model": "deeplab_v3_plus", "backbone": "mobilenet_v2", "decoder": False}
@@ -47,17 +47,17 @@ class Row(table.Row):
     step_memory_mib: float = table.column("how much of it the steps added", ".0f")
 
 
-def build(variant: dict) -> keras.Model:
+def build(variant: dict) -> Segmenter:
     """Builds a network of `GROUPS` with random weights and 21 classes."""
     options = dict(variant)
     return MODELS[options.pop("model")](21, **options)
 
 
-def training_step(network: keras.Model, shape: tuple[int, ...]) -> Callable[[], object]:
+def training_step(network: Segmenter, shape: tuple[int, ...]) -> Callable[[], object]:
     """Returns a function that takes one SGD step on random images `(batch, height, width)`."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (*shape, 3)).astype("float32")
-    labels = random.integers(0, 21, shape)
+    labels = random.integers(0, network.num_classes, shape)
     network.compile(
         optimizer=keras.optimizers.SGD(1e-3, momentum=0.9, nesterov=True),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
