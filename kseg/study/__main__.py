@@ -76,7 +76,7 @@ def main(values: flags.FlagValues) -> int:
     environments = jobs.environments(values.jobs, gpus, os.cpu_count() or 1)
     children = jobs.Jobs(environments)
     command = shlex.join(["python", "-m", "kseg.study", *sys.argv[1:]])
-    with cli.writing({"output_dir": output_dir}), locked(output_dir):
+    with cli.writing({"output_dir": output_dir}), locked(output_dir, command):
         study = Study(runs, output_dir, values.data_dir, split, arguments, children)
         try:
             finished = study.run(command)
@@ -90,20 +90,23 @@ def main(values: flags.FlagValues) -> int:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, command: str) -> Iterator[None]:
     """Keeps other studies out of a folder. The system releases the lock when a process ends.
 
     Raises:
         UserError: Another study works in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / _LOCK, "w", encoding="utf-8") as file:
+    with open(folder / _LOCK, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f"`--output_dir` must not be in use by another study. Received: {folder}"
             ) from error
+        file.truncate(0)
+        file.write(f"{command}\n")
+        file.flush()  # So a full disk is noticed before anything is trained.
         yield
 
 

@@ -53,6 +53,7 @@ def measure(experiments: Mapping[str, Experiment], num_classes: int) -> dict[str
     Returns:
         Name -> cost.
     """
+    print("measuring latency and memory of the networks", flush=True)
     built, calls = {}, {}
     for name, experiment in experiments.items():
         built[name] = network(experiment, num_classes)

@@ -1,8 +1,8 @@
 """Runs child processes, several at a time: their logs, signals and failures.
 
-A child ends with this process, however that ends: Linux sends it SIGTERM, on which a training saves
-a checkpoint. It is in a process group of its own, so that Ctrl-C in a terminal reaches it only once,
-from here.
+A child ends with this process, however that ends: Linux sends it SIGTERM, on which a training
+saves a checkpoint. It is in a process group of its own, so that Ctrl-C in a terminal reaches it
+only once, from here.
 """
 
 import contextlib

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from kseg.compare.runs import change_lines
 from kseg.compare.table import to_markdown
 from kseg.study import statistics
-from kseg.study.costs import Cost
+from kseg.study.costs import REPETITIONS, Cost
 from kseg.study.results import Difference, Module, common_start
 from kseg.study.statistics import DRAWS, Interval
 
@@ -90,7 +90,7 @@ def _rows(modules: Sequence[Module], costs: Mapping[str, Cost]) -> list[dict[str
                 "multiply-adds": f"{cost.multiply_adds / 1e9:.2f} G",
                 "latency": f"{cost.latency_ms:.0f} ms",
                 "memory": f"{cost.memory_mib:,.0f} MiB",
-                "mIoU": _mean_and_deviation(module.scores),
+                "mean IoU": _mean_and_deviation(module.scores),
                 "seeds": str(len(module.runs)),
             }
         )
@@ -101,10 +101,10 @@ def _notes(modules: Sequence[Module], costs: Mapping[str, Cost]) -> str:
     sizes = {costs[module.flagfile].crop for module in modules}
     crops = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
     return (
-        f"Multiply-adds and latency are those of one image of the training crop ({crops}), forward "
-        "in float32; the latency is the median of 20 calls in turn. Memory is the peak of a process "
-        "that takes two training steps with the batch of the flagfile, without that of a GPU. ± is "
-        "the sample standard deviation over the seeds.\n"
+        f"Multiply-adds and latency are those of one image of the training crop ({crops}), "
+        f"forward in float32; the latency is the median of {REPETITIONS} calls in turn. Memory is "
+        "the peak of a process that takes two training steps with the batch of the flagfile, "
+        "without that of a GPU. ± is the sample standard deviation over the seeds.\n"
     )
 
 
@@ -123,14 +123,16 @@ def _difference_section(modules: Sequence[Module], differences: Sequence[Differe
     several = ""
     if len(differences) > 1:
         several = (
-            f" With {len(differences)} comparisons, an interval that does not contain 0 may still be "
-            "chance: one in twenty does not."
+            f" These are {len(differences)} comparisons: of twenty modules that do not differ from "
+            "the first one, one is expected to have an interval without 0."
         )
     return (
-        f"## Differences to {modules[0].name}\n\n{to_markdown(rows)}\nIn points of the score above, "
-        "paired by seed. The interval over seeds is Student's t interval of the paired differences. "
-        f"The interval over images is that of {DRAWS:,} bootstrap draws of the images, the same for "
-        f"all modules, averaged over the seeds.{several}\n\n{sentences}"
+        f"## Differences to {modules[0].name}\n\n{to_markdown(rows)}\nIn points of the score "
+        "above, paired by seed. The interval over seeds is Student's t interval of the paired "
+        "differences; it says how much the difference depends on the seed. The interval over "
+        f"images is that of {DRAWS:,} bootstrap draws of the images, the same for all modules, "
+        "averaged over the seeds; it says how much the difference of these trained networks "
+        f"depends on the images.{several}\n\n{sentences}"
     )
 
 

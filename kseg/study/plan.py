@@ -23,7 +23,10 @@ from kseg.study.jobs import Job
 
 # Flags of single runs or evaluations, which the study sets.
 _SET_FOR_RUNS = ("data_dir", "model_dir", "seed", "flagfile")
-_SET_FOR_EVALUATIONS = ("data_dir", "model_dir", "split", "report", "predictions", "flagfile")
+_SET_FOR_EVALUATIONS = (
+    "data_dir", "model_dir", "split", "report", "output", "predictions", "nopredictions",
+    "flagfile",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Study:
         if done:
             self._write(done, command)
         for failure in self._failures.values():
-            print(f"error: {failure}")
+            print(f"error: {failure}", file=sys.stderr)
         return not self._failures
 
     def _train(self) -> None:
@@ -133,7 +133,6 @@ class Study:
     def _write(self, runs: Sequence[StudyRun], command: str) -> None:
         modules = read_modules(runs)
         label_set = modules[0].first.run.folder.label_set
-        print("measuring latency and memory of the networks", flush=True)
         cost = costs.measured_once(
             self._output_dir / "costs.json",
             {module.flagfile: module.first.run.experiment for module in modules},
