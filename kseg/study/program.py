@@ -65,9 +65,9 @@ class Study:
         self._evaluate()
         if self._children.received:
             return False
-        done = [run for run in self._runs if self._evaluations.is_done(run)]
-        if done:
-            self._write(done, command)
+        measured = [run for run in self._runs if run.name not in self._failures]
+        if measured:
+            self._write(measured, command)
         for failure in self._failures.values():
             print(f"error: {failure}", file=sys.stderr)
         return not self._failures
