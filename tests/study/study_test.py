@@ -160,7 +160,9 @@ def test_the_same_command_finds_everything_done_and_writes_the_page_again(copied
     folder, again = copied
     (folder / "study.md").unlink()
     assert again() == (0, [])
-    assert "4 runs, 4 of them finished" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "4 runs, 4 of them finished" in printed
+    assert "measuring latency" not in printed, "costs.json holds it"
     assert (folder / "study.md").is_file()
 
 
