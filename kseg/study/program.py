@@ -131,17 +131,24 @@ class Study:
         self._children.run([job_of(run) for run in runs], on_end=on_end, on_poll=show, note=_say)
 
     def _write(self, runs: Sequence[StudyRun], command: str) -> None:
-        modules = read_modules(runs)
+        # Otherwise a module whose first seed failed would no longer be the first one.
+        order = list(dict.fromkeys(run.stem for run in self._runs))
+        modules = read_modules(sorted(runs, key=lambda run: order.index(run.stem)))
         label_set = modules[0].first.run.folder.label_set
         cost = costs.measured_once(
             self._output_dir / "costs.json",
-            {module.flagfile: module.first.run.experiment for module in modules},
+            {module.flagfile: module.first.scores.without_seed() for module in modules},
             label_set.num_classes,
         )
         found = differences(modules)
         drawn = self._draw(modules)
         text = functools.partial(page.markdown, modules, found, cost)
         missing = list(self._failures.values())
+        if modules[0].flagfile != order[0]:
+            missing.append(
+                f"{order[0]}, the first flagfile, has no result: {modules[0].flagfile} takes its "
+                "place"
+            )
         files.write_text(self._output_dir / page.TABLE, page.table(modules, found, cost))
         files.write_text(
             self._output_dir / page.PAGE, text(command=command, missing=missing, pictures=drawn)

@@ -217,6 +217,28 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(copied, capsys):
     assert "none: one seed" in page and "With one seed there is no interval over seeds" in page
 
 
+def test_the_first_flagfile_stays_the_first_as_long_as_it_has_a_result(copied):
+    folder, again = copied
+    for seed in (1, 2):
+        file = RunFolder(folder / "runs" / "tiny_ksac" / f"seed_{seed}").experiment_file
+        file.write_text(file.read_text().replace("--batch_size=2", "--batch_size=3"))
+        assert again()[0] == 1
+        page = (folder / "study.md").read_text()
+        assert ("## Differences to ksac" in page) == (seed == 1)
+        replaced = "tiny_ksac, the first flagfile, has no result: tiny_none takes its place"
+        assert (replaced in page) == (seed == 2)
+
+
+def test_one_flagfile_has_a_page_without_differences(root, copied):
+    folder, again = copied
+    (folder / "disagreement.png").unlink()
+    assert again(f"--experiments={root}/tiny_none.flags") == (0, [])
+    page = (folder / "study.md").read_text()
+    assert "| tiny_none | none, tiny |" in page and "## Differences" not in page
+    assert "study.png" in page and "disagreement.png" not in page
+    assert not (folder / "disagreement.png").exists()
+
+
 @pytest.mark.slow
 def test_a_failed_evaluation_is_named(copied, capsys):
     folder, again = copied
@@ -271,22 +293,26 @@ def test_the_interval_over_images_is_that_of_a_loop_over_draws(root, study):
     with open(folder / "study.csv", newline="") as file:
         none = list(csv.DictReader(file))[1]
     weights = statistics.bootstrap_weights(5)
+    counts_of = {
+        (stem, seed): np.load(
+            folder / "runs" / f"tiny_{stem}" / f"seed_{seed}" / "predictions.npz"
+        )["counts"]
+        for stem in ("ksac", "none")
+        for seed in (1, 2)
+    }
     differences = []
     for draw in weights:
         miou = {}
-        for stem in ("ksac", "none"):
-            for seed in (1, 2):
-                path = folder / "runs" / f"tiny_{stem}" / f"seed_{seed}" / "predictions.npz"
-                counts = np.load(path)["counts"]
-                labelled, predicted, correct = sum(
-                    times * of_image for times, of_image in zip(draw, counts, strict=True)
-                )
-                iou = [
-                    correct[k] / (labelled[k] + predicted[k] - correct[k])
-                    for k in range(3)
-                    if labelled[k]
-                ]
-                miou[stem, seed] = np.mean(iou)
+        for key, counts in counts_of.items():
+            labelled, predicted, correct = sum(
+                times * of_image for times, of_image in zip(draw, counts, strict=True)
+            )
+            iou = [
+                correct[k] / (labelled[k] + predicted[k] - correct[k])
+                for k in range(3)
+                if labelled[k]
+            ]
+            miou[key] = np.mean(iou)
         differences.append(np.mean([miou["none", s] - miou["ksac", s] for s in (1, 2)]))
     low, high = np.percentile(differences, (2.5, 97.5))
     assert float(none["images_low"]) == pytest.approx(low)
