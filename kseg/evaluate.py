@@ -7,7 +7,8 @@ the scores over all classes follow the classes, in rows without an id: the colum
 name and the column `iou` the value. `eval.json` names the measured checkpoint and its step.
 
 `--worst=20` also writes the scores of every image to `images.csv`, and draws the 20 images with the
-lowest mean IoU in `worst.png`: image, label, prediction and their difference.
+lowest mean IoU in `worst.png`: image, label, prediction and their difference. `--predictions`
+writes `predictions.npz`, see `kseg.inference.image_predictions`.
 
 How the papers evaluate is set by flags; see `kseg.inference.config.InferenceConfig`:
 
@@ -20,7 +21,7 @@ How the papers evaluate is set by flags; see `kseg.inference.config.InferenceCon
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -35,6 +36,7 @@ from kseg.inference import config as configs
 from kseg.inference.backend import prepare_jax
 from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
+from kseg.inference.image_predictions import PredictionsWriter
 from kseg.inference.image_scores import ImageTable, MeasuredImage, measured_images
 from kseg.inference.report import csv_text, mean_over, report, table
 from kseg.recipe.metrics import Scores
@@ -115,18 +117,24 @@ def find_checkpoint(run: RunFolder, which: str) -> tuple[str, Path, int]:
     return name, path, position.step
 
 
-def define_flags() -> None:
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("model_dir", "", "Folder of the run to measure.")
-    flags.DEFINE_string("data_dir", "", "Folder of the shards. Empty: that of the training.")
-    flags.DEFINE_string("split", "val", "Split to measure.")
-    flags.DEFINE_string("checkpoint", "best", "best, newest, or a checkpoint file.")
-    flags.DEFINE_list("mean_over", [], "Names of classes whose mean IoU is printed as well.")
+    into = {"flag_values": values}
+    flags.DEFINE_string("model_dir", "", "Folder of the run to measure.", **into)
+    flags.DEFINE_string(
+        "data_dir", "", "Folder of the shards. Empty: that of the training.", **into
+    )
+    flags.DEFINE_string("split", "val", "Split to measure.", **into)
+    flags.DEFINE_string("checkpoint", "best", "best, newest, or a checkpoint file.", **into)
+    flags.DEFINE_list(
+        "mean_over", [], "Names of classes whose mean IoU is printed as well.", **into
+    )
     flags.DEFINE_string(
         "report",
         "",
         "File for the scores, .json; the other files are written beside it. Empty: eval.json in "
         "the folder of the run.",
+        **into,
     )
     flags.DEFINE_integer(
         "worst",
@@ -135,22 +143,31 @@ def define_flags() -> None:
         "to images.csv. 0: neither is written.",
         0,
         worst_sheet.MAX_IMAGES,
+        **into,
+    )
+    flags.DEFINE_bool(
+        "predictions",
+        False,
+        "Write the predicted classes and the pixel counts of every image to predictions.npz.",
+        **into,
     )
     flags.DEFINE_integer(
         "batch_size",
         1,
         "Largest number of images in a batch, which all have one size.",
         1,
+        **into,
     )
     flags.DEFINE_integer(
         "boundary_width",
         BOUNDARY_WIDTH,
         "Pixels on either side of a border on which boundary accuracy is measured. 0: it is not.",
         0,
+        **into,
     )
-    cli.define_alias("classes", "mean_over")
-    cli.define_alias("output", "report")
-    configs.define_flags()
+    cli.define_alias("classes", "mean_over", values)
+    cli.define_alias("output", "report", values)
+    configs.define_flags(values)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -173,13 +190,15 @@ def main(values: flags.FlagValues) -> None:
     }
     if values.boundary_width:
         content["boundary_width"] = values.boundary_width
+    of_images = ["images.csv", "worst.png"] if values.worst else []
+    of_images += ["predictions.npz"] if values.predictions else []
     outputs = [output, output.with_suffix(".csv"), _beside(output, "confusion.png")]
-    if values.worst:
-        outputs += [_beside(output, "images.csv"), _beside(output, "worst.png")]
+    outputs += [_beside(output, name) for name in of_images]
     with cli.writing({"report": output}, "Nothing was written."), contextlib.ExitStack() as stack:
         # They are put in place in reverse order: the JSON file, which other programs read, last.
         partials = [stack.enter_context(files.atomic_path(file)) for file in outputs]
-        with _image_files(run.label_set, values.worst, partials[3:]) as on_image:
+        paths = dict(zip(of_images, partials[3:], strict=True))
+        with _image_files(run.label_set, values.worst, paths) as on_image:
             scores = evaluate(
                 run,
                 data_dir,
@@ -210,22 +229,39 @@ def _printed(label_set: LabelSet, scores: Scores, classes: Sequence[str]) -> dic
 
 @contextlib.contextmanager
 def _image_files(
-    label_set: LabelSet, count: int, paths: Sequence[Path]
+    label_set: LabelSet, count: int, paths: Mapping[str, Path]
 ) -> Iterator[Callable[[MeasuredImage], None] | None]:
-    """Writes the CSV table of the images and the sheet of the worst.
+    """Writes the files that are made of single images.
 
     Args:
         label_set: The classes.
-        count: Number of images on the sheet. 0: nothing is written.
-        paths: The two files.
+        count: Number of images on the sheet of the worst.
+        paths: Their final names -> where they are written.
 
     Yields:
-        Function to be called with each image, or None.
+        Function to be called with each image, or None if there is no such file.
     """
-    if not count:
-        yield None
-        return
-    table_file, picture = paths
+    with contextlib.ExitStack() as stack:
+        functions = []
+        if "worst.png" in paths:
+            worst = _worst_files(label_set, count, paths["images.csv"], paths["worst.png"])
+            functions.append(stack.enter_context(worst))
+        if "predictions.npz" in paths:
+            writer = stack.enter_context(PredictionsWriter(paths["predictions.npz"]))
+            functions.append(writer.add)
+
+        def add(measured):
+            for function in functions:
+                function(measured)
+
+        yield add if functions else None
+
+
+@contextlib.contextmanager
+def _worst_files(
+    label_set: LabelSet, count: int, table_file: Path, picture: Path
+) -> Iterator[Callable[[MeasuredImage], None]]:
+    """Writes the CSV table of the images and the sheet of the worst."""
     sheet = worst_sheet.WorstSheet(label_set, count)
     with open(table_file, "w", newline="", encoding="utf-8") as file:
         rows = ImageTable(file, label_set)

@@ -15,8 +15,10 @@ from kseg.data.datasets import VOC
 from kseg.data.pipeline import eval_dataset
 from kseg.errors import UserError
 from kseg.evaluate import evaluate
+from kseg.inference import image_predictions
 from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
+from kseg.inference.image_predictions import Predictions
 from kseg.recipe.metrics import near_border
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment import Experiment
@@ -203,6 +205,26 @@ def test_the_scores_of_images_and_the_worst_are_written_only_if_asked_for(
     assert not list(tmp_path.glob(".partial*"))
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_predictions_are_written_if_asked_for_and_are_those_of_the_scores(
+    run, model, records, tmp_path, batch_size
+):
+    call_main(f"--model_dir={run.path}", f"--report={tmp_path / 'plain.json'}")
+    assert not list(tmp_path.glob("*.npz"))
+    call_main(
+        f"--model_dir={run.path}", "--predictions", "--worst=2", f"--batch_size={batch_size}",
+        f"--report={tmp_path / 'eval.json'}",
+    )  # fmt: skip
+    found = Predictions(tmp_path / "predictions.npz")
+    assert found.names == [f"val_{number}" for number in range(len(SIZES))]
+    for number, (images, _) in enumerate(eval_dataset(records, "val").as_numpy_iterator()):
+        np.testing.assert_array_equal(found.prediction(number), model.predict_classes(images[0]))
+    content = json.loads((tmp_path / "eval.json").read_text())
+    iou = [np.nan if value is None else value for value in content["iou"].values()]
+    np.testing.assert_allclose(image_predictions.iou(found.counts.sum(axis=0)), iou)
+    assert (tmp_path / "worst.png").is_file() and (tmp_path / "images.csv").is_file()
+
+
 def test_a_wrong_label_comes_first(run, model, records, tmp_path, monkeypatch):
     """The labels are what the network predicts, but those of one image are shifted."""
     pictures = []
@@ -279,7 +301,9 @@ def test_the_former_names_of_flags_are_accepted():
 def test_overwriting_a_run_removes_its_scores(tmp_path):
     experiment = Experiment(model_dir=str(tmp_path))
     start(RunFolder(tmp_path), experiment, VOC)
-    names = ("eval.json", "eval.csv", "confusion.png", "images.csv", "worst.png")
+    names = (
+        "eval.json", "eval.csv", "confusion.png", "images.csv", "worst.png", "predictions.npz",
+    )  # fmt: skip
     for name in names:
         (tmp_path / name).touch()
     start(RunFolder(tmp_path), experiment.replace(epochs=9), VOC, overwrite=True)

@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PROGRAMS = [
     "kseg.train.__main__", "kseg.evaluate", "kseg.predict.__main__", "kseg.export",
     "kseg.compare.__main__", "kseg.import_checkpoint", "kseg.benchmark.__main__",
-    "kseg.papers", "kseg.demo.__main__",
+    "kseg.papers", "kseg.demo.__main__", "kseg.study.__main__",
     *(
         f"tfrecords_tools.{path.stem}"
         for path in sorted((REPOSITORY / "tfrecords_tools").glob("*.py"))

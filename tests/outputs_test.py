@@ -64,6 +64,10 @@ CASES = {
         "results",
     ),
     "kseg.papers": ("--figure=OUT/x.png", "figure"),
+    "kseg.study": (
+        "--experiments=IN/study.flags --seeds=1 --data_dir=IN/records --output_dir=OUT/new",
+        "output_dir",
+    ),
     "kseg.demo": ("--output_dir=OUT/demo", "output_dir"),
     "tfrecords_tools.build_folder": (
         "--images=IN/images --labels=IN/masks --classes=IN/classes.txt --split=all "
@@ -109,6 +113,7 @@ def inputs(tmp_path_factory):
     model = experiment.build_model(VOC.num_classes)
     model.compile(optimizer="sgd")
     run.checkpoints.save(model, Position())
+    (root / "study.flags").write_text("--batch_size=2\n--epochs=1\n--crop_size=65\n")
     folders.image(root / "images" / "a.png", size=(96, 96))
     folders.mask(root / "masks" / "a.png", 1, size=(96, 96))
     (root / "classes.txt").write_text("background\nthing\n")

@@ -22,9 +22,11 @@ class MeasuredImage:
         name: File name in the record; shard and number of the record if it has none.
         shard: Name of the shard.
         record: Number of the record in the shard, from 0.
+        number: Number of the record in the split, from 0.
         image: uint8 array (height, width, 3).
         labels: uint8 array (height, width) of class ids.
         prediction: uint8 array (height, width) of class ids.
+        matrix: int64 array (classes, classes), its confusion matrix; rows are labels.
         scores: Scores of this image alone. Its mIoU is the mean over the classes that its labels
             have. None: none of its pixels is labelled.
     """
@@ -32,9 +34,11 @@ class MeasuredImage:
     name: str
     shard: str
     record: int
+    number: int
     image: np.ndarray
     labels: np.ndarray
     prediction: np.ndarray
+    matrix: np.ndarray
     scores: Scores | None
 
 
@@ -66,9 +70,11 @@ def measured_images(
             name.decode(errors="replace") or f"{shard.name}, record {record}",
             shard.name,
             record,
+            int(number),
             image,
             label,
             prediction,
+            matrix,
             scores(matrix) if matrix.any() else None,
         )
 

@@ -182,12 +182,22 @@ def from_flagfile(path: str | Path) -> Experiment:
         Path(path).read_text(encoding="utf-8")  # absl would fail with the error of the decoder.
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file of flags: {error.reason}") from error
-    values = flags.FlagValues()
-    define_flags(values, [f"--flagfile={path}"])
     try:
-        values(["kseg", f"--flagfile={path}"])
+        return from_arguments([f"--flagfile={path}"])
     except flags.Error as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def from_arguments(arguments: Sequence[str]) -> Experiment:
+    """Reads an experiment from the arguments of a `kseg.train`.
+
+    Raises:
+        absl.flags.Error: An argument is no flag of an experiment.
+        UserError: A value breaks its rule.
+    """
+    values = flags.FlagValues()
+    define_flags(values, arguments)
+    values(["kseg", *arguments])
     return from_flags(values)
 
 

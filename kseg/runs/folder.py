@@ -24,8 +24,8 @@ class RunFolder:
     It holds `experiment.flags`, `labels.json`, `data.json` (a hash of each split),
     `environment.json` (an entry for each start), `checkpoints/`, `logs/` and `metrics.csv`; after a
     resume with other flags or data also `changes.json`, and after `kseg.evaluate` also `eval.json`,
-    `eval.csv` and `confusion.png`, with `--worst` also `images.csv` and `worst.png`. A run on tiles
-    of scenes also holds `scene_bands.json`.
+    `eval.csv` and `confusion.png`, with `--worst` also `images.csv` and `worst.png`, with
+    `--predictions` also `predictions.npz`. A run on tiles of scenes also holds `scene_bands.json`.
 
     Args:
         path: The folder, which `kseg.runs.start.start` creates.

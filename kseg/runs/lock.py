@@ -185,6 +185,17 @@ class RunLock:
         )
 
 
+def owner_here(folder: str | Path) -> str:
+    """Returns which process of this machine trains in a folder now; empty if none does."""
+    try:
+        text = (Path(folder) / NAME).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    token = _token(text)
+    is_here = token.split(".")[0] == files.process_token().split(".")[0]
+    return _owner(text) if is_here and not files.has_ended(token) else ""
+
+
 def _facts(text: str | None) -> dict:
     """Returns what a lock says: nothing if it is damaged, or if its owner is about to write it."""
     try:

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from kseg.runs.checkpoint_file import Position
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -24,6 +26,19 @@ class Plan:
     def epochs(self) -> int:
         """Number of epochs, the incomplete one included."""
         return -(-self.total_steps // self.epoch_steps)
+
+    def is_finished(self, position: Position, early_stop_after: int = 0) -> bool:
+        """Returns whether a run at that position has nothing left to train or to validate.
+
+        Args:
+            position: The position of the newest checkpoint.
+            early_stop_after: The flag of the run: number of validations without a better one after
+                which it stops. Defaults to 0: never.
+        """
+        if position.pending:
+            return False
+        stopped_early = 0 < early_stop_after <= position.not_better
+        return position.step >= self.total_steps or stopped_early
 
     def end_of(self, epoch: int) -> int:
         """Returns the steps of the run that are done at the end of an epoch (0-based)."""

@@ -122,6 +122,7 @@ def _clear(run: RunFolder) -> None:
         run.path / "confusion.png",
         run.path / "images.csv",
         run.path / "worst.png",
+        run.path / "predictions.npz",
     ):
         path.unlink(missing_ok=True)
     for folder in (run.checkpoint_folder, run.logs):

@@ -208,7 +208,7 @@ class Trainer:
         ):
             if not self._position.step:
                 log.describe(charts(self._label_set), hyperparameters(self._experiment))
-            while self._is_unfinished():
+            while not self._plan.is_finished(self._position, self._experiment.early_stop_after):
                 path = self._train_epoch(log, stop)
                 signal_number = stop.received()
                 if signal_number is not None:
@@ -219,14 +219,6 @@ class Trainer:
             ended = "trained" if self._position.step >= self._plan.total_steps else "stopped early"
             print(f"{ended}: {run.path}, {self._position.step:,} steps{best}")
         return 0
-
-    def _is_unfinished(self) -> bool:
-        """Returns whether there are steps to train or an epoch to validate."""
-        position, patience = self._position, self._experiment.early_stop_after
-        if position.pending:
-            return True
-        stops_early = 0 < patience <= position.not_better
-        return position.step < self._plan.total_steps and not stops_early
 
     def _train_epoch(self, log: RunLog, stop: StopOnSignal) -> Path:
         """Trains the rest of an epoch and measures it; returns the checkpoint written after it."""

@@ -12,7 +12,7 @@ import pytest
 
 from kseg import files
 from kseg.errors import UserError
-from kseg.runs.lock import NAME, RunLock
+from kseg.runs.lock import NAME, RunLock, owner_here
 
 ELSEWHERE = "00000000.1.1"
 
@@ -46,6 +46,18 @@ def test_a_lock_is_released_also_after_an_error(tmp_path):
 def test_a_second_training_on_the_same_machine_is_refused_at_once(tmp_path):
     with RunLock(tmp_path), pytest.raises(UserError, match=f"in use by process {os.getpid()} on"):
         RunLock(tmp_path).__enter__()
+
+
+def test_the_owner_is_named_while_it_runs_on_this_machine(tmp_path):
+    assert owner_here(tmp_path) == ""
+    (tmp_path / "experiment.flags").touch()
+    with RunLock(tmp_path):
+        assert owner_here(tmp_path).startswith(f"process {os.getpid()} on ")
+    machine, number, _ = files.process_token().split(".")
+    ended = f"{machine}.{number}.1"  # A former process of the same number.
+    for token in (ended, ELSEWHERE, "damaged"):
+        lock_of(tmp_path, token)
+        assert owner_here(tmp_path) == ""
 
 
 def test_the_counter_moves(tmp_path):

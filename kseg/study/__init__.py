@@ -1,0 +1,1 @@
+"""Trains flagfiles with several seeds, evaluates them alike and compares them on one page."""
