@@ -44,7 +44,7 @@ def run(environments, tasks, **options):
     return children, {result.job.name: result for result in ended}, lines
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
