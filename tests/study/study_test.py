@@ -1,7 +1,8 @@
 """A whole study: 2 flagfiles with 2 seeds, what is skipped, what fails, and the page.
 
-`kseg.train` and `kseg.evaluate` run in the process of the test, on a backbone that only the tests
-know. `program_test.py` has a study with real child processes.
+A stub of `kseg.train` prepares the folders as the program does and saves random weights;
+`kseg.evaluate` runs in the process of the test, on a backbone that only the tests know.
+`program_test.py` has a study with the real programs in child processes.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import re
 import shutil
 import sys
 
+import keras
 import numpy as np
 import pytest
 from absl import flags
@@ -21,13 +23,15 @@ from kseg import evaluate
 from kseg.benchmark import timing
 from kseg.compare.runs import read_run
 from kseg.data.datasets import LabelSet
+from kseg.data.pipeline import eval_dataset
 from kseg.errors import UserError
+from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment_flags import from_arguments
 from kseg.runs.folder import RunFolder
 from kseg.study import __main__ as program
 from kseg.study import jobs, statistics
 from kseg.study.jobs import Result
-from kseg.train import train
+from kseg.train.training_data import TrainingData
 from tests import program_calls
 from tests.data import shards
 from tests.models.networks import registered_backbone
@@ -37,7 +41,24 @@ FLAGS = "--backbone=tiny\n--nodecoder\n--crop_size=33\n--batch_size=2\n--steps=3
 
 
 def run_train(*arguments):
-    return train(from_arguments(arguments))
+    """Does all that `kseg.train` does to the folder, except the training."""
+    experiment = from_arguments(arguments)
+    data, run = TrainingData(experiment), RunFolder(experiment.model_dir)
+    plan = data.plan
+    run.start(experiment, data.label_set, contents=data.contents, epoch_steps=plan.epoch_steps)
+    keras.utils.set_random_seed(experiment.seed)
+    model = experiment.build_model(data.label_set.num_classes)
+    # Networks with random weights predict one class only, unless the logits are centred.
+    images = next(iter(eval_dataset(experiment.data_dir, "val")))[0].numpy().astype("float32")
+    model.get_layer("logits").bias.assign(-np.mean(model(images), axis=(0, 1, 2)))
+    model.compile("sgd")
+    run.checkpoints.save(model, Position(step=plan.total_steps, epoch=plan.epochs), is_best=True)
+    run.metrics_file.write_text(
+        "epoch,step,loss,learning_rate,images_per_second,val_miou\n"
+        f"1,{plan.total_steps},1.0,0.1,2.0,0.{experiment.seed}\n"
+    )
+    print(f"trained: {run.path}")
+    return 0
 
 
 def run_evaluate(*arguments):
@@ -317,6 +338,13 @@ def test_the_interval_over_images_is_that_of_a_loop_over_draws(root, study):
     low, high = np.percentile(differences, (2.5, 97.5))
     assert float(none["images_low"]) == pytest.approx(low)
     assert float(none["images_high"]) == pytest.approx(high)
+
+
+def test_the_predictions_of_the_networks_differ(root, study):
+    """Otherwise the numbers above would be those of networks that predict one class."""
+    for path in (root / "out").rglob("predictions.npz"):
+        predicted = np.load(path)["counts"].sum(axis=0)[1]
+        assert (predicted > 0).sum() > 1, path
 
 
 def test_the_pictures_are_drawn(root, study):
