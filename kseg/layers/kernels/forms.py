@@ -91,7 +91,10 @@ def rule(situation: Situation, dtype: str, training: bool) -> Forms:
     on_tensorflow = situation.backend == "tensorflow"
     half = dtype in _HALF
     compiles_itself = (
-        on_tensorflow and situation.device == "GPU" and situation.replicas > 1 and not situation.xla
+        on_tensorflow
+        and situation.device == "GPU"
+        and situation.replicas > 1
+        and not (situation.xla or situation.deterministic)
     )
     return Forms(
         leaves_out_rim=situation.device == "CPU",
