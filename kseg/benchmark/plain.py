@@ -81,7 +81,7 @@ class PlainKSAC(KSAC):
         super().__init__(filters, **options)
         self._convolve = convolve
 
-    def _convolutions(self, features):
+    def _convolutions(self, features, training):
         kernel = ops.convert_to_tensor(self.kernel)
         return self._convolve(features, kernel, self.dilation_rates)
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kseg.formats.folding import fold_batch_norms
+from kseg.layers.kernels import forms
 
 
 def freeze(
@@ -36,7 +37,9 @@ def freeze(
         logits, _ = model.stateless_call(*constants, images, training=False)
         return tf.identity(logits, "logits")
 
-    traced = tf.function(network, autograph=False).get_concrete_function(images)
+    # The graph does not depend on the machine that writes it, and is never compiled by XLA.
+    with forms.assumed(device="CPU", xla=False, replicas=1):
+        traced = tf.function(network, autograph=False).get_concrete_function(images)
     graph = fold_batch_norms(traced.graph.as_graph_def(), traced.outputs[0].op.name)
     source = traced.inputs[0].op.name
     result = traced.outputs[0].op.name

@@ -9,6 +9,7 @@ from absl import flags
 from kseg import cli
 from kseg.errors import UserError
 from kseg.runs.experiment import Experiment
+from kseg.runs.rules import JIT_COMPILE
 
 AVERAGES = ("softmax", "logits")
 TTA = ("none", "dlinknet")
@@ -50,6 +51,9 @@ class InferenceConfig:
         output_stride: Output stride that replaces that of the training. The dilation rates do not
             change with it. None: that of the training.
         crf: Whether a dense CRF refines the probabilities, see `kseg.inference.crf`.
+        jit_compile: Whether XLA compiles the network on TensorFlow: `true`, `false` or `auto`, on a
+            GPU. Only windows, padded images and tiles are compiled, which have one size at each
+            scale. The scores are equal up to rounding, so the text form leaves it out.
 
     Raises:
         UserError: A value breaks its rule; the message names the flag, the rule and the value.
@@ -65,6 +69,7 @@ class InferenceConfig:
     eval_dilation_rates: tuple[int, ...] = ()
     output_stride: int | None = None
     crf: bool = False
+    jit_compile: str = "auto"
 
     def __post_init__(self):
         for name in ("scales", "window_size", "window_stride", "eval_size", "eval_dilation_rates"):
@@ -77,7 +82,11 @@ class InferenceConfig:
                 "`--scales` must be different numbers above 0. "
                 f"Received: {_joined(self.scales) or 'none'}"
             )
-        for name, value, known in (("average", self.average, AVERAGES), ("tta", self.tta, TTA)):
+        for name, value, known in (
+            ("average", self.average, AVERAGES),
+            ("tta", self.tta, TTA),
+            ("jit_compile", self.jit_compile, JIT_COMPILE),
+        ):
             if value not in known:
                 raise UserError(f"`--{name}` must be one of {', '.join(known)}. Received: {value}")
         for name in ("window_size", "window_stride", "eval_size"):
@@ -217,16 +226,24 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         **into,
     )
     flags.DEFINE_bool("crf", False, "Refine the result with a dense CRF (extra crf).", **into)
+    flags.DEFINE_string(
+        "jit_compile",
+        "auto",
+        "Compile the network with XLA for windows, padded images and tiles: auto, true or false. "
+        "auto: on a GPU. On JAX it is always compiled.",
+        **into,
+    )
     cli.set_group(GROUP, [field.name for field in dataclasses.fields(InferenceConfig)], values)
 
 
 def from_flags(values: flags.FlagValues) -> InferenceConfig:
     """Reads an inference config from parsed flags."""
     integers = ("window_size", "window_stride", "eval_size", "eval_dilation_rates")
+    plain = ("flip", "average", "tta", "output_stride", "crf", "jit_compile")
     return InferenceConfig(
         scales=cli.numbers(values, "scales", float),
         **{name: cli.numbers(values, name, int) for name in integers},
-        **{name: values[name].value for name in ("flip", "average", "tta", "output_stride", "crf")},
+        **{name: values[name].value for name in plain},
     )
 
 

@@ -16,21 +16,30 @@ class Predictor:
         model: The network.
         config: The views of an image and how they are averaged. Defaults to a single view of the
             whole image.
+        tile: Height and width of tiles that larger images are cut into, for which the network may
+            be compiled. Defaults to None: images are not cut.
 
     Raises:
-        UserError: The config needs a package that is not installed.
+        UserError: The config needs a package that is not installed, or demands XLA for images of
+            any size.
     """
 
-    def __init__(self, model: Segmenter, config: InferenceConfig | None = None):
+    def __init__(
+        self,
+        model: Segmenter,
+        config: InferenceConfig | None = None,
+        *,
+        tile: tuple[int, int] | None = None,
+    ):
         self._model = model
         self._config = config or InferenceConfig()
         self._scores_are_probabilities = self._config.averages_probabilities or self._config.crf
         if self._config.crf:
             crf.require()
         # Each of these is traced when it is first called.
-        self._classify = classifier(model, self._config)
+        self._classify = classifier(model, self._config, tile)
         images = tf.TensorSpec((None, None, None, 3), tf.float32)
-        self._score = tf.function(scorer(model, self._config), input_signature=[images])
+        self._score = tf.function(scorer(model, self._config, tile), input_signature=[images])
 
     @property
     def num_classes(self) -> int:

@@ -6,18 +6,23 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kseg.inference.backend import in_graph
+from kseg.inference.compiled import CompiledNetwork, compiles
 from kseg.inference.config import InferenceConfig, TtaTransform
 from kseg.inference.windows import slide
 from kseg.layers.resize import resize_in_graph
 from kseg.models import Segmenter
 
 
-def scorer(model: Segmenter, config: InferenceConfig) -> Callable[[tf.Tensor], tf.Tensor]:
+def scorer(
+    model: Segmenter, config: InferenceConfig, tile: tuple[int, int] | None = None
+) -> Callable[[tf.Tensor], tf.Tensor]:
     """Makes the function from images to scores whose arg-max is the class.
 
     Args:
         model: The network.
         config: The views of an image and how they are averaged.
+        tile: Height and width of most images if these are tiles, for which the network may be
+            compiled. Defaults to None: images of any size.
 
     Returns:
         Function of uint8 or float images `[batch, height, width, 3]`, sizes known or not, that
@@ -25,25 +30,38 @@ def scorer(model: Segmenter, config: InferenceConfig) -> Callable[[tf.Tensor], t
         view or logits are averaged, probabilities otherwise. Call it in a `tf.function` with one
         signature for all sizes. Images larger than `eval_size` fail; `InferenceConfig.check_fits`
         has the better message.
+
+    Raises:
+        UserError: The config demands XLA for images of any size.
     """
     network = in_graph(model)
+    compiled = CompiledNetwork(network) if compiles(config, tile) else None
     activate = tf.nn.softmax if config.averages_probabilities else tf.identity
 
     def resize(features, reference):
         return resize_in_graph(features, tf.shape(reference)[1:3], model.align_corners)
 
-    def view_scores(images, reference):
+    def logits(images, scale=1.0, rotated=False):
+        """Applies the network, compiled if this view of an image of fixed size has a size."""
+        if compiled is None:
+            return network(images)
+        size = config.window_size or scaled_size(config.eval_size or tile, scale)
+        if rotated and not config.window_size:
+            size = size[::-1]
+        return compiled(images, size, is_sure=bool(config.eval_size))
+
+    def view_scores(images, reference, scale, rotated):
         """Returns the activated scores of a view, resized to the reference."""
         if config.window_size:
             scores = slide(
-                lambda window: activate(network(window)),
+                lambda window: activate(logits(window)),
                 images,
                 config.window_size,
                 config.window_stride,
                 model.num_classes,
             )
             return resize(scores, reference)
-        return activate(resize(network(images), reference))
+        return activate(resize(logits(images, scale, rotated), reference))
 
     def scores(images):
         shape = tf.shape(images)
@@ -51,7 +69,7 @@ def scorer(model: Segmenter, config: InferenceConfig) -> Callable[[tf.Tensor], t
         if config.eval_size:
             images = pad(images, config.eval_size, model.pad_value)
         if config.is_single_whole_view:
-            total = network(images)
+            total = logits(images)
         else:
             total = tf.zeros(())
             for scale, tta_transform in itertools.product(config.scales, config.tta_transforms):
@@ -60,7 +78,10 @@ def scorer(model: Segmenter, config: InferenceConfig) -> Callable[[tf.Tensor], t
                 with tf.control_dependencies([total]):
                     scaled = resize(images, scaled_frame(images, scale))
                     view = view_scores(
-                        transform(scaled, tta_transform), transform(images, tta_transform)
+                        transform(scaled, tta_transform),
+                        transform(images, tta_transform),
+                        scale,
+                        rotated=tta_transform[0],
                     )
                 total += transform_back(view, tta_transform)
             total /= config.views
@@ -87,7 +108,9 @@ def probabilities(model: Segmenter, config: InferenceConfig) -> Callable[[tf.Ten
 
 
 def classifier(
-    model: Segmenter, config: InferenceConfig | None = None
+    model: Segmenter,
+    config: InferenceConfig | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> tf.types.experimental.PolymorphicFunction:
     """Makes the function from images to class ids.
 
@@ -95,12 +118,13 @@ def classifier(
         model: The network.
         config: The views of an image and how they are averaged. `crf` is not part of the graph.
             Defaults to a single view of the whole image.
+        tile: See `scorer`.
 
     Returns:
         `tf.function` of uint8 images `[batch, height, width, 3]`, RGB, of any size, that returns
         uint8 class ids `[batch, height, width]`, the lower id where two classes tie.
     """
-    scores = scorer(model, config or InferenceConfig())
+    scores = scorer(model, config or InferenceConfig(), tile)
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")])
     def classify(images):
@@ -115,6 +139,12 @@ def pad(images: tf.Tensor, size: tuple[int, int], value: tuple[float, ...]) -> t
     paddings = [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]]
     inside = tf.pad(tf.ones_like(images[..., :1]), paddings)
     return tf.where(inside > 0, tf.pad(images, paddings), tf.constant(value, tf.float32))
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Returns the height and width of scaled images, as `scaled_frame` has them."""
+    height, width = (int((side - 1.0) * scale + 1.0) for side in size)
+    return height, width
 
 
 def scaled_frame(images: tf.Tensor, scale: float) -> tf.Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 
 from kseg.data.datasets import voc_palette
 from kseg.errors import UserError
+from kseg.inference.compiled import compiles
 from kseg.inference.config import InferenceConfig
 from kseg.inference.predictor import Predictor, arg_max
 from kseg.inference.tiles import Tiling, blended
@@ -38,8 +39,8 @@ def predict_classes(
         overlap: Number of pixels by which a tile reaches into each neighbour. Defaults to None: an
             eighth of the tile.
         **options: Fields of `kseg.inference.config.InferenceConfig`: `scales`, `flip`, `average`,
-            `tta`, `window_size`, `window_stride`, `eval_size`, `crf`. Other dilation rates and
-            another output stride make another network: pass them to `kseg.load`.
+            `tta`, `window_size`, `window_stride`, `eval_size`, `crf`, `jit_compile`. Other dilation
+            rates and another output stride make another network: pass them to `kseg.load`.
 
     Returns:
         uint8 array (height, width) or (batch, height, width) of class ids.
@@ -49,13 +50,13 @@ def predict_classes(
             that is not installed.
     """
     images = _checked(images)
-    predictor = _predictor(segmenter, options)
     tiling = None
     if tile is not None:
         sides = (tile,) if isinstance(tile, int) else tuple(tile)
         tiling = Tiling.of(segmenter, sides, overlap)
     elif overlap is not None:
         raise UserError(f"`overlap` needs `tile`. Received: overlap={overlap}")
+    predictor = _predictor(segmenter, options, tiling and tiling.tile)
     batch = images if images.ndim == 4 else images[np.newaxis]
     classes = np.stack([_classes(predictor, image, tiling) for image in batch])
     return classes if images.ndim == 4 else classes[0]
@@ -102,7 +103,7 @@ def _checked(images) -> np.ndarray:
     return images
 
 
-def _predictor(segmenter: Segmenter, options: dict) -> Predictor:
+def _predictor(segmenter: Segmenter, options: dict, tile: tuple[int, int] | None) -> Predictor:
     names = {field.name for field in dataclasses.fields(InferenceConfig)} - _OF_THE_NETWORK
     unknown = sorted(set(options) - names)
     if unknown:
@@ -120,12 +121,14 @@ def _predictor(segmenter: Segmenter, options: dict) -> Predictor:
             for name, value in values.items()
         }
     )
+    if not compiles(config, tile):
+        tile = None  # One graph for images of any size.
     # Kept with the network, so that repeated calls do not trace it again. Keras would track an
     # attribute that is set in the usual way.
     known = vars(segmenter).setdefault("_predictors", {})
-    if config not in known:
-        known[config] = Predictor(segmenter, config)
-    return known[config]
+    if (config, tile) not in known:
+        known[config, tile] = Predictor(segmenter, config, tile=tile)
+    return known[config, tile]
 
 
 def _classes(predictor: Predictor, image: np.ndarray, tiling: Tiling | None) -> np.ndarray:

@@ -19,8 +19,11 @@ class _AtrousConv2D(keras.layers.Conv2D):
     `python -m kseg.benchmark --what=layers`).
     """
 
-    def convolution_op(self, inputs, kernel):
-        return shared_atrous_conv(inputs, kernel, self.dilation_rate[:1])[0]
+    def call(self, inputs, training=None):
+        (outputs,) = shared_atrous_conv(
+            inputs, self.kernel, self.dilation_rate[:1], training=training
+        )
+        return outputs
 
 
 @keras.saving.register_keras_serializable(package="kseg")

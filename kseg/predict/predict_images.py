@@ -71,7 +71,9 @@ def predict(
     """
     if submission is not None:
         check_submission(label_set, images)
-    predictor = Predictor(model, config)
+    # TIFFs are always cut into tiles.
+    cut = tiling or (Tiling.of(model) if any(map(is_tiff, images.values())) else None)
+    predictor = Predictor(model, config, tile=cut and cut.tile)
     if tiling and config:
         config.check_fits(*tiling.tile)
     if max_pixels is None:
@@ -90,7 +92,7 @@ def predict(
                 name,
                 output_dir,
                 label_set,
-                tiling=tiling or Tiling.of(model),
+                tiling=cut,
                 bands=scene_bands,
                 **options,
             )

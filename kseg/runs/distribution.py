@@ -160,6 +160,8 @@ def _gpu() -> tuple[str, int] | None:
 def _mirrored() -> tf.distribute.Strategy:
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
-    # NCCL supports GPUs only; without this TensorFlow warns and replaces it.
-    reduction = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
+    # NCCL supports GPUs only, and only one device on each; without this TensorFlow warns of a CPU
+    # and replaces it, and fails on a GPU that is divided into several devices.
+    is_divided = len(devices) > len(tf.config.get_visible_devices(kind))
+    reduction = tf.distribute.ReductionToOneDevice() if kind == "CPU" or is_divided else None
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)

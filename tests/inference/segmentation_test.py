@@ -84,7 +84,7 @@ def test_repeated_calls_do_not_trace_the_network_again(network):
     before = len(predictors)
     network.predict_classes(photograph(31, 20))
     assert len(predictors) == before
-    predictor = predictors[InferenceConfig()]
+    predictor = predictors[InferenceConfig(), None]
     assert predictor._classify.experimental_get_tracing_count() == 1
 
 

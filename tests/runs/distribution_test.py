@@ -4,14 +4,20 @@ Each training runs in a separate process with two logical CPUs.
 """
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
+import tensorflow as tf
+
+from kseg.runs import distribution
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -20,7 +26,10 @@ needs_jax = pytest.mark.skipif(
 )
 
 SCRIPT = """
+import json
 import sys
+from unittest import mock
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -30,7 +39,8 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 
 from kseg.data.datasets import LabelSet
 from kseg.inference.evaluator import Evaluator
-from kseg.layers import BatchNorm
+from kseg.layers import ConvNormAct
+from kseg.layers.kernels import forms, shared_atrous_conv
 from kseg.models import Segmenter
 from kseg.runs.distribution import make_devices
 from kseg.recipe.losses import pixel_weights
@@ -38,7 +48,11 @@ from kseg.runs.process_group import join
 from kseg.recipe.compilation import compile_model, train_backbone
 
 STEPS, BATCH = 20, 8
-output, name, coordinator, number, index = sys.argv[1:]
+output, name, coordinator, number, index, facts = sys.argv[1:]
+assumption = forms.assumed(**json.loads(facts))
+assumption.__enter__()
+run_compiled = mock.Mock(side_effect=shared_atrous_conv.run_compiled)
+shared_atrous_conv.run_compiled = run_compiled
 process_group = join(coordinator, int(number), int(index))
 
 
@@ -52,9 +66,10 @@ def network():
 
 
 def block(x, number):
-    x = keras.layers.Conv2D(16, 3, padding="same", use_bias=False)(x)
     # A smooth activation: at the kink of a ReLU, rounding errors would become differences.
-    return keras.layers.Activation("softplus")(BatchNorm(name=f"norm_{number}")(x))
+    return ConvNormAct(
+        16, kernel_size=3, dilation_rate=2, activation="softplus", name=f"block_{number}"
+    )(x)
 
 
 devices = make_devices(name, BATCH, processes=process_group.size)
@@ -99,12 +114,15 @@ if keras.config.backend() == "tensorflow":
     whole = tf.data.Dataset.from_tensor_slices((np.uint8(images * 30 + 128), labels)).batch(3)
     scores = evaluator(whole, shows_progress=False)
     np.testing.assert_array_equal(scores.support, np.bincount(labels[labels < 4], minlength=4))
-np.savez(output, *weights, loss=loss, norm=norm, replicas=devices.replicas)
+np.savez(
+    output, *weights, loss=loss, norm=norm, replicas=devices.replicas,
+    compiled=run_compiled.call_count,
+)
 """
 
 
-def start(output, backend, name, *, address="", processes=1, index=-1):
-    arguments = [output, name, address, processes, index]
+def start(output, backend, name, *, address="", processes=1, index=-1, facts=None):
+    arguments = [output, name, address, processes, index, json.dumps(facts or {})]
     settings = {"KERAS_BACKEND": backend}
     if processes == 1:
         settings["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
@@ -131,7 +149,7 @@ def assert_same(single, distributed, replicas):
     assert (single["replicas"], distributed["replicas"]) == (1, replicas)
     assert set(single.files) == set(distributed.files)
     assert single["norm"] > 0.2, "the gradient must be clipped at least once"
-    for name in set(single.files) - {"replicas"}:
+    for name in set(single.files) - {"replicas", "compiled"}:
         actual, desired = distributed[name], single[name]
         np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-5, err_msg=name)
 
@@ -145,6 +163,42 @@ def test_two_replicas_train_to_the_weights_of_one_device(backend, tmp_path):
         output = tmp_path / f"{name}.npz"
         found.append(result(start(output, backend, name), output))
     assert_same(*found, replicas=2)
+    assert [run["compiled"] for run in found] == [0, 0]
+
+
+@pytest.mark.slow
+def test_two_replicas_whose_kernels_compile_themselves_train_to_the_weights_of_one_device(tmp_path):
+    output = tmp_path / "single.npz"
+    single = result(start(output, "tensorflow", "default"), output)
+    output = tmp_path / "mirrored.npz"
+    mirrored = result(start(output, "tensorflow", "mirrored", facts={"device": "GPU"}), output)
+    assert_same(single, mirrored, replicas=2)
+    # Forward and backward, of two layers in each replica, at least once.
+    assert single["compiled"] == 0 and mirrored["compiled"] >= 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "logical", "physical", "reduction"),
+    [
+        ("GPU", 2, 2, type(None)),  # TensorFlow chooses NCCL.
+        ("GPU", 2, 1, tf.distribute.ReductionToOneDevice),
+        ("CPU", 2, 1, tf.distribute.ReductionToOneDevice),
+        ("CPU", 1, 1, tf.distribute.ReductionToOneDevice),
+    ],
+)
+def test_nccl_reduces_over_whole_gpus_only(kind, logical, physical, reduction, monkeypatch):
+    def devices(count):
+        every = [SimpleNamespace(name=f"{kind}:{number}") for number in range(count)]
+        return lambda wanted: every if wanted == kind else []
+
+    monkeypatch.setattr(tf.config, "list_logical_devices", devices(logical))
+    monkeypatch.setattr(tf.config, "get_visible_devices", devices(physical))
+    made = mock.Mock()
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", made)
+    distribution._mirrored()
+    (names,), options = made.call_args
+    assert names == [f"{kind}:{number}" for number in range(logical)]
+    assert type(options["cross_device_ops"]) is reduction
 
 
 @needs_jax

@@ -4,12 +4,13 @@ On a CPU TensorFlow's gradient of a depthwise kernel is slow when the line lies 
 `1 x 16` on a map of 33x33 it takes about fifty times as long as the convolution itself, for
 `16 x 1` about as long. Each row of a map can be viewed, without a copy, as the column of a map one
 pixel wide. Convolved in that form the gradients are fast, while the convolution itself is a little
-slower; inference therefore uses the plain form.
+slower; inference therefore uses the plain form, and so do other devices and backends (see
+`kseg.layers.kernels.forms`).
 """
 
-import keras
 from keras import ops
 
+from kseg.layers.kernels import forms
 from kseg.layers.types import Tensor
 
 
@@ -25,13 +26,13 @@ def depthwise_line(features: Tensor, kernel: Tensor, *, training: bool | None = 
         kernel: Tensor `(k, 1, channels, 1)` or `(1, k, channels, 1)` of the same dtype. The line
             may be longer than the map.
         training: Boolean. Whether to use the form with fast gradients, rather than the one with
-            the fastest convolution.
+            the fastest convolution, where there are two.
 
     Returns:
         Tensor `(batch, height, width, channels)`.
     """
     width = kernel.shape[1]
-    if width == 1 or not training or keras.config.backend() != "tensorflow":
+    if width == 1 or not forms.choose(features.dtype, training).rows_as_columns:
         return _convolve(features, kernel)
     shape = ops.shape(features)
     rows = ops.reshape(features, (-1, shape[2], 1, shape[3]))

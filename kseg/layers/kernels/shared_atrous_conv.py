@@ -10,10 +10,15 @@ The gradient that a backend would derive from this form carries nine maps for ea
 matrix products. The gradient is therefore written out below: it first adds the mirrored shifts over
 the rates, which leaves one map for each tap, and then needs one matrix product for the features and
 one for the kernel.
+
+In half precision the products are added in float32; `kseg.layers.kernels.forms` chooses whether
+they are rounded before, and the other forms of this kernel.
 """
 
 from keras import ops
 
+from kseg.layers.kernels import forms
+from kseg.layers.kernels.compiled import float32_product, run_compiled
 from kseg.layers.types import Tensor
 
 # (row, column) of the nine taps of a 3x3 kernel relative to its centre, in the kernel's order.
@@ -21,7 +26,11 @@ _OFFSETS = tuple((row, column) for row in (-1, 0, 1) for column in (-1, 0, 1))
 
 
 def shared_atrous_conv(
-    features: Tensor, kernel: Tensor, dilation_rates: tuple[int, ...]
+    features: Tensor,
+    kernel: Tensor,
+    dilation_rates: tuple[int, ...],
+    *,
+    training: bool | None = False,
 ) -> list[Tensor]:
     """Convolves features with one 3x3 kernel at each dilation rate.
 
@@ -34,10 +43,14 @@ def shared_atrous_conv(
         kernel: Tensor `(3, 3, channels, filters)` of the same dtype.
         dilation_rates: Tuple of integers >= 1. A rate may reach beyond the map: taps that fall
             outside are skipped.
+        training: Boolean. Whether gradients will be computed, for which XLA keeps the products of
+            half precision in float32.
 
     Returns:
         List of tensors `(batch, height, width, filters)`, one for each rate.
     """
+    chosen = forms.choose(features.dtype, training)
+    run = run_compiled if chosen.compiles_itself else _run
 
     @ops.custom_gradient
     def convolve(features, taps):
@@ -46,29 +59,34 @@ def shared_atrous_conv(
             # the gradient by name. Torch also supports only one output, so the maps are returned
             # as one tensor.
             upstream = arguments[0] if upstream is None else upstream
-            maps = ops.split(upstream, len(dilation_rates), axis=0)
-            return _gradients(features, taps, dilation_rates, maps)
+            return run(lambda *tensors: _gradients(*tensors, dilation_rates), *inputs, upstream)
 
-        maps = _maps(features, taps, dilation_rates)
-        return ops.concatenate(maps, axis=0), gradient
+        inputs = features, taps
+        # A compiled function whose gradient might be wanted would return all of its products.
+        constants = map(ops.stop_gradient, inputs) if chosen.compiles_itself else inputs
+        return run(lambda *tensors: _maps(*tensors, dilation_rates, chosen), *constants), gradient
 
     # The reshape also reads the variable: TensorFlow does not allow variables in a custom gradient.
     maps = convolve(ops.convert_to_tensor(features), ops.reshape(kernel, (9, *kernel.shape[2:])))
     return ops.split(maps, len(dilation_rates), axis=0)
 
 
-def _maps(features, taps, dilation_rates):
-    """Returns the convolution at each rate, as a list."""
+def _run(function, *tensors):
+    return function(*tensors)
+
+
+def _maps(features, taps, dilation_rates, chosen):
+    """Returns the convolution at each rate, one after another along the batch."""
     # Pixels that the smallest rate shifts off the map are not used by any rate, so the products
     # leave them out. At rate 1 that is a border of one pixel, which is not worth a copy.
     cropped = min(dilation_rates)
-    cropped = cropped if cropped > 1 else 0
+    cropped = cropped if cropped > 1 and chosen.leaves_out_rim else 0
     size = ops.shape(features)[1:3]
     products = {}
     for index, (row, column) in enumerate(_OFFSETS):
         if not _outside((row, column), cropped, size):
             part = _crop(features, row * cropped, column * cropped)
-            products[row, column] = _project(part, taps[index])
+            products[row, column] = _project(part, taps[index], chosen)
     maps = []
     for rate in dilation_rates:
         shifted = []
@@ -76,12 +94,13 @@ def _maps(features, taps, dilation_rates):
             if not _outside((row, column), rate, size):
                 rest = _crop(product, row * (rate - cropped), column * (rate - cropped))
                 shifted.append(_fill(rest, row * rate, column * rate, size))
-        maps.append(_total(shifted))
-    return maps
+        maps.append(ops.cast(_total(shifted), features.dtype))
+    return ops.concatenate(maps, axis=0)
 
 
-def _gradients(features, taps, dilation_rates, maps):
-    """Returns the gradients of features and taps, given the gradient of each rate's map."""
+def _gradients(features, taps, upstream, dilation_rates):
+    """Returns the gradients of features and taps, given that of the maps."""
+    maps = ops.split(upstream, len(dilation_rates), axis=0)
     channels, filters = taps.shape[1:]
     size = ops.shape(features)[1:3]
     gathered = []
@@ -135,10 +154,13 @@ def _margins(offset, length):
     return [0, dropped] if offset > 0 else [dropped, 0]
 
 
-def _project(tensor, tap):
-    """Computes a 1x1 convolution as one matrix product."""
+def _project(tensor, tap, chosen):
+    """Computes a 1x1 convolution as one matrix product, in the dtype in which they are added."""
     batch, height, width, channels = ops.shape(tensor)
-    product = ops.matmul(ops.reshape(tensor, (-1, channels)), tap)
+    multiply = float32_product if chosen.float32_products else ops.matmul
+    product = multiply(ops.reshape(tensor, (-1, channels)), tap)
+    if chosen.sums_in_float32:
+        product = ops.cast(product, "float32")
     return ops.reshape(product, (batch, height, width, tap.shape[-1]))
 
 

@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 from kseg.layers.kernels import depthwise_line as module
+from kseg.layers.kernels import forms
 from kseg.layers.kernels.depthwise_line import depthwise_line
 from tests import layer_checks
 
@@ -66,7 +67,7 @@ def test_equals_the_plain_form_in_value_and_gradients(taps, axis, training):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_training_convolves_rows_as_columns_of_maps_one_pixel_wide():
+def test_training_on_a_cpu_convolves_rows_as_columns_of_maps_one_pixel_wide():
     if keras.config.backend() != "tensorflow":
         pytest.skip("only TensorFlow's gradient of a row is slow")
     seen = []
@@ -88,6 +89,10 @@ def test_training_convolves_rows_as_columns_of_maps_one_pixel_wide():
         ((2 * 7, 5, 1, 3), (4, 1, 3, 1)),
         (map_shape, (1, 4, 3, 1)),
     ]
+    seen.clear()
+    with mock.patch.object(module, "_convolve", recording), forms.assumed(device="GPU"):
+        depthwise_line(*map(ops.convert_to_tensor, features_and_kernel(4, 1)), training=True)
+    assert seen == [(map_shape, (1, 4, 3, 1))]
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -1,0 +1,168 @@
+"""The one place that chooses the form of a kernel: by device, dtype, XLA and number of replicas.
+
+Measured on one H200 in bfloat16, at 16x33x33x2048 -> 256, in ms:
+
+    KSAC's convolution by taps, rates 1 6 12 18 24, JAX                     .320 forward, .830 both
+    the same, TensorFlow / TensorFlow with XLA                              1.73 / .324 forward
+    rates 6 12 18, JAX, without the rim that no rate reads                  .553
+    one plain 3x3 convolution of the backend, JAX                           .255 forward, .736 both
+
+What follows from them, and what is calculated from the card's 4.8 TB/s and 790 TFLOP/s instead:
+
+- `leaves_out_rim`: on a GPU three rates without the rim take longer than five rates with it, since
+  the eight copies of parts of the features cost more than the products that they save. On a CPU
+  the products are what costs.
+- `compiles_itself`: without XLA the additions are one kernel for each shift, which makes the
+  convolution five times slower. Keras cannot compile the step of several replicas, so that the
+  convolution compiles itself there. The averages and the depthwise lines do not: they are one or
+  two library calls, which leave XLA nothing to fuse (not measured). The averages have the same form
+  on all devices; see `kseg.layers.kernels.average_pool`.
+- `sums_in_float32`: products that are rounded to half precision once and added in float32 have
+  the square root of 2 times the error of a convolution, which rounds its result only; sums in half
+  precision had 2.2 to 2.5 times.
+- `float32_products`: products that stay in float32 until they are added have the error of the
+  convolution. Only XLA can compute them, and on a GPU they double the bytes of the taps. By
+  calculation five rates then take .03 ms longer, if each product is read once, to .10, if each rate
+  reads it: 1.4 to 1.6 times the plain convolution forward, and 1.2 to 1.3 times in both passes.
+  They are therefore used in training and not in inference.
+- `rows_as_columns`: TensorFlow's CPU kernel for the gradient of a depthwise line is slow along the
+  width. Nothing is known of the kernels for GPUs, which get the plain form.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+_HALF = ("bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Situation:
+    """Where a kernel is computed.
+
+    Attributes:
+        backend: Name of Keras' backend.
+        device: "CPU", "GPU" or "TPU".
+        xla: Whether XLA compiles the function that is being traced. JAX always uses XLA.
+        replicas: Number of replicas of the strategy in one of whose replicas the kernel is; 1
+            without a strategy, and where a network is built or exported.
+        deterministic: Whether every run must give the same bits, for which Keras does not use XLA.
+    """
+
+    backend: str
+    device: str
+    xla: bool = False
+    replicas: int = 1
+    deterministic: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Forms:
+    """The forms of the kernels; the docstring of the module has the reasons.
+
+    Attributes:
+        leaves_out_rim: Whether an atrous convolution computes no products of pixels that no rate
+            reads.
+        sums_in_float32: Whether it adds its products in float32.
+        float32_products: Whether its products are float32 tensors, of features of half precision.
+        compiles_itself: Whether it is compiled by XLA in a graph that is not.
+        rows_as_columns: Whether a depthwise line along the width is computed on the rows of the
+            map, each viewed as a column.
+    """
+
+    leaves_out_rim: bool
+    sums_in_float32: bool
+    float32_products: bool
+    compiles_itself: bool
+    rows_as_columns: bool
+
+
+def rule(situation: Situation, dtype: str, training: bool) -> Forms:
+    """Returns the forms for a situation.
+
+    Args:
+        situation: Where the kernel is computed.
+        dtype: Name of the dtype of features and kernel.
+        training: Whether gradients will be computed.
+    """
+    on_tensorflow = situation.backend == "tensorflow"
+    half = dtype in _HALF
+    compiles_itself = (
+        on_tensorflow
+        and situation.device == "GPU"
+        and situation.replicas > 1
+        and not (situation.xla or situation.deterministic)
+    )
+    return Forms(
+        leaves_out_rim=situation.device == "CPU",
+        sums_in_float32=half,
+        float32_products=half and training and (situation.xla or compiles_itself),
+        compiles_itself=compiles_itself,
+        rows_as_columns=on_tensorflow and situation.device == "CPU" and training,
+    )
+
+
+def choose(dtype: Any, training: bool | None = False) -> Forms:
+    """Returns the forms for the place where it is called.
+
+    Args:
+        dtype: Dtype of features and kernel.
+        training: Whether gradients will be computed.
+    """
+    situation = dataclasses.replace(_situation(), **_assumptions)
+    return rule(situation, keras.backend.standardize_dtype(dtype), bool(training))
+
+
+# Not a context variable: a strategy traces its replicas in threads of its own.
+_assumptions: dict[str, Any] = {}
+
+
+@contextlib.contextmanager
+def assumed(**facts: Any) -> Iterator[None]:
+    """Lets `choose` assume facts of the situation, in all threads.
+
+    Exports, which must not depend on the machine that writes them, and tests use it.
+
+    Args:
+        **facts: Attributes of `Situation` and their values.
+    """
+    former = dict(_assumptions)
+    _assumptions.update(facts)
+    try:
+        yield
+    finally:
+        _assumptions.clear()
+        _assumptions.update(former)
+
+
+def _situation() -> Situation:
+    backend = keras.config.backend()
+    if backend == "torch":
+        import torch
+
+        return Situation(backend, "GPU" if torch.cuda.is_available() else "CPU")
+    device = keras.distribution.list_devices()[0].partition(":")[0].upper()
+    if backend == "jax":
+        return Situation(backend, device, xla=True)
+    return Situation(backend, device, **_in_tensorflow())
+
+
+def _in_tensorflow() -> dict[str, Any]:
+    import tensorflow as tf
+
+    # There are no public functions for two of the facts.
+    from tensorflow.python.framework.config import is_op_determinism_enabled
+    from tensorflow.python.framework.ops import get_default_graph
+    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+    strategy = tf.distribute.get_strategy()
+    in_replica = not tf.distribute.in_cross_replica_context()
+    return {
+        # True while a call of `tf.function(jit_compile=True)` traces. Exports call nothing.
+        "xla": GraphOrParentsInXlaContext(get_default_graph()),
+        "replicas": strategy.num_replicas_in_sync if in_replica else 1,
+        "deterministic": is_op_determinism_enabled(),
+    }
