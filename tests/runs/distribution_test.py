@@ -1,6 +1,6 @@
 """Two replicas train to the weights of one device: on TensorFlow, on JAX, in two JAX processes.
 
-Each training runs in a separate process with two logical CPUs.
+Each training runs in a separate process with two logical CPUs, or two logical GPUs on the first GPU.
 """
 
 import importlib.util
@@ -34,8 +34,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+on_gpu = keras.config.backend() == "tensorflow" and tf.config.list_physical_devices("GPU")
+device = tf.config.list_physical_devices("GPU" if on_gpu else "CPU")[0]
+logical = tf.config.LogicalDeviceConfiguration(memory_limit=4096 if on_gpu else None)
+tf.config.set_logical_device_configuration(device, [logical] * 2)
+tf.config.experimental.enable_tensor_float_32_execution(False)
 
 from kseg.data.datasets import LabelSet
 from kseg.inference.evaluator import Evaluator
@@ -163,7 +166,6 @@ def test_two_replicas_train_to_the_weights_of_one_device(backend, tmp_path):
         output = tmp_path / f"{name}.npz"
         found.append(result(start(output, backend, name), output))
     assert_same(*found, replicas=2)
-    assert [run["compiled"] for run in found] == [0, 0]
 
 
 @pytest.mark.slow
