@@ -1,6 +1,6 @@
 """Two replicas train to the weights of one device: on TensorFlow, on JAX, in two JAX processes.
 
-Each training runs in a separate process with two logical CPUs, or two logical GPUs on the first GPU.
+Each training runs in a separate process with two logical CPUs, or GPUs where there is one.
 """
 
 import importlib.util
