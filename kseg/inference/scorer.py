@@ -42,7 +42,7 @@ def scorer(
         return resize_in_graph(features, tf.shape(reference)[1:3], model.align_corners)
 
     def logits(images, scale=1.0, rotated=False):
-        """Applies the network, compiled if this view of an image of fixed size has a size."""
+        """Applies the network to a view or a window, compiled if it has the expected size."""
         if compiled is None:
             return network(images)
         size = config.window_size or scaled_size(config.eval_size or tile, scale)

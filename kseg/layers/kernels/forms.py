@@ -9,9 +9,9 @@ Measured on one H200 in bfloat16, at 16x33x33x2048 -> 256, in ms:
 
 What follows from them, and what is calculated from the card's 4.8 TB/s and 790 TFLOP/s instead:
 
-- `leaves_out_rim`: on a GPU three rates without the rim take longer than five rates with it, since
-  the eight copies of parts of the features cost more than the products that they save. On a CPU
-  the products are what costs.
+- `leaves_out_rim`: on a GPU three rates without the rim take longer than five rates with it. By
+  calculation the copies of eight parts of the features take longer there than the products that
+  they save, unless the smallest rate is more than half the map. On a CPU the products cost most.
 - `compiles_itself`: without XLA the additions are one kernel for each shift, which makes the
   convolution five times slower. Keras cannot compile the step of several replicas, so that the
   convolution compiles itself there. The averages and the depthwise lines do not: they are one or
