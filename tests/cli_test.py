@@ -200,7 +200,11 @@ def test_a_program_prints_no_line_of_tensorflow():
 @pytest.mark.parametrize(
     ("arguments", "variables"),
     [
-        (["-m", "kseg.evaluate", "--model_dir=nowhere", "--verbosity=0"], {}),
+        pytest.param(
+            ["-m", "kseg.evaluate", "--model_dir=nowhere", "--verbosity=0"],
+            {},
+            marks=pytest.mark.slow,
+        ),
         (["-m", "kseg.evaluate", "--model_dir=nowhere"], {"TF_CPP_MIN_LOG_LEVEL": "0"}),
         (["-c", "import kseg, tensorflow"], {}),
     ],

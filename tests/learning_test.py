@@ -58,10 +58,9 @@ def records(tmp_path_factory):
     ("strides", "options"),
     [
         ((4,), {"context": "ksac", "decoder": False}),
-        ((4,), {"context": "aspp", "decoder": False}),
         ((4, 16), {"context": "ksac", "decoder_convs": 1}),
     ],
-    ids=["ksac", "aspp", "ksac with decoder"],
+    ids=["ksac", "ksac with decoder"],
 )
 def test_eight_images_are_overfitted(strides, options, records, tmp_path):
     with registered_backbone(*strides):

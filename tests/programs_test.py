@@ -62,8 +62,8 @@ def run(*arguments, status=0):
     [
         (["kseg.train", "--data_dir=nowhere", "--model_dir=x"], "nowhere"),
         (["kseg.train", "--learning_rat=1"], "learning_rat"),
-        (["kseg.evaluate", "--model_dir=nowhere"], "nowhere"),
-        (["kseg.predict", "images/*.jpg"], "images/*.jpg"),
+        pytest.param(["kseg.evaluate", "--model_dir=nowhere"], "nowhere", marks=pytest.mark.slow),
+        pytest.param(["kseg.predict", "images/*.jpg"], "images/*.jpg", marks=pytest.mark.slow),
         (["kseg.export", "--model_dir=x"], "--export_dir"),
     ],
 )

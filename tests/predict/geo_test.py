@@ -242,6 +242,7 @@ for height, width in ((2000, 3000), (4000, 6000)):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_does_not_grow_with_the_image(tmp_path):
     """The larger image has four times the pixels: 54 MB more, and 576 MB more of scores."""

@@ -28,6 +28,7 @@ from kseg.errors import UserError
 from kseg.runs.checkpoint_file import Position
 from kseg.runs.experiment_flags import from_arguments
 from kseg.runs.folder import RunFolder
+from kseg.runs.start import start
 from kseg.study import __main__ as program
 from kseg.study import jobs, statistics
 from kseg.study.jobs import Result
@@ -45,7 +46,7 @@ def run_train(*arguments):
     experiment = from_arguments(arguments)
     data, run = TrainingData(experiment), RunFolder(experiment.model_dir)
     plan = data.plan
-    run.start(experiment, data.label_set, contents=data.contents, epoch_steps=plan.epoch_steps)
+    start(run, experiment, data.label_set, contents=data.contents, epoch_steps=plan.epoch_steps)
     keras.utils.set_random_seed(experiment.seed)
     model = experiment.build_model(data.label_set.num_classes)
     # Networks with random weights predict one class only, unless the logits are centred.

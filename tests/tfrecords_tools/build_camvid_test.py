@@ -1,6 +1,7 @@
 """CamVid: eleven classes, void is ignored."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from kseg.data.datasets import CAMVID
@@ -8,6 +9,7 @@ from tests.tfrecords_tools import folders
 from tfrecords_tools import build_camvid, check_records
 
 
+@pytest.mark.slow
 def test_all_real_frames_of_camvid_are_converted(real_data, tmp_path):
     raw = real_data / "camvid"
     manifests = build_camvid.build(raw, tmp_path)

@@ -180,13 +180,13 @@ def test_a_run_killed_while_it_writes_checkpoints_ends_like_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_a_run_killed_six_times_at_random_moments_ends_like_an_undisturbed_one(
+def test_a_run_killed_four_times_at_random_moments_ends_like_an_undisturbed_one(
     records, undisturbed, tmp_path
 ):
-    """Killed three times after its folder was created and three times after a new checkpoint."""
+    """Killed twice after its folder was created and twice after a new checkpoint."""
     folder, moments = tmp_path / "run", random.Random(7)
     epoch = undisturbed[1] / EPOCHS
-    for _ in range(3):
+    for _ in range(2):
         for has_begun in (lambda: folder.is_dir(), lambda: newest(folder) > saved):  # noqa: B023
             process, saved = start(records, folder), newest(folder)
             assert wait_for(has_begun, process)
@@ -195,7 +195,7 @@ def test_a_run_killed_six_times_at_random_moments_ends_like_an_undisturbed_one(
             process.kill()
             process.wait()
     finish(start(records, folder), folder)
-    assert folder.with_suffix(".log").read_text().count("resumed at step") >= 3
+    assert folder.with_suffix(".log").read_text().count("resumed at step") >= 2
     assert_same(folder, undisturbed[0])
 
 
