@@ -7,7 +7,7 @@ JAX_TESTS := KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --x
 # Two processes, since most tests keep one core busy. Each runs one file of tests at a time, in the order
 # of the command line: long files come first, so that neither process waits long for the other one.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-ON_EVERY_BACKEND := -m "not slow and not one_backend" tests/models tests/backbones tests/layers tests/recipe
+ON_EVERY_BACKEND := -m "not slow and not one_backend"
 
 .PHONY: demo test test-slow chaos lint clean
 
@@ -18,11 +18,12 @@ test: $(VENV)/test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(PYTEST) -m "not slow" tests/train tests
-	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND)
+	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND) tests/models tests/layers tests/recipe
 
 test-slow: $(VENV)/slow
 	$(PYTEST) -m slow tests/programs_test.py tests
-	KERAS_BACKEND=torch $(PYTEST) $(ON_EVERY_BACKEND)
+	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND) tests/backbones
+	KERAS_BACKEND=torch $(PYTEST) $(ON_EVERY_BACKEND) tests/models tests/backbones tests/layers tests/recipe
 
 # Ten minutes of kills, pauses and damage; prints what was done and the seed.
 chaos: $(VENV)/test

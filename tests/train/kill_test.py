@@ -137,6 +137,7 @@ def checkpoints_of(folder):
     return Checkpoints(folder / "checkpoints").paths()
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_an_undisturbed_one(records, tmp_path):
     """The run is killed within an epoch, and its newest checkpoint is damaged."""
     expected, _ = run_undisturbed(records, tmp_path / "undisturbed", backbone="tiny")
