@@ -6,7 +6,6 @@ two steps, so that it is killed within epochs, between them, and while it writes
 
 import csv
 import os
-import random
 import resource
 import signal
 import subprocess
@@ -177,26 +176,6 @@ def test_a_run_killed_while_it_writes_checkpoints_ends_like_an_undisturbed_one(
         process.wait()
         assert list((folder / "checkpoints").glob(".partial-*"))
     finish(start(records, folder), folder)
-    assert_same(folder, undisturbed[0])
-
-
-@pytest.mark.slow
-def test_a_run_killed_four_times_at_random_moments_ends_like_an_undisturbed_one(
-    records, undisturbed, tmp_path
-):
-    """Killed twice after its folder was created and twice after a new checkpoint."""
-    folder, moments = tmp_path / "run", random.Random(7)
-    epoch = undisturbed[1] / EPOCHS
-    for _ in range(2):
-        for has_begun in (lambda: folder.is_dir(), lambda: newest(folder) > saved):  # noqa: B023
-            process, saved = start(records, folder), newest(folder)
-            assert wait_for(has_begun, process)
-            time.sleep(moments.uniform(0, epoch / 4))
-            assert process.poll() is None, "the run ended before it was killed"
-            process.kill()
-            process.wait()
-    finish(start(records, folder), folder)
-    assert folder.with_suffix(".log").read_text().count("resumed at step") >= 2
     assert_same(folder, undisturbed[0])
 
 
