@@ -113,7 +113,7 @@ def test_a_factor_of_half_gives_the_bits_of_half_the_learning_rate():
     gradients = rng.normal(size=(len(RATES), 2, 7)).astype("float32")
     options = {"momentum": 0.9, "nesterov": True}
     both = trained(start, gradients, {0: 0.5}, **options)
-    halved = keras.optimizers.SGD(
+    halved = SGD(
         keras.optimizers.schedules.PiecewiseConstantDecay([0, 1, 2], [r / 2 for r in RATES]),
         **options,
     )
