@@ -1,9 +1,13 @@
-"""Runs a program in the process of the test."""
+"""Runs a program in the process of the test, or a script in a process of its own."""
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 
 from absl import flags
+
+from tests.conftest import REPOSITORY
 
 
 @contextlib.contextmanager
@@ -24,3 +28,12 @@ def call_main(program, *arguments):
     """Calls `main` of a program's module with flags parsed from the arguments."""
     with parsed_flags(program, *arguments) as values:
         return program.main(values)
+
+
+def run_script(script, *arguments):
+    """Runs Python code in a new process in the repository, and fails with its errors."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]

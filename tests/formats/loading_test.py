@@ -20,6 +20,7 @@ from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.runs.start import start
 from tests.models.networks import tiny_backbone
+from tests.program_calls import run_script
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LABELS = LabelSet(("background", "road"), ((0, 0, 0), (255, 255, 255)))
@@ -95,11 +96,7 @@ def test_a_saved_segmenter_loads_after_import_kseg_alone(tmp_path):
         "assert loaded.class_names == ('background', 'road')\n"
     )
     output = tmp_path / "classes.npy"
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(path), str(tmp_path / "image.npy"), str(output)],
-        cwd=REPOSITORY, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_script(script, path, tmp_path / "image.npy", output)
     np.testing.assert_array_equal(np.load(output), segmenter.predict_classes(photograph()))
 
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -25,9 +23,8 @@ from kseg.runs.folder import RunFolder
 from kseg.runs.imported import write_run
 from kseg.runs.start import start
 from tests.models.networks import registered_backbone
-from tests.program_calls import call_main
+from tests.program_calls import call_main, run_script
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LABELS = LabelSet(("sea", "land"), ((0, 0, 255), (0, 255, 0)), ignore_label=254)
 FILES = {CONFIG, WEIGHTS, RECIPE, CARD, "metadata.json", "labels.json"}
 
@@ -103,11 +100,7 @@ def test_keras_loads_the_same_folder_after_import_kseg_alone(published, tmp_path
         "assert not loaded.compiled\n"
     )
     output = tmp_path / "logits.npy"
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(published), str(tmp_path / "image.npy"), str(output)],
-        cwd=REPOSITORY, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_script(script, published, tmp_path / "image.npy", output)
     expected = logits(kseg.load(published), photograph())
     np.testing.assert_allclose(np.load(output), expected, atol=1e-5)
 
