@@ -38,8 +38,10 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from kseg import train
 from kseg.runs.experiment_flags import from_flagfile
+from tests.models.networks import registered_backbone
 
-sys.exit(train.train(from_flagfile(sys.argv[1])))
+with registered_backbone(16):
+    sys.exit(train.train(from_flagfile(sys.argv[1])))
 """
 
 
@@ -150,18 +152,20 @@ def test_a_training_stopped_by_ctrl_c_saves_and_resumes(real_data, photographs, 
 
 
 @pytest.mark.slow
-def test_two_replicas_step_to_the_weights_of_one_device(real_data, photographs, tmp_path):
-    """On two logical CPUs. In this deep network rounding errors grow to 1e-4 of the weights."""
+def test_two_replicas_train_to_the_weights_of_one_device(real_data, photographs, tmp_path):
+    """The program on two logical CPUs. Without dropout, which each replica draws for itself."""
     results = {}
     for strategy in ("default", "mirrored"):
         folder = tmp_path / strategy
         flagfile = tmp_path / f"{strategy}.flags"
         flags = train_flags(
-            real_data, photographs, folder, strategy=strategy, val_split="", steps=1, dropout_rate=0
-        )
+            real_data, photographs, folder, strategy=strategy, backbone="tiny",
+            backbone_weights="none", steps=5, dropout_rate=0,
+        )  # fmt: skip
         flagfile.write_text("\n".join(flags))
         printed = run("-c", MIRRORED, flagfile)
         assert ("2 replicas, " in printed) == (strategy == "mirrored")
+        assert "val mIoU" in printed
         (path,) = (folder / "checkpoints").glob("step-*.npz")
         results[strategy] = np.load(path)
     single, mirrored = results["default"], results["mirrored"]
@@ -169,4 +173,4 @@ def test_two_replicas_step_to_the_weights_of_one_device(real_data, photographs, 
     kernels = [key for key in single.files if key.startswith("weights/") and key.endswith("kernel")]
     size = sum(float(np.sum(np.square(single[key]))) for key in kernels)
     difference = sum(float(np.sum(np.square(single[key] - mirrored[key]))) for key in kernels)
-    assert 0 < difference <= (1e-4) ** 2 * size
+    assert 0 < difference <= (1e-5) ** 2 * size

@@ -3,8 +3,6 @@
 python -m kseg.train --flagfile=experiments/X.flags --data_dir=DIR --model_dir=runs/X
 """
 
-import sys
-
 from absl import flags
 
 from kseg import cli
@@ -54,7 +52,7 @@ def main(values: flags.FlagValues) -> int:
                 process_group=process_group,
             )
 
-    return work() if values.num_processes == 1 else supervisor.run(work, sys.argv[1:])
+    return work() if values.num_processes == 1 else supervisor.run(work)
 
 
 if __name__ == "__main__":

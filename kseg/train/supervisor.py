@@ -23,12 +23,11 @@ _TROUBLE = re.compile(rb"Traceback|oordination|JAX distributed service")
 _DEATH = re.compile(rb"oordination service|JAX distributed service|Gloo|NCCL")
 
 
-def run(work: Callable[[], int], arguments: list[str]) -> int:
+def run(work: Callable[[], int]) -> int:
     """Trains in a child process, which runs the same command, and watches it.
 
     Args:
         work: The training, called in the child.
-        arguments: The arguments of the command `python -m kseg.train`.
 
     Returns:
         The exit status of the training. In the child an error ends the process.
@@ -36,7 +35,7 @@ def run(work: Callable[[], int], arguments: list[str]) -> int:
     Raises:
         UserError: Another process of the training died, or the child was killed.
     """
-    return _work(work) if CHILD in os.environ else _watch(arguments)
+    return _work(work) if CHILD in os.environ else _watch()
 
 
 def _work(work: Callable[[], int]) -> int:
@@ -59,9 +58,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _watch(arguments: list[str]) -> int:
+def _watch() -> int:
     child = subprocess.Popen(
-        [sys.executable, "-m", "kseg.train", *arguments],
+        # The whole command, since it may be a program of the user that registers modules first.
+        [sys.executable, *sys.orig_argv[1:]],
         env=os.environ | {CHILD: "1"},
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,21 +4,20 @@
 """
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 import kseg
+from kseg import evaluate, export
+from kseg.predict import __main__ as predict
 from kseg.runs.folder import RunFolder
 from kseg.train import train
 from tests.data import shards
+from tests.program_calls import call_main
 from tests.runs.old_runs import FIXTURE, RUNS, write_run
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = ("ksac", "vortex_a_separable_decoder", "gcn_fcn", "dfp_fcn_stopped")
 ANSWERS = json.loads((FIXTURE / "answers.json").read_text(encoding="utf-8"))
 
@@ -75,15 +74,11 @@ def test_all_programs_accept_an_old_run(name, records, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     keras.utils.save_img(tmp_path / "a.png", image)
     for program, arguments in (
-        ("evaluate", []),
-        ("predict", [f"--images={tmp_path / 'a.png'}", f"--output_dir={tmp_path / 'out'}"]),
-        ("export", [f"--export_dir={tmp_path / 'exported'}"]),
+        (evaluate, []),
+        (predict, [f"--images={tmp_path / 'a.png'}", f"--output_dir={tmp_path / 'out'}"]),
+        (export, [f"--export_dir={tmp_path / 'exported'}"]),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", f"kseg.{program}", f"--model_dir={run}", *arguments],
-            cwd=REPOSITORY, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert not call_main(program, f"--model_dir={run}", *arguments)
     assert (run / "eval.json").is_file()
     assert (tmp_path / "out/labels/a.png").is_file()
     assert (tmp_path / "exported/1/saved_model.pb").is_file()

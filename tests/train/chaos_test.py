@@ -83,7 +83,7 @@ class Chaos:
         assert process.wait(timeout=300) == 0, self._printed()
 
     def _start(self, **options):
-        return start(self._records, self._folder, backbone="tiny", **options)
+        return start(self._records, self._folder, **options)
 
     def _printed(self):
         return self._folder.with_suffix(".log").read_text()[-20_000:]
@@ -123,7 +123,7 @@ class Chaos:
         if not self._checkpoints():
             return
         before = folders.contents(self._folder)
-        process = start(self._other_records, self._folder, backbone="tiny")
+        process = start(self._other_records, self._folder)
         assert process.wait(timeout=300) == 1, self._printed()
         assert "data of split 'train'" in self._printed()
         after = folders.contents(self._folder)
@@ -183,7 +183,7 @@ def test_disturbed_runs_end_like_an_undisturbed_one(records, other_records, tmp_
     print(f"KSEG_CHAOS_SEED={seed}")
     rng = random.Random(seed)
     until = time.monotonic() + SECONDS
-    expected, _ = run_undisturbed(records, tmp_path / "undisturbed", backbone="tiny")
+    expected = run_undisturbed(records, tmp_path / "undisturbed")
     kinds = ("kill", "pause", "second start", "data swap", "bit flip", "full disk")
     counts = dict.fromkeys(kinds, 0)
     number = 0

@@ -14,6 +14,7 @@ import pytest
 
 from kseg.evaluate import evaluate
 from kseg.runs.folder import RunFolder
+from tests.models.networks import registered_backbone
 from tests.runs.distribution_test import free_address, needs_jax
 from tests.tfrecords_tools import folders
 from tfrecords_tools import build_voc
@@ -21,7 +22,10 @@ from tfrecords_tools import build_voc
 pytestmark = needs_jax
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS, EPOCHS = 3, 2
+# Epochs of a run that somebody ends.
+MANY = 10_000
 FLAGS = {
+    "backbone": "tiny",
     "crop_size": 33, "batch_size": 2, "decoder": "false", "dilation_rates": 1,
     "learning_rate": 0.01, "log_every": 1, "save_every": 2, "seed": 3,
 }  # fmt: skip
@@ -41,7 +45,10 @@ from kseg.runs.experiment_flags import from_flagfile
 from kseg.runs.folder import RunFolder
 from kseg.train import train
 from kseg.train.callbacks import StepLog
+from tests.models.networks import registered_backbone
 
+registration = registered_backbone(16)
+registration.__enter__()
 experiment = from_flagfile(sys.argv[1])
 interrupted = experiment.replace(model_dir=sys.argv[2])
 former = StepLog.after_step
@@ -69,6 +76,12 @@ try:
 except UserError as error:
     print(error)
 """
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone():
+    with registered_backbone(16):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +147,10 @@ def start(records, folder, address, index, **changes):
     group = {"coordinator": address, "num_processes": 2, "process_id": index}
     with open(log_of(folder, index), "a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "kseg.train", *flags_of(records, folder, **group, **changes)],
+            [
+                *(sys.executable, "-m", "tests.models.tiny_program", "kseg.train"),
+                *flags_of(records, folder, **group, **changes),
+            ],
             cwd=REPOSITORY, env=environment(records), stdout=log, stderr=log,
         )  # fmt: skip
 
@@ -163,7 +179,7 @@ def finish(both, folder, status=0, timeout=600):
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [1, 0], ids=["worker", "coordinator"])
 def test_the_death_of_a_process_ends_the_other_and_a_restart_resumes(victim, records, tmp_path):
-    folder, epochs = tmp_path / "run", {"epochs": 60}
+    folder, epochs = tmp_path / "run", {"epochs": MANY}
     run = RunFolder(folder)
     both = train_until(run.metrics_file.is_file, records, folder, **epochs)
     both[victim].kill()
@@ -175,7 +191,7 @@ def test_the_death_of_a_process_ends_the_other_and_a_restart_resumes(victim, rec
     assert "Traceback" not in printed and "distributed service" not in printed
 
     before = run.newest_step()
-    assert 0 < before < 60 * STEPS
+    assert 0 < before < MANY * STEPS
     both = train_until(lambda: run.newest_step() > before, records, folder, **epochs)
     # A signal to one process stops both after the same step.
     both[victim].send_signal(signal.SIGTERM)
