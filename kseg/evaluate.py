@@ -36,6 +36,7 @@ from kseg.inference import config as configs
 from kseg.inference.backend import prepare_jax
 from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
+from kseg.inference.frozen import for_inference
 from kseg.inference.image_predictions import PredictionsWriter
 from kseg.inference.image_scores import ImageTable, MeasuredImage, measured_images
 from kseg.inference.report import csv_text, mean_over, report, table
@@ -85,7 +86,8 @@ def evaluate(
     manifest.require_labels(data_dir)
     run.check_data(manifest, f"{split!r} of {data_dir}")
     model = run.load_model(checkpoint, config.applied_to(run.experiment))
-    evaluator = Evaluator(model, run.label_set, config, boundary_width=boundary_width)
+    network = for_inference(model, config)
+    evaluator = Evaluator(network, run.label_set, config, boundary_width=boundary_width)
 
     def on_batch(*batch):
         for image in measured_images(manifest, *batch):

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from kseg.formats import litert, onnx, saved_model
-from kseg.formats.frozen import classify
+from kseg.formats.classification import classify
 from kseg.visualization.progress import progress_bar
 
 PLAIN = "SavedModel, variables and norms"

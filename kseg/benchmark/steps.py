@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from kseg.inference.frozen import FoldedSegmenter, is_faster_folded
 from kseg.recipe.compilation import compile_model
 from kseg.recipe.losses import pixel_weights
 from kseg.runs.distribution import make_devices
@@ -30,7 +31,7 @@ def random_labels(shape: tuple[int, ...], classes: int = 21) -> np.ndarray:
 
 
 def forward(model: keras.Model, images: np.ndarray, xla: bool) -> Callable[[], object]:
-    """Returns a function that computes the logits of a batch in inference.
+    """Returns a function that computes the logits of a batch in inference, as `kseg.predict` does.
 
     Args:
         model: The network.
@@ -38,6 +39,8 @@ def forward(model: keras.Model, images: np.ndarray, xla: bool) -> Callable[[], o
         xla: Whether XLA compiles the pass on TensorFlow. It always does so on JAX.
     """
     images = ops.convert_to_tensor(images)
+    if is_faster_folded(model, is_compiled=xla):
+        model = FoldedSegmenter(model)
     if keras.config.backend() != "jax":
         return tf.function(lambda: model(images, training=False), autograph=False, jit_compile=xla)
     import jax

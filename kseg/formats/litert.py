@@ -16,7 +16,7 @@ import tensorflow as tf
 from kseg.data import damage
 from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
-from kseg.formats.frozen import fixed_size
+from kseg.formats.classification import fixed_size
 from kseg.inference.scorer import pad
 from kseg.models import Segmenter
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kseg.errors import missing_extra
-from kseg.formats.frozen import fixed_size
+from kseg.formats.classification import fixed_size
 
 OPSET = 18  # Supported by the runtimes released since the end of 2022.
 

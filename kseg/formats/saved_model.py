@@ -6,8 +6,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from kseg.formats.frozen import classify, freeze
+from kseg.formats.classification import classify
 from kseg.formats.requests import check_images, decode_batch
+from kseg.inference.frozen import freeze
 
 IMAGES_SIGNATURE = "serving_default"
 ENCODED_SIGNATURE = "encoded"

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from kseg.errors import UserError
-from kseg.formats.frozen import classify, freeze
+from kseg.formats.classification import classify
+from kseg.inference.frozen import freeze
 
 # By precision: the largest fraction of the pixels whose class may differ, and the largest mean
 # error of the probabilities. Rounding alone stays well below, a wrong conversion is far above.

@@ -13,6 +13,7 @@ from kseg.inference import crf
 from kseg.inference.arg_max import class_ids
 from kseg.inference.backend import supported_backend
 from kseg.inference.config import InferenceConfig
+from kseg.inference.frozen import FoldedSegmenter
 from kseg.inference.scorer import probabilities, scorer
 from kseg.models import Segmenter
 from kseg.recipe.metrics import ConfusionMatrix, Scores, near_border, scores
@@ -26,7 +27,7 @@ class Evaluator:
     """Measures a network, any number of times without tracing it again.
 
     Args:
-        model: The network.
+        model: The network, or a folded one.
         label_set: The classes of the labels.
         config: The views of an image and how they are averaged. Defaults to a single view of the
             whole image.
@@ -39,7 +40,7 @@ class Evaluator:
 
     def __init__(
         self,
-        model: Segmenter,
+        model: Segmenter | FoldedSegmenter,
         label_set: LabelSet,
         config: InferenceConfig | None = None,
         *,

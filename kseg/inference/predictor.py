@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from kseg.inference import crf
 from kseg.inference.config import InferenceConfig
+from kseg.inference.frozen import FoldedSegmenter
 from kseg.inference.scorer import classifier, scorer
 from kseg.models import Segmenter
 
@@ -13,7 +14,7 @@ class Predictor:
     """Applies a network under an inference config to one image or tile at a time.
 
     Args:
-        model: The network.
+        model: The network, or a folded one.
         config: The views of an image and how they are averaged. Defaults to a single view of the
             whole image.
         tile: Height and width of tiles that larger images are cut into, for which the network may
@@ -26,7 +27,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Segmenter,
+        model: Segmenter | FoldedSegmenter,
         config: InferenceConfig | None = None,
         *,
         tile: tuple[int, int] | None = None,

@@ -8,18 +8,19 @@ import tensorflow as tf
 from kseg.inference.backend import in_graph
 from kseg.inference.compiled import CompiledNetwork, compiles
 from kseg.inference.config import InferenceConfig, TtaTransform
+from kseg.inference.frozen import FoldedSegmenter
 from kseg.inference.windows import slide
 from kseg.layers.resize import resize_in_graph
 from kseg.models import Segmenter
 
 
 def scorer(
-    model: Segmenter, config: InferenceConfig, tile: tuple[int, int] | None = None
+    model: Segmenter | FoldedSegmenter, config: InferenceConfig, tile: tuple[int, int] | None = None
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Makes the function from images to scores whose arg-max is the class.
 
     Args:
-        model: The network.
+        model: The network, or a folded one.
         config: The views of an image and how they are averaged.
         tile: Height and width of most images if these are tiles, for which the network may be
             compiled. Defaults to None: images of any size.
@@ -90,11 +91,13 @@ def scorer(
     return scores
 
 
-def probabilities(model: Segmenter, config: InferenceConfig) -> Callable[[tf.Tensor], tf.Tensor]:
+def probabilities(
+    model: Segmenter | FoldedSegmenter, config: InferenceConfig
+) -> Callable[[tf.Tensor], tf.Tensor]:
     """Makes the function from images to class probabilities.
 
     Args:
-        model: The network.
+        model: The network, or a folded one.
         config: The views of an image and how they are averaged. `crf` is not part of the graph.
 
     Returns:
@@ -108,14 +111,14 @@ def probabilities(model: Segmenter, config: InferenceConfig) -> Callable[[tf.Ten
 
 
 def classifier(
-    model: Segmenter,
+    model: Segmenter | FoldedSegmenter,
     config: InferenceConfig | None = None,
     tile: tuple[int, int] | None = None,
 ) -> tf.types.experimental.PolymorphicFunction:
     """Makes the function from images to class ids.
 
     Args:
-        model: The network.
+        model: The network, or a folded one.
         config: The views of an image and how they are averaged. `crf` is not part of the graph.
             Defaults to a single view of the whole image.
         tile: See `scorer`.

@@ -12,6 +12,7 @@ from kseg.data.names import shown
 from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.inference.config import InferenceConfig
+from kseg.inference.frozen import for_inference
 from kseg.inference.predictor import Predictor
 from kseg.inference.tiles import Tiling
 from kseg.models import Segmenter
@@ -73,7 +74,8 @@ def predict(
         check_submission(label_set, images)
     # TIFFs are always cut into tiles.
     cut = tiling or (Tiling.of(model) if any(map(is_tiff, images.values())) else None)
-    predictor = Predictor(model, config, tile=cut and cut.tile)
+    tile = cut and cut.tile
+    predictor = Predictor(for_inference(model, config, tile), config, tile=tile)
     if tiling and config:
         config.check_fits(*tiling.tile)
     if max_pixels is None:

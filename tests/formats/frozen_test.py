@@ -8,7 +8,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from kseg.formats import saved_model
-from kseg.formats.frozen import fixed_size, freeze
+from kseg.formats.classification import fixed_size
+from kseg.inference.frozen import freeze
 from kseg.layers import ConvNormAct
 from kseg.layers.kernels import forms
 from kseg.models import Segmenter

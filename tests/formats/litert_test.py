@@ -9,7 +9,7 @@ import tensorflow as tf
 from kseg.data import records
 from kseg.errors import UserError
 from kseg.formats import litert, saved_model
-from kseg.formats.frozen import fixed_size
+from kseg.formats.classification import fixed_size
 from tests.data import shards
 from tests.formats.networks import (
     photographs,

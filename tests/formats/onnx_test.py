@@ -10,7 +10,8 @@ import tensorflow as tf
 from kseg.data.records import decode_image
 from kseg.errors import UserError
 from kseg.formats import onnx, saved_model
-from kseg.formats.frozen import classify, freeze
+from kseg.formats.classification import classify
+from kseg.inference.frozen import freeze
 from kseg.models import CONTEXTS, deeplab_v3_plus, dfp_fcn, gcn_fcn
 from tests.formats.networks import (
     photographs,

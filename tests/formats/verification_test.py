@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from kseg.errors import UserError
 from kseg.formats import litert
-from kseg.formats.frozen import classify, freeze
+from kseg.formats.classification import classify
 from kseg.formats.verification import example_image, verify
+from kseg.inference.frozen import freeze
 from tests.formats.networks import negated, tiny_network
 
 SIZE = (33, 41)

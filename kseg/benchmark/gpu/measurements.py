@@ -23,6 +23,17 @@ NETWORKS = {
     "resnet50": {"backbone": "resnet50"},
     "resnet50_os8": {"backbone": "resnet50", "output_stride": 8, "dilation_rates": (12, 24, 36)},
 }
+# A form of a network -> further arguments.
+_FORMS = {
+    "ksac": {"context": "ksac"},
+    tasks.SAME_AS_SMP: {
+        "context": "aspp",
+        "separable": True,
+        "decoder_convs": 1,
+        "decoder_separable": True,
+    },
+    "aspp": {"context": "aspp"},
+}
 _CHANNELS = 2048
 _RATES = {tasks.FIVE_RATES: (1, 6, 12, 18, 24), tasks.THREE_RATES: (6, 12, 18)}
 _LINE = 16  # LKSPP's longest
@@ -79,7 +90,7 @@ def networks(task: Task, settings: Settings) -> Iterator[dict]:
     memory = device.PeakMemory()
     images = steps.random_images(settings.shape)
     with dtype_policy(POLICIES[task.dtype]):
-        network = deeplab_v3_plus(train.CLASSES, context=task.form, **NETWORKS[task.what])
+        network = deeplab_v3_plus(train.CLASSES, **_FORMS[task.form], **NETWORKS[task.what])
         if task.passes == tasks.STEP:
             steps.compile_by_recipe(network, task.xla)
     if task.passes == tasks.STEP:
@@ -93,7 +104,7 @@ def networks(task: Task, settings: Settings) -> Iterator[dict]:
 
 def program(task: Task, settings: Settings) -> Iterator[dict]:
     """Yields the rows of the bare step and of `python -m kseg.train`."""
-    options = {**NETWORKS[task.what], "context": task.form}
+    options = {**NETWORKS[task.what], **_FORMS[task.form]}
     times = train.step_ms(
         settings.shape,
         1,

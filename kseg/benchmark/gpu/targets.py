@@ -11,6 +11,7 @@ from kseg.benchmark.gpu.tasks import (
     FORWARD,
     NETWORKS,
     ONE_CONV,
+    SAME_AS_SMP,
     STEP,
     TRAINED,
     Settings,
@@ -111,8 +112,8 @@ TARGETS = (
     ),
     *(
         Target(
-            name=f"images/s of {name} with KSAC over smp's",
-            above=_network(name, passes),
+            name=f"images/s of {name} over smp's, the same network",
+            above=_network(name, passes, SAME_AS_SMP),
             below=_smp(name, passes),
             at_least=1,
             on_gpu=False,

@@ -10,7 +10,10 @@ from kseg.benchmark.peers import torch_networks
 
 PARTS = ("kernels", "networks", "smp", "train")
 NETWORKS = ("xception_65", "mobilenet_v2", "resnet50", "resnet50_os8")
-CONTEXTS = ("ksac", "aspp")
+# The network of smp: ASPP and a decoder of one convolution, both separable.
+SAME_AS_SMP = "as smp's"
+# KSAC and ASPP have plain convolutions in the decoder, as in the flagfiles.
+FORMS = ("ksac", SAME_AS_SMP, "aspp")
 # The smaller network comes first: the input has to be fast enough for it.
 TRAINED = ("mobilenet_v2", "xception_65")
 FIVE_RATES, THREE_RATES, ONE_CONV = "conv, 5 rates", "conv, 3 rates", "conv, one 3x3"
@@ -71,7 +74,7 @@ class Task:
     Attributes:
         part: One of `PARTS`.
         what: Network, kernel or module.
-        form: Context module of a network, form of a kernel, or the project it is from.
+        form: One of `FORMS` for a network, form of a kernel, or the project it is from.
         passes: "forward", "both passes" or "training step".
         dtype: A name of `device.POLICIES`.
         xla: Whether XLA compiles it.
@@ -114,16 +117,16 @@ def _kernels(settings: Settings) -> Iterator[tuple[str, str, str]]:
 
 
 def _networks(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    for context in CONTEXTS:
+    for form in FORMS:
         for network in settings.networks:
             for passes in (STEP, FORWARD):
-                yield network, context, passes
+                yield network, form, passes
 
 
 def _train(settings: Settings) -> Iterator[tuple[str, str, str]]:
     for network in TRAINED:
         if network in settings.networks:
-            yield network, CONTEXTS[0], STEP
+            yield network, FORMS[0], STEP
 
 
 def _smp(settings: Settings) -> Iterator[tuple[str, str, str]]:

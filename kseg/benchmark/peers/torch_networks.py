@@ -14,11 +14,13 @@ import time
 import traceback
 from collections.abc import Callable
 
+# smp's default rates are those of output stride 8.
+_RATES = {"decoder_atrous_rates": (6, 12, 18)}
 # Name of a network of `kseg.benchmark.gpu.networks` -> arguments of smp's DeepLabV3Plus.
 SMP = {
-    "xception_65": {"encoder_name": "tu-xception65"},
-    "mobilenet_v2": {"encoder_name": "mobilenet_v2"},
-    "resnet50": {"encoder_name": "resnet50"},
+    "xception_65": {"encoder_name": "tu-xception65", **_RATES},
+    "mobilenet_v2": {"encoder_name": "mobilenet_v2", **_RATES},
+    "resnet50": {"encoder_name": "resnet50", **_RATES},
     "resnet50_os8": {"encoder_name": "resnet50", "encoder_output_stride": 8},
 }
 # Its ResNet50 has output stride 8.

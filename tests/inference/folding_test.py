@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from kseg.formats.frozen import freeze
+from kseg.inference.frozen import freeze
 from kseg.layers import KSAC, BatchNorm, ConvNormAct
 from kseg.models import deeplab_v3_plus, dfp_fcn, gcn_fcn
 from tests.formats.networks import randomize_batch_norms, smooth_image
