@@ -3,8 +3,10 @@
 At inference a batch normalisation computes `x * scale + shift` with one pair of numbers for each
 channel. If `x` is the output of a convolution, the scale is multiplied into its kernel and the
 shift becomes a bias, which TensorFlow adds together with the activation in the same pass over the
-map. Everywhere else the scale and the shift stay separate operations, for example after the
-branches of a KSAC, which share a single kernel.
+map. A bias that the convolution has already becomes part of the shift. Everywhere else the scale
+and the shift stay separate operations, for example after the branches of a KSAC, which share a
+single kernel. If a 1x1 convolution reads the normalised map, as in Xception, the shift moves on
+into the bias of that one.
 """
 
 import collections
@@ -43,9 +45,11 @@ class _Folder:
     def __init__(self, graph):
         self.library, self.versions = graph.library, graph.versions
         self.nodes = {node.name: _copy(node) for node in graph.node}
-        self.uses = collections.Counter(
-            _node_name(source) for node in graph.node for source in node.input
-        )
+        self.readers = collections.defaultdict(list)
+        for node in graph.node:
+            for source in node.input:
+                self.readers[_node_name(source)].append(node.name)
+        self.uses = collections.Counter({name: len(them) for name, them in self.readers.items()})
 
     def fold(self, name):
         norm = self.nodes[name]
@@ -54,9 +58,12 @@ class _Folder:
             return
         gamma, beta, mean, variance = (value.astype("float64") for value in statistics)
         scale = gamma / np.sqrt(variance + norm.attr["epsilon"].f)
-        shift = self.add_constant(f"{name}/shift", beta - mean * scale)
-        convolution = self.convolution_before(norm)
+        convolution, addition = self.convolution_before(norm)
+        if addition is not None:
+            mean = mean - self.bias(addition)
+            self.set_node(addition.name, "Identity", addition.input[0])
         if convolution is None:
+            shift = self.add_constant(f"{name}/shift", beta - mean * scale)
             factor = self.add_constant(f"{name}/scale", scale)
             scaled = self.set_node(f"{name}/scaled", "Mul", norm.input[0], factor).name
             self.set_node(name, "AddV2", scaled, shift)
@@ -65,16 +72,58 @@ class _Folder:
         # The last two axes of a depthwise kernel, (channels, multiplier), are its output channels.
         by_channel = scale.reshape(kernel.shape[2:] if _is_depthwise(convolution) else (-1,))
         convolution.input[1] = self.add_constant(f"{name}/kernel", kernel * by_channel)
+        if reader := self.pointwise_after(name, scale.size):
+            kernel = self.constant(reader.input[1]).astype("float64")
+            self.set_node(name, "Identity", norm.input[0])
+            self.add_bias(reader.name, (beta - mean * scale) @ kernel[0, 0])
+            return
+        shift = self.add_constant(f"{name}/shift", beta - mean * scale)
         self.set_node(name, "BiasAdd", norm.input[0], shift)
 
     def convolution_before(self, norm):
-        """Returns the convolution with a constant kernel that only `norm` reads, or None."""
-        node = self.nodes[_node_name(norm.input[0])]
-        while self.uses[node.name] == 1 and node.op in _PASS_THROUGH:
+        """Returns the convolution with a constant kernel that only `norm` reads.
+
+        Returns:
+            The node of the convolution, and the node that adds a constant bias to its output. None
+            for what there is not.
+        """
+        node, addition = self.nodes[_node_name(norm.input[0])], None
+        while self.uses[node.name] == 1:
+            if addition is None and node.op == "BiasAdd" and self.bias(node) is not None:
+                addition = node
+            elif node.op not in _PASS_THROUGH:
+                break
             node = self.nodes[_node_name(node.input[0])]
         if node.op not in _CONVOLUTIONS or self.uses[node.name] != 1:
+            return None, None
+        return (None, None) if self.constant(node.input[1]) is None else (node, addition)
+
+    def pointwise_after(self, name, channels):
+        """Returns the 1x1 convolution that alone reads a node with that many channels, or None."""
+        readers = [self.nodes[reader] for reader in self.readers[name]]
+        if len(readers) != 1 or readers[0].op != "Conv2D":
             return None
-        return None if self.constant(node.input[1]) is None else node
+        (reader,) = readers
+        kernel = self.constant(reader.input[1])
+        if kernel is None or kernel.shape[:3] != (1, 1, channels):
+            return None
+        return None if reader.attr["padding"].s == b"EXPLICIT" else reader
+
+    def add_bias(self, name, value):
+        """Adds a constant to the output of a node, whose readers then read the sum."""
+        inner = f"{name}/without_bias"
+        self.nodes[inner] = _copy(self.nodes[name])
+        self.nodes[inner].name = inner
+        self.uses[inner] = 1
+        self.set_node(name, "BiasAdd", inner, self.add_constant(f"{name}/bias", value))
+
+    def bias(self, addition):
+        """Returns the constant that a node adds, float64 of rank 1, or None if it is computed."""
+        node = self.nodes[_node_name(addition.input[1])]
+        while node.op in ("Squeeze", "Reshape"):
+            node = self.nodes[_node_name(node.input[0])]
+        value = self.constant(node.name)
+        return None if value is None else value.astype("float64").reshape(-1)
 
     def constant(self, source):
         """Returns the value of a constant input, or None if the input is computed."""

@@ -67,6 +67,31 @@ def test_a_depthwise_kernel_is_scaled_by_channel(dilation_rate):
     assert_same(model, function)
 
 
+@pytest.mark.parametrize("kind", [layers.Conv2D, layers.DepthwiseConv2D])
+def test_a_bias_before_the_norm_becomes_part_of_the_shift(kind):
+    arguments = {"filters": 6, "kernel_size": 3} if kind is layers.Conv2D else {"kernel_size": 3}
+    convolution = kind(padding="same", bias_initializer="random_normal", **arguments)
+    model = chain(ConvNormAct(4), convolution, BatchNorm())
+    function = freeze(model)
+    counts = operation_counts(function)
+    assert counts["FusedBatchNormV3"] == counts["Mul"] == 0
+    assert counts["BiasAdd"] == 2
+    assert_same(model, function)
+
+
+@pytest.mark.parametrize(("size", "biases"), [(1, 1), (3, 2)])
+def test_a_shift_moves_on_into_a_pointwise_convolution(size, biases):
+    """Not into a larger one, whose padding has no shift."""
+    depthwise = layers.DepthwiseConv2D(3, dilation_rate=2, padding="same", use_bias=False)
+    reader = layers.Conv2D(5, size, strides=2, padding="same", use_bias=False)
+    model = chain(depthwise, BatchNorm(), reader, BatchNorm())
+    function = freeze(model)
+    counts = operation_counts(function)
+    assert counts["FusedBatchNormV3"] == counts["Mul"] == 0
+    assert counts["BiasAdd"] == biases
+    assert_same(model, function)
+
+
 def test_a_convolution_with_several_readers_keeps_its_kernel():
     images = keras.Input((None, None, 3))
     x = layers.Conv2D(4, 3, padding="same")(images)
