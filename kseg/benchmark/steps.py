@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from kseg.inference.frozen import FoldedSegmenter, is_faster_folded
+from kseg.models import Segmenter
 from kseg.recipe.compilation import compile_model
 from kseg.recipe.losses import pixel_weights
 from kseg.runs.distribution import make_devices
@@ -30,7 +31,7 @@ def random_labels(shape: tuple[int, ...], classes: int = 21) -> np.ndarray:
     return np.random.default_rng(1).integers(0, classes, shape).astype("uint8")
 
 
-def forward(model: keras.Model, images: np.ndarray, xla: bool) -> Callable[[], object]:
+def forward(model: Segmenter, images: np.ndarray, xla: bool) -> Callable[[], object]:
     """Returns a function that computes the logits of a batch in inference, as `kseg.predict` does.
 
     Args:
