@@ -49,7 +49,6 @@ class _Folder:
         for node in graph.node:
             for source in node.input:
                 self.readers[_node_name(source)].append(node.name)
-        self.uses = collections.Counter({name: len(them) for name, them in self.readers.items()})
 
     def fold(self, name):
         norm = self.nodes[name]
@@ -58,8 +57,8 @@ class _Folder:
             return
         gamma, beta, mean, variance = (value.astype("float64") for value in statistics)
         scale = gamma / np.sqrt(variance + norm.attr["epsilon"].f)
-        convolution, addition = self.convolution_before(norm)
-        if addition is not None:
+        convolution, additions = self.convolution_before(norm)
+        for addition in additions:
             mean = mean - self.bias(addition)
             self.set_node(addition.name, "Identity", addition.input[0])
         if convolution is None:
@@ -84,19 +83,19 @@ class _Folder:
         """Returns the convolution with a constant kernel that only `norm` reads.
 
         Returns:
-            The node of the convolution, and the node that adds a constant bias to its output. None
-            for what there is not.
+            The node of the convolution, or None, and the nodes that add constant biases to its
+            output.
         """
-        node, addition = self.nodes[_node_name(norm.input[0])], None
-        while self.uses[node.name] == 1:
-            if addition is None and node.op == "BiasAdd" and self.bias(node) is not None:
-                addition = node
+        node, additions = self.nodes[_node_name(norm.input[0])], []
+        while len(self.readers[node.name]) == 1:
+            if node.op == "BiasAdd" and self.bias(node) is not None:
+                additions.append(node)
             elif node.op not in _PASS_THROUGH:
                 break
             node = self.nodes[_node_name(node.input[0])]
-        if node.op not in _CONVOLUTIONS or self.uses[node.name] != 1:
-            return None, None
-        return (None, None) if self.constant(node.input[1]) is None else (node, addition)
+        if node.op not in _CONVOLUTIONS or len(self.readers[node.name]) != 1:
+            return None, []
+        return (None, []) if self.constant(node.input[1]) is None else (node, additions)
 
     def pointwise_after(self, name, channels):
         """Returns the 1x1 convolution that alone reads a node with that many channels, or None."""
@@ -114,7 +113,7 @@ class _Folder:
         inner = f"{name}/without_bias"
         self.nodes[inner] = _copy(self.nodes[name])
         self.nodes[inner].name = inner
-        self.uses[inner] = 1
+        self.readers[inner] = [name]
         self.set_node(name, "BiasAdd", inner, self.add_constant(f"{name}/bias", value))
 
     def bias(self, addition):

@@ -79,11 +79,14 @@ def test_a_bias_before_the_norm_becomes_part_of_the_shift(kind):
     assert_same(model, function)
 
 
+@pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize(("size", "biases"), [(1, 1), (3, 2)])
-def test_a_shift_moves_on_into_a_pointwise_convolution(size, biases):
+def test_a_shift_moves_on_into_a_pointwise_convolution(size, biases, has_bias):
     """Not into a larger one, whose padding has no shift."""
     depthwise = layers.DepthwiseConv2D(3, dilation_rate=2, padding="same", use_bias=False)
-    reader = layers.Conv2D(5, size, strides=2, padding="same", use_bias=False)
+    reader = layers.Conv2D(
+        5, size, strides=2, padding="same", use_bias=has_bias, bias_initializer="random_normal"
+    )
     model = chain(depthwise, BatchNorm(), reader, BatchNorm())
     function = freeze(model)
     counts = operation_counts(function)
