@@ -42,14 +42,20 @@ def name() -> str:
 
 
 def processor() -> str:
-    """Returns the model of the processor and the number of cores that this process may use."""
+    """Returns the model of the processor and the number of cores, see `cores`."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
     model = re.search(r"model name\s*: (.+)", text)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model[1].strip() if model else 'CPU'}, {cores} cores"
+    return f"{model[1].strip() if model else 'CPU'}, {cores()} cores"
+
+
+def cores() -> int:
+    """Returns the number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def is_gpu() -> bool:

@@ -1,4 +1,4 @@
-"""Size, time and accuracy of each exported form of a network.
+"""Size, time and accuracy of each exported form of a network, on the processor.
 
 Size and time do not depend on the weights, so they are random by default. With `--model_dir` the
 network is that of a run, and the mIoU of each form is measured as well.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from kseg.benchmark import models, table, timing
 from kseg.benchmark.exported_forms import PLAIN, load_all
@@ -71,6 +72,7 @@ def measure(
         raise UserError("`--data_dir` needs `--model_dir`: only the network of a run is evaluated")
     if model_dir and only:
         raise UserError(f"`--model_dir` replaces `--only`. Received: --only={','.join(only)}")
+    tf.config.set_visible_devices([], "GPU")  # LiteRT and ONNX do not use it either.
     size = (shape or SHAPE)[1:]
     if not model_dir:
         for name in only or DEFAULT:
@@ -120,6 +122,7 @@ def _measure_network(
         yield Row(
             setting=f"{name}, {size[0]}x{size[1]}",
             dtype="",  # The name of the form says it.
+            xla=None,
             form=form,
             megabytes=num_bytes / 1e6,
             ms=times[form],

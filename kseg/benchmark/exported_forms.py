@@ -4,7 +4,6 @@ A form is its size on disk in bytes and a function of uint8 images `[1, height, 
 returns class ids `[1, height, width]`.
 """
 
-import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kseg.benchmark import device
 from kseg.formats import litert, onnx, saved_model
 from kseg.formats.classification import classify
 from kseg.visualization.progress import progress_bar
@@ -54,7 +54,7 @@ def _litert(
     forms = {}
     for precision in progress_bar(litert.PRECISIONS, desc="LiteRT", leave=False):
         content = litert.convert(model, size, precision=precision, calibration=calibration)
-        run = litert.load(content, num_threads=os.cpu_count())
+        run = litert.load(content, num_threads=device.cores())
         forms[f"LiteRT {precision}"] = _form(content, run)
     return forms
 

@@ -1,7 +1,6 @@
 """Training input: images per second of reading, decoding and augmenting, and what limits them."""
 
 import dataclasses
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kseg.benchmark import input_records, table, timing
+from kseg.benchmark import device, input_records, table, timing
 from kseg.benchmark.runner import Benchmark
 from kseg.data import damage, records
 from kseg.data.augment import Augmentation
@@ -72,7 +71,7 @@ def measure(
     batch, *crop_size = shape or SHAPE
     if images < batch:
         raise UserError(f"`images` must be at least a batch, {batch}. Received: {images}")
-    cores = len(os.sched_getaffinity(0))
+    cores = device.cores()
     with (
         damage.reported(data_dir, (split,) if data_dir else ()),
         tempfile.TemporaryDirectory(prefix="kseg_benchmark_") as folder,

@@ -41,7 +41,7 @@ class Row(table.Row):
     part: str = table.column("part of the module; module is the whole")
     passes: str = table.column("forward or forward+backward")
     form: str = table.column("see below")
-    ms: table.Quartiles = table.column("median (quartiles), the forms take turns", ".1f")
+    ms: table.Quartiles = table.column("median (quartiles), the forms take turns", ".2f")
     ratio: float = table.column("median over that of the fast form, or of three rates", ".2f")
     # Of the module only the outputs are compared: gradients jump where a ReLU is at its kink.
     difference: float | None = table.column(

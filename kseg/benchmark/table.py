@@ -17,7 +17,7 @@ class Row:
 
     Attributes:
         setting: What the rows of one table have in common, such as the size of the images.
-        device: GPU or processor.
+        device: GPU or processor. Where `xla` is None, it is always the processor.
         backend: Backend of Keras.
         dtype: Precision of the products; empty where nothing is computed by the backend.
         xla: Whether XLA compiled what is measured; None where nothing is computed by the backend.

@@ -125,7 +125,7 @@ def main(values: flags.FlagValues, paths: list[str]) -> int:
     run_folders, others = find_runs(paths)
     if others:
         print(f"left out, since they are not runs: {', '.join(others)}", file=sys.stderr)
-    runs = [read_run(folder) for folder in run_folders]
+    runs = list(map(read_run, run_folders, run_figures.run_names(run_folders)))
     figures = requested_figures(values, run_folders)
     rows = table(runs)
     print(to_text(rows))

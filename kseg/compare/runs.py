@@ -4,13 +4,14 @@ import csv
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kseg.errors import UserError
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
-from kseg.visualization.run_figures import run_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Run:
     """The settings and scores of one run.
 
     Attributes:
-        name: Name of its folder.
+        name: Its name in tables and figures.
         experiment: Its flags.
         num_classes: Number of classes it was trained on.
         measured: What `kseg.evaluate` wrote; None if the run was not evaluated.
@@ -94,7 +95,8 @@ def find_runs(paths: Sequence[str]) -> tuple[list[RunFolder], list[str]]:
     Raises:
         UserError: If none of the paths is the folder of a run.
     """
-    folders = [RunFolder(path) for path in paths]
+    # A run that is given twice counts once.
+    folders = [RunFolder(path) for path in {Path(path).resolve(): path for path in paths}.values()]
     runs = [folder for folder in folders if folder.experiment_file.is_file()]
     others = [str(folder.path) for folder in folders if folder not in runs]
     if not runs:
@@ -106,8 +108,12 @@ def find_runs(paths: Sequence[str]) -> tuple[list[RunFolder], list[str]]:
     return runs, others
 
 
-def read_run(folder: RunFolder) -> Run:
+def read_run(folder: RunFolder, name: str) -> Run:
     """Reads the folder of a run.
+
+    Args:
+        folder: The folder.
+        name: Name of the run in tables and figures.
 
     Raises:
         UserError: If the folder is not a run, or a file in it cannot be read.
@@ -123,7 +129,7 @@ def read_run(folder: RunFolder) -> Run:
     except (ValueError, csv.Error) as error:
         raise UserError(f"cannot read the scores of the run {folder.path}: {error}") from error
     return Run(
-        run_name(folder),
+        name,
         experiment,
         label_set.num_classes,
         measured,
@@ -144,10 +150,17 @@ def change_lines(runs: Sequence[Run]) -> list[str]:
 
 
 def grouped(runs: Sequence[Run]) -> list[list[Run]]:
-    """Groups runs that differ only in the seed and were measured alike, keeping their order."""
+    """Groups runs that differ only in the seed and were measured alike, keeping their order.
+
+    A run of a seed that a group has already, as a copy of a run, belongs to another group.
+    """
     groups: dict[tuple, list[Run]] = {}
+    earlier: Counter[tuple] = Counter()
     for run in runs:
-        groups.setdefault((run.without_seed(), run.measured_alike), []).append(run)
+        alike = run.without_seed(), run.measured_alike
+        seed = *alike, run.experiment.seed
+        groups.setdefault((*alike, earlier[seed]), []).append(run)
+        earlier[seed] += 1
     return list(groups.values())
 
 

@@ -56,12 +56,13 @@ def _row(group: list[Run], costs: dict) -> dict[str, str | None]:
 def _cost(run: Run, known: dict) -> tuple[int, int]:
     """Returns trainable parameters and multiply-adds of a training crop.
 
-    They are counted once per architecture; `known` keeps the results.
+    They are counted once per architecture, as it is applied; `known` keeps the results.
     """
     experiment = run.without_seed()
     experiment_key = (run.num_classes, experiment)
     if experiment_key not in known:
         model = experiment.build_model(run.num_classes, with_backbone_weights=False)
+        model = model.without_auxiliary()
         key = (run.num_classes, model.to_json(), experiment.crop_size)
         if key not in known:
             multiply_adds = counting.cost(model, (1, *experiment.crop_size, 3)).multiply_adds

@@ -14,7 +14,6 @@ OUTPUT/logs/<flagfile>_seed_<n>.log.
 
 import contextlib
 import fcntl
-import os
 import shlex
 import signal
 import sys
@@ -25,6 +24,7 @@ import tensorflow as tf
 from absl import flags
 
 from kseg import cli
+from kseg.benchmark import device
 from kseg.errors import UserError
 from kseg.inference.backend import require_tensorflow
 from kseg.study import jobs, plan
@@ -71,9 +71,9 @@ def main(values: flags.FlagValues) -> int:
         output_dir,
         values.train,
     )
-    split = plan.common_split(runs, values.split)
+    split = plan.common_split(runs, values.split, arguments)
     gpus = jobs.visible_gpus(len(tf.config.list_physical_devices("GPU")))
-    environments = jobs.environments(values.jobs, gpus, os.cpu_count() or 1)
+    environments = jobs.environments(values.jobs, gpus, device.cores())
     children = jobs.Jobs(environments)
     command = shlex.join(["python", "-m", "kseg.study", *sys.argv[1:]])
     with cli.writing({"output_dir": output_dir}), locked(output_dir, command):

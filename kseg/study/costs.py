@@ -4,15 +4,18 @@ import dataclasses
 import hashlib
 import json
 import platform
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import keras
+import tensorflow as tf
 
 from kseg import files
-from kseg.benchmark import steps, timing
+from kseg.benchmark import device, steps, timing
+from kseg.errors import UserError
 from kseg.inference import counting
 from kseg.models import Segmenter
+from kseg.runs.assembly import dtype_policy
 from kseg.runs.experiment import Experiment
 from kseg.visualization.progress import progress_bar
 
@@ -29,15 +32,16 @@ class Cost:
         multiply_adds: Number of multiply-adds of one image forward.
         latency_ms: Milliseconds of one image forward, the median of 20 while the networks take
             turns.
-        memory_mib: Peak memory of a process that takes two training steps with the batch of the
-            flagfile, in MiB. Memory of a GPU does not count.
+        memory_mib: Peak memory of a process that takes two training steps with the batch and the
+            precision of the flagfile on one device, in MiB; that of the GPU if there is one. None
+            if it could not be measured.
     """
 
     crop: tuple[int, int]
     parameters: int
     multiply_adds: int
     latency_ms: float
-    memory_mib: float
+    memory_mib: float | None
 
 
 def measure(experiments: Mapping[str, Experiment], num_classes: int) -> dict[str, Cost]:
@@ -60,15 +64,28 @@ def measure(experiments: Mapping[str, Experiment], num_classes: int) -> dict[str
     costs = {}
     for name, experiment in progress_bar(experiments.items(), desc="memory", leave=False):
         shape = (1, *experiment.crop_size, 3)
-        peak, _ = timing.peak_memory(step, experiment, num_classes)
         costs[name] = Cost(
             experiment.crop_size,
             counting.parameters(built[name]),
             counting.cost(built[name], shape).multiply_adds,
             float(latencies[name][1]),
-            peak,
+            _peak_memory(name, experiment, num_classes),
         )
     return costs
+
+
+def _peak_memory(name: str, experiment: Experiment, num_classes: int) -> float | None:
+    """Returns the peak memory of training steps; prints why if it cannot be measured.
+
+    The batch may be meant for several devices. A study whose runs are finished has its page all the
+    same.
+    """
+    try:
+        return timing.peak_memory(step, experiment, num_classes)[0]
+    except (UserError, OSError, MemoryError, tf.errors.OpError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"{name}: its memory was not measured: {reason}", file=sys.stderr)
+        return None
 
 
 def network(experiment: Experiment, num_classes: int) -> Segmenter:
@@ -80,8 +97,10 @@ def network(experiment: Experiment, num_classes: int) -> Segmenter:
 def step(experiment: Experiment, num_classes: int) -> Callable[[], object]:
     """Returns a training step of an experiment on random images."""
     shape = (experiment.batch_size, *experiment.crop_size)
-    model, xla = network(experiment, num_classes), steps.compiles("auto")
-    steps.compile_by_recipe(model, xla)
+    xla = steps.compiles("auto")
+    with dtype_policy(experiment.precision):
+        model = network(experiment, num_classes)
+        steps.compile_by_recipe(model, xla)
     images, labels = steps.random_images(shape), steps.random_labels(shape, num_classes)
     return steps.training_step(model, images, labels, xla)
 
@@ -100,7 +119,7 @@ def measured_once(
         name: {key: str(value) for key, value in experiment.values().items()}
         for name, experiment in experiments.items()
     }
-    place = [platform.node(), keras.version(), keras.config.backend(), num_classes, settings]
+    place = [platform.node(), device.name(), device.versions(), num_classes, settings]
     key = hashlib.sha256(json.dumps(place, sort_keys=True).encode()).hexdigest()
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
@@ -112,6 +131,8 @@ def measured_once(
     except (OSError, ValueError, KeyError, TypeError):
         pass
     costs = measure(experiments, num_classes)
+    if any(cost.memory_mib is None for cost in costs.values()):
+        return costs  # The next call tries again.
     held = {"key": key, "costs": {name: dataclasses.asdict(cost) for name, cost in costs.items()}}
     files.write_text(path, json.dumps(held, indent=1) + "\n")
     return costs

@@ -10,9 +10,10 @@ from kseg import files
 from kseg.data.manifests import read_manifest
 from kseg.errors import UserError
 from kseg.evaluate import find_checkpoint
+from kseg.inference.report import check_classes
 from kseg.runs.data_contents import Contents
 from kseg.study.jobs import Job
-from kseg.study.plan import StudyRun
+from kseg.study.plan import StudyRun, evaluation_flags
 
 PREDICTIONS = "predictions.npz"
 
@@ -31,7 +32,7 @@ class Evaluations:
         arguments: Further arguments of `kseg.evaluate`.
 
     Raises:
-        UserError: The split is missing.
+        UserError: The split is missing, or `--mean_over` holds a name that is not that of a class.
     """
 
     def __init__(self, output_dir: Path, data_dir: str, split: str, arguments: Sequence[str]):
@@ -39,7 +40,11 @@ class Evaluations:
         self._data_dir = data_dir
         self._split = split
         self._arguments = list(arguments)
-        self._data = Contents.of(read_manifest(data_dir, split)).sha256
+        values = evaluation_flags(arguments)
+        self._checkpoint = values.checkpoint
+        manifest = read_manifest(data_dir, split)
+        check_classes(manifest.label_set(), values.mean_over)
+        self._data = Contents.of(manifest).sha256
 
     def is_done(self, run: StudyRun) -> bool:
         """Returns whether the run was measured with these flags, checkpoint and data."""
@@ -68,8 +73,7 @@ class Evaluations:
         return self._folder / f"{run.stem}_seed_{run.seed}.json"
 
     def _present(self, run: StudyRun) -> dict:
-        which = [word.partition("=")[2] for word in self._arguments if "-checkpoint=" in word]
-        name, path, step = find_checkpoint(run.folder, which[-1] if which else "best")
+        name, path, step = find_checkpoint(run.folder, self._checkpoint)
         written = path.stat()
         scores = run.folder.eval_file.read_bytes()
         return {

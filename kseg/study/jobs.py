@@ -199,12 +199,14 @@ def environments(jobs: int, gpus: Sequence[str], cpus: int) -> list[dict[str, st
 
     Args:
         jobs: Number of jobs. 0: one for each GPU, or one without a GPU.
-        gpus: Names of the GPUs, as in CUDA_VISIBLE_DEVICES. They are given to the jobs in turn.
+        gpus: Names of the GPUs, as in CUDA_VISIBLE_DEVICES. They are divided among the jobs, or
+            given to more jobs than GPUs in turn.
         cpus: Number of processor cores. Without a GPU, several jobs share them equally.
     """
     jobs = jobs or len(gpus) or 1
     if gpus:
-        return [{"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(jobs)]
+        places = [gpus[slot % len(gpus) :: jobs] for slot in range(jobs)]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(place)} for place in places]
     if jobs == 1:
         return [{}]
     threads = str(max(1, cpus // jobs))

@@ -7,6 +7,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 
+from kseg.benchmark import device
 from kseg.compare.runs import change_lines
 from kseg.compare.table import to_markdown
 from kseg.study import statistics
@@ -48,7 +49,8 @@ def markdown(
         parts.append(f"No other module has a seed of {modules[0].name}, so nothing is compared.\n")
     if CURVES in pictures:
         parts.append(
-            "## Training\n\nThe lines are means over the seeds, the bands one sample standard "
+            "## Training\n\nThe validations during training: the mean IoU over all classes, at a "
+            "single scale. The lines are means over the seeds, the bands one sample standard "
             f"deviation on either side.\n\n![mIoU over steps]({CURVES})\n"
         )
     if SHEET in pictures:
@@ -71,10 +73,11 @@ def _introduction(modules: Sequence[Module], command: str) -> str:
     score = "mIoU"
     if first.classes:
         score = f"the mean IoU over {', '.join(measured['mean_over']['classes'])}"
+    versions = ", ".join(f"{name} {version}" for name, version in device.versions().items())
     return (
-        f"```\n{command}\n```\n\n{datetime.date.today()}, {platform.node()}. Scores are {score} in "
-        f"per cent on `{measured['split']}`, {images} images, protocol: {measured['protocol']}, "
-        f"checkpoint: {measured['checkpoint']}.{names}\n"
+        f"```\n{command}\n```\n\n{datetime.date.today()}, {platform.node()}, {device.name()}, "
+        f"{versions}. Scores are {score} in per cent on `{measured['split']}`, {images} images, "
+        f"protocol: {measured['protocol']}, checkpoint: {measured['checkpoint']}.{names}\n"
     )
 
 
@@ -82,14 +85,15 @@ def _rows(modules: Sequence[Module], costs: Mapping[str, Cost]) -> list[dict[str
     rows = []
     for module in modules:
         experiment, cost = module.first.run.experiment, costs[module.flagfile]
+        memory = cost.memory_mib
         rows.append(
             {
                 "name": module.name,
                 "network": f"{experiment.context or experiment.model}, {experiment.backbone}",
                 "parameters": f"{cost.parameters:,}",
                 "multiply-adds": f"{cost.multiply_adds / 1e9:.2f} G",
-                "latency": f"{cost.latency_ms:.0f} ms",
-                "memory": f"{cost.memory_mib:,.0f} MiB",
+                "latency": f"{cost.latency_ms:.1f} ms",
+                "memory": "not measured" if memory is None else f"{memory:,.0f} MiB",
                 "mean IoU": _mean_and_deviation(module.scores),
                 "seeds": str(len(module.runs)),
             }
@@ -103,8 +107,9 @@ def _notes(modules: Sequence[Module], costs: Mapping[str, Cost]) -> str:
     return (
         f"Multiply-adds and latency are those of one image of the training crop ({crops}), "
         f"forward in float32; the latency is the median of {REPETITIONS} calls in turn. Memory is "
-        "the peak of a process that takes two training steps with the batch of the flagfile, "
-        "without that of a GPU. ± is the sample standard deviation over the seeds.\n"
+        "the peak of a process that takes two training steps with the batch and the precision of "
+        "the flagfile on one device; that of the GPU if there is one. ± is the sample standard "
+        "deviation over the seeds.\n"
     )
 
 

@@ -166,7 +166,7 @@ def _read_run(flagfile, seed, further, data_dir, output_dir) -> StudyRun:
     try:
         experiment = from_arguments(arguments)
         steps = train_steps(data_dir, experiment.train_split, experiment.batch_size)
-    except (flags.Error, UserError) as error:
+    except (flags.Error, UserError, UnicodeDecodeError) as error:
         raise UserError(f"{flagfile}: {' '.join(str(error).split())}") from error
     plan = Plan.of(steps, epochs=experiment.epochs, steps=experiment.steps)
     log = output_dir / "logs" / f"{flagfile.stem}_seed_{seed}.log"
@@ -184,14 +184,23 @@ def evaluation_arguments(given: str) -> tuple[str, ...]:
     """
     words = tuple(_words("evaluate", given))
     _refuse("evaluate", words, _SET_FOR_EVALUATIONS)
-    values = flags.FlagValues()
-    evaluate.define_flags(values)
     try:
-        values(["kseg.evaluate", *words])
-        configs.from_flags(values)
+        configs.from_flags(evaluation_flags(words))
     except (flags.Error, UserError) as error:
         raise UserError(f"`--evaluate`: {' '.join(str(error).split())}") from error
     return words
+
+
+def evaluation_flags(arguments: Sequence[str]) -> flags.FlagValues:
+    """Returns the parsed flags of `kseg.evaluate`.
+
+    Raises:
+        flags.Error: The arguments are not flags of it.
+    """
+    values = flags.FlagValues()
+    evaluate.define_flags(values)
+    values(["kseg.evaluate", *arguments])
+    return values
 
 
 def _words(name: str, given: str) -> list[str]:
@@ -217,18 +226,26 @@ def _refuse(name: str, words: Sequence[str], taken: Sequence[str]) -> None:
         )
 
 
-def common_split(runs: Sequence[StudyRun], given: str) -> str:
+def common_split(runs: Sequence[StudyRun], given: str, arguments: Sequence[str]) -> str:
     """Returns the split on which all runs are measured.
 
     Args:
         runs: The runs.
         given: The split; empty for the validation split of the flagfiles.
+        arguments: See `evaluation_arguments`.
 
     Raises:
-        UserError: None is given, and the flagfiles have none or different ones.
+        UserError: None is given, and the flagfiles have none or different ones; or only some of
+            them have one, and their best checkpoints are to be measured.
     """
     found = {run.experiment.val_split for run in runs}
     if given:
+        if "" in found and len(found) > 1 and evaluation_flags(arguments).checkpoint == "best":
+            raise UserError(
+                "`--evaluate` must hold --checkpoint=newest, since only some of the flagfiles have "
+                "a `--val_split`, and only their runs have a best checkpoint. Received: "
+                + " ".join(arguments or ["none"])
+            )
         return given
     if len(found) > 1 or "" in found:
         raise UserError(

@@ -48,6 +48,7 @@ class Study:
         self._split = split
         self._children = children
         self._evaluations = Evaluations(output_dir, data_dir, split, arguments)
+        self._ended: set[str] = set()
         self._failures: dict[str, str] = {}
 
     def run(self, command: str) -> bool:
@@ -74,22 +75,31 @@ class Study:
 
     def _train(self) -> None:
         unfinished = [run for run in self._runs if not run.is_finished()]
+        self._ended = {run.name for run in self._runs if run not in unfinished}
         skipped = len(self._runs) - len(unfinished)
         print(f"{len(self._runs)} runs, {skipped} of them finished", flush=True)
         if not unfinished:
             return
         with progress_bar(
             total=sum(run.total_steps for run in self._runs),
-            initial=sum(run.steps_done() for run in self._runs),
+            initial=self._steps_done(),
             desc="train",
             unit="step",
             smoothing=0,  # The steps of a run are seen when it saves them, many at a time.
         ) as bar:
 
             def show() -> None:
-                bar.update(sum(run.steps_done() for run in self._runs) - bar.n)
+                bar.update(self._steps_done() - bar.n)
 
-            self._work(unfinished, StudyRun.job, "trained", lambda run: None, show)
+            self._work(unfinished, StudyRun.job, "trained", self._note_end, show)
+
+    def _note_end(self, run: StudyRun) -> None:
+        self._ended.add(run.name)
+
+    def _steps_done(self) -> int:
+        """Returns the steps that are not ahead, with those that an ended run has left out."""
+        ended = self._ended | self._failures.keys()
+        return sum(run.total_steps if run.name in ended else run.steps_done() for run in self._runs)
 
     def _evaluate(self) -> None:
         trained = [run for run in self._runs if run.name not in self._failures]

@@ -135,15 +135,21 @@ def read_modules(runs: Sequence[StudyRun]) -> list[Module]:
         The modules in the order of their runs.
 
     Raises:
-        UserError: A file cannot be read, or the runs were not measured alike.
+        UserError: A file cannot be read, the runs were not measured alike, or a class of
+            `--mean_over` has no labelled pixels.
     """
     found: dict[str, dict[int, Measured]] = {}
     for run in runs:
-        scores = read_run(run.folder)
-        over = (scores.measured or {}).get("mean_over", {}).get("classes", ())
+        scores = read_run(run.folder, run.name)
+        over = (scores.measured or {}).get("mean_over", {"classes": (), "iou": math.nan})
+        if over["iou"] is None:
+            raise UserError(
+                "`--mean_over` in `--evaluate` must hold classes with labelled pixels in the "
+                f"split. Received: {', '.join(over['classes'])}"
+            )
         names = run.folder.label_set.names
         predictions = Predictions(run.folder.path / PREDICTIONS)
-        classes = tuple(names.index(name) for name in over)
+        classes = tuple(names.index(name) for name in over["classes"])
         found.setdefault(run.stem, {})[run.seed] = Measured(run, scores, predictions, classes)
     every = [measured.scores for module in found.values() for measured in module.values()]
     if differing := protocol_differences(every):

@@ -6,7 +6,7 @@ from PIL import Image
 from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
-from kseg.visualization.run_figures import heat, run_name
+from kseg.visualization.run_figures import heat
 from kseg.visualization.sheets import contact_sheet, fitted
 
 CHANNELS = 25  # Per rate, as in the figure of the paper.
@@ -40,18 +40,18 @@ class Features:
         self._image = image
         self._rows: list[tuple[str, dict[int, np.ndarray]]] = []
 
-    def add(self, run: RunFolder, model: Segmenter) -> None:
+    def add(self, name: str, run: RunFolder, model: Segmenter) -> None:
         """Adds the row of a run, or a note that the run has no dilation rates."""
         maps = {rate: maps[0] for rate, maps in model.rate_maps(self._image[np.newaxis]).items()}
         if not maps:
             self.notes.append(
-                f"features: the run {run_name(run)} is left out, since it has no dilation rates"
+                f"features: the run {name} is left out, since it has no dilation rates"
             )
             return
         strengths = sum(rate_map.mean(axis=(0, 1)) for rate_map in maps.values())
         channels = np.argsort(-strengths, kind="stable")[:CHANNELS]
         tiles = {rate: mosaic(rate_map[..., channels]) for rate, rate_map in maps.items()}
-        self._rows.append((run_name(run), tiles))
+        self._rows.append((name, tiles))
 
     def picture(self) -> Image.Image:
         """Returns the figure of the runs added so far.

@@ -14,7 +14,6 @@ from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 from kseg.visualization.label_maps import colourise
-from kseg.visualization.run_figures import run_name
 from kseg.visualization.sheets import CELL_SIZE, contact_sheet, fitted
 
 MAX_IMAGES = 50  # A sheet of 50 is up to 13,500 pixels high.
@@ -77,11 +76,11 @@ class PredictionSheet:
         self._columns = [("image", image_cells)]
         self._labels = [("label", label_cells)] if label_dir else []
 
-    def add(self, run: RunFolder, model: Segmenter) -> None:
+    def add(self, name: str, run: RunFolder, model: Segmenter) -> None:
         """Adds the column of a run."""
         images = map(self._read_image, self._images.values())
         column = [self._cell(model.predict_classes(image)) for image in images]
-        self._columns.append((run_name(run), column))
+        self._columns.append((name, column))
 
     def picture(self) -> Image.Image:
         """Returns the sheet of the runs added so far."""

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from kseg.errors import UserError
 from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
-from kseg.visualization.run_figures import heat, run_name
+from kseg.visualization.run_figures import heat
 from kseg.visualization.sheets import contact_sheet, fitted
 
 ENERGY_FRACTION = 0.95
@@ -60,19 +60,19 @@ class ReceptiveField:
         self._pixel = _checked(pixel, height, width) if pixel else (height // 2, width // 2)
         self._columns = [("image", self._marked(image, None))]
 
-    def add(self, run: RunFolder, model: Segmenter) -> None:
+    def add(self, name: str, run: RunFolder, model: Segmenter) -> None:
         """Adds the column of a run, and a note with the side of its square."""
         gradient, winner = gradient_map(model, self._image, self._pixel)
         side = square_side(gradient, self._pixel)
         row, column = self._pixel
-        name = run.label_set.names[winner]
+        winning = run.label_set.names[winner]
         self.notes.append(
-            f"receptive field: {run_name(run)}, {name} at row {row}, column {column}: "
+            f"receptive field: {name}, {winning} at row {row}, column {column}: "
             f"{ENERGY_FRACTION:.0%} of the gradient's energy within a square of {side} pixels"
         )
         colours = heat(np.sqrt(gradient / max(gradient.max(), np.finfo(np.float64).tiny)))
         mixed = np.round((1 - _HEAT) * self._image + _HEAT * colours).astype(np.uint8)
-        title = f"{run_name(run)}: {name}, {side} pixels"
+        title = f"{name}: {winning}, {side} pixels"
         self._columns.append((title, self._marked(mixed, side)))
 
     def picture(self) -> Image.Image:

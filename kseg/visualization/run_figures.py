@@ -1,5 +1,6 @@
 """What the figures of runs share: how they are drawn, colours for numbers, and names of runs."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,8 +22,8 @@ class Figure(Protocol):
     name: str  # File name without its suffix.
     notes: list[str]  # Lines to print, complete after the last call of `add`.
 
-    def add(self, run: RunFolder, model: Segmenter) -> None:
-        """Adds a run, of which `model` is the network."""
+    def add(self, name: str, run: RunFolder, model: Segmenter) -> None:
+        """Adds a run by its name, of which `model` is the network."""
 
     def picture(self) -> Image.Image:
         """Returns the figure of the runs added so far."""
@@ -41,10 +42,10 @@ def draw(figures: Sequence[Figure], runs: Sequence[RunFolder], folder: str | Pat
     Raises:
         UserError: If a run has no checkpoint, or a figure cannot be made from these runs.
     """
-    for run in runs:
+    for name, run in zip(run_names(runs), runs, strict=True):
         model = run.load_model()
         for figure in figures:
-            figure.add(run, model)
+            figure.add(name, run, model)
     for figure in figures:
         path = Path(folder) / f"{figure.name}.png"
         save_picture(path, figure.picture())
@@ -64,6 +65,14 @@ def heat(values: np.ndarray) -> np.ndarray:
     return np.round(255 * np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-def run_name(run: RunFolder) -> str:
-    """Returns the name of a run's folder, as in the table of `kseg.compare`."""
-    return run.path.resolve().name
+def run_names(runs: Sequence[RunFolder]) -> list[str]:
+    """Returns the names of runs in tables and figures: the ends of their paths.
+
+    The names have as few parts as tell different runs apart, so that `ksac/seed_1` and
+    `aspp/seed_1` are not both called `seed_1`.
+    """
+    parts = [run.path.resolve().parts for run in runs]
+    for length in itertools.count(1):
+        names = ["/".join(path[-length:]) for path in parts]
+        if len(set(names)) == len(set(parts)):
+            return names

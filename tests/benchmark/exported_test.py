@@ -28,6 +28,7 @@ def test_measures_both_saved_models_and_names_extras_that_are_not_installed(
     plain, folded = run(only=("none",), shape=(1, 33, 33))
     assert plain.setting == folded.setting == "none, 33x33"
     assert (plain.form, folded.form) == (exported.PLAIN, "SavedModel")
+    assert plain.xla is None, "all forms run on the processor"
     assert plain.ratio == 1 and folded.ratio == folded.ms[1] / plain.ms[1]
     # The 1.8 million parameters of the backbone in four bytes each, and the graph.
     assert 7.2 < folded.megabytes < 9

@@ -64,6 +64,15 @@ def test_short_calls_are_waited_for_once_in_a_block(machine):
     assert machine.waits == 2 + 3 and machine.now == (2 + 3 * 4) * 0.25
 
 
+@pytest.mark.parametrize("is_gpu", [False, True])
+def test_by_default_short_calls_are_measured_in_blocks_on_a_gpu(machine, monkeypatch, is_gpu):
+    monkeypatch.setattr(device, "is_gpu", lambda: is_gpu)
+    seconds = timing.BLOCK_SECONDS / 4
+    times = timing.interleaved_times({"a": lambda: machine.queue(seconds)}, repetitions=2)
+    assert times["a"][:, 0] == pytest.approx([seconds] * 2)
+    assert machine.now == pytest.approx((1 + 2 * (4 if is_gpu else 1)) * seconds)
+
+
 def test_the_gradients_are_those_of_a_difference_quotient():
     features = tf.random.stateless_normal((1, 3, 3, 2), (0, 1), dtype="float64")
     kernel = tf.random.stateless_normal((2, 2), (0, 2), dtype="float64")

@@ -51,7 +51,7 @@ def make_run(tmp_path):
                 "checkpoint": checkpoint, "step": step, "pixels": {"background": pixels},
             }  # fmt: skip
             run.eval_file.write_text(json.dumps(measured))
-        return run_scores.read_run(run)
+        return run_scores.read_run(run, name)
 
     return make
 
@@ -93,6 +93,27 @@ def test_runs_of_several_seeds_that_were_measured_alike_share_a_row(make_run):
         ("newest", "0.1000", "scales 1, val, newest"),
         ("new", "n/a", "n/a"),
     ]
+
+
+def test_a_copy_of_a_run_is_not_another_seed(make_run):
+    runs = [make_run("a", 0.5, seed=1), make_run("copy", 0.5, seed=1), make_run("b", 0.7, seed=2)]
+    rows = tables.table(runs)
+    assert [(row["run"], row["mIoU"]) for row in rows] == [
+        ("a, b", "0.6000 ± 0.1414 (2 seeds)"),
+        ("copy", "0.5000"),
+    ]
+
+
+def test_runs_in_folders_of_the_same_name_are_told_apart(make_run, tmp_path, monkeypatch, capsys):
+    drawn = {}
+    monkeypatch.setattr(program.curves, "draw", lambda curves, path: drawn.update(curves))
+    for name in ("ksac/seed_1", "aspp/seed_1"):
+        make_run(name, 0.5, context=name[:4])
+    paths = [f"{tmp_path}/{name}" for name in ("ksac/seed_1", "aspp/seed_1", "aspp/seed_1/")]
+    assert program.main(flags(figure="curves.png"), paths) == 0
+    assert set(drawn) == {"ksac/seed_1", "aspp/seed_1"}
+    printed = capsys.readouterr().out
+    assert "ksac/seed_1 " in printed and printed.count("aspp/seed_1 ") == 1
 
 
 def test_checkpoints_given_by_path_are_compared_by_their_step(make_run):
@@ -142,7 +163,7 @@ def test_a_column_without_any_value_is_left_out(make_run, tmp_path, monkeypatch)
 
     def read_table():
         folders = [RunFolder(tmp_path / name) for name in ("first", "second")]
-        return tables.table([run_scores.read_run(folder) for folder in folders])
+        return tables.table([run_scores.read_run(folder, folder.path.name) for folder in folders])
 
     make_run("first", context="aspp")
     make_run("second")
@@ -159,7 +180,7 @@ def test_a_column_without_any_value_is_left_out(make_run, tmp_path, monkeypatch)
 def test_a_run_without_validation_has_no_curve(make_run, tmp_path):
     assert make_run("one").curve == [(30, 0.25), (60, 0.5)]
     (tmp_path / "one" / "metrics.csv").unlink()
-    run = run_scores.read_run(RunFolder(tmp_path / "one"))
+    run = run_scores.read_run(RunFolder(tmp_path / "one"), "one")
     assert run.curve == [] and math.isnan(run.best_val_miou)
 
 
@@ -182,13 +203,13 @@ def test_a_run_that_was_changed_while_it_was_trained_is_shown(make_run, tmp_path
     ]
     (tmp_path / "changed" / "changes.json").write_text(json.dumps(entries))
     assert run_scores.change_lines(runs) == []
-    runs = [run_scores.read_run(RunFolder(tmp_path / run.name)) for run in runs]
+    runs = [run_scores.read_run(RunFolder(tmp_path / run.name), run.name) for run in runs]
     assert run_scores.change_lines(runs) == [
         "changed, step 30: --epochs 1 -> 2, --val_every 1 -> 2",
         "changed, step 60: --learning_rate 0.1 -> 0.2",
     ]
     (tmp_path / "changed" / "changes.json").write_bytes(b"\xff[")
-    assert run_scores.read_run(RunFolder(tmp_path / "changed")).changes == ()
+    assert run_scores.read_run(RunFolder(tmp_path / "changed"), "changed").changes == ()
     assert "changes.json is left out" in capsys.readouterr().err
 
 
@@ -196,7 +217,7 @@ def test_a_table_of_scores_that_is_not_text_is_named(make_run, tmp_path):
     make_run("damaged")
     (tmp_path / "damaged" / "metrics.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=str(tmp_path / "damaged")):
-        run_scores.read_run(RunFolder(tmp_path / "damaged"))
+        run_scores.read_run(RunFolder(tmp_path / "damaged"), "damaged")
 
 
 def test_arguments_that_are_not_runs_are_left_out(make_run, tmp_path, monkeypatch, capsys):

@@ -165,6 +165,8 @@ def test_the_environments_of_jobs(monkeypatch):
     ]  # fmt: skip
     places = [place["CUDA_VISIBLE_DEVICES"] for place in jobs.environments(3, ["4", "6"], 8)]
     assert places == ["4", "6", "4"]
+    places = [place["CUDA_VISIBLE_DEVICES"] for place in jobs.environments(2, list("01234"), 8)]
+    assert places == ["0,2,4", "1,3"], "fewer jobs than GPUs use all of them"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     threads = {"TF_NUM_INTRAOP_THREADS": "2", "TF_NUM_INTEROP_THREADS": "2"}
     assert jobs.environments(3, [], 8) == [threads] * 3

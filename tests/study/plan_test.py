@@ -134,13 +134,27 @@ def test_flags_of_the_evaluation_are_split_as_in_a_shell():
 
 def test_the_split_is_that_of_the_flagfiles_unless_one_is_given(flagfile, records):
     runs = read(flagfile, records)
-    assert plan.common_split(runs, "") == "val"
-    assert plan.common_split(runs, "test") == "test"
+    assert plan.common_split(runs, "", ()) == "val"
+    assert plan.common_split(runs, "test", ()) == "test"
     without = read(flagfile, records, train="--val_split=")
     for mixed in (without, runs + without):
         with pytest.raises(UserError, match="`--split`.*none"):
-            plan.common_split(mixed, "")
-    assert plan.common_split(without, "val") == "val"
+            plan.common_split(mixed, "", ())
+    assert plan.common_split(without, "val", ()) == "val"
+
+
+def test_the_best_checkpoint_is_not_compared_with_the_newest(flagfile, records):
+    """A run without validation has no best checkpoint, so that its newest one would be measured."""
+    mixed = read(flagfile, records) + read(flagfile, records, train="--val_split=")
+    with pytest.raises(UserError, match="--checkpoint=newest.*--flip"):
+        plan.common_split(mixed, "val", ("--flip",))
+    assert plan.common_split(mixed, "val", ("--flip", "--checkpoint=newest")) == "val"
+
+
+def test_a_file_that_is_not_text_is_no_flagfile(flagfile, records):
+    flagfile.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=flagfile.name):
+        read(flagfile, records)
 
 
 @pytest.fixture

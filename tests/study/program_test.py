@@ -15,7 +15,7 @@ from kseg.runs.folder import RunFolder
 from tests.data import shards
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STEPS = 30
+STEPS = 12
 
 
 @pytest.fixture(scope="module")

@@ -162,10 +162,19 @@ def test_a_curve_has_the_steps_that_all_seeds_have():
 
 
 def test_runs_that_were_not_measured_alike_are_refused(monkeypatch):
-    monkeypatch.setattr(results, "read_run", lambda folder: SimpleNamespace(measured={"miou": 1}))
+    monkeypatch.setattr(results, "read_run", lambda *_: SimpleNamespace(measured={"miou": 1}))
     monkeypatch.setattr(results, "Predictions", lambda path: None)
     monkeypatch.setattr(results, "protocol_differences", lambda runs: ["a: flip", "b: plain"])
     folder = SimpleNamespace(path=Path("runs"), label_set=LABELS)
-    run = SimpleNamespace(stem="a", seed=1, folder=folder)
+    run = SimpleNamespace(stem="a", name="a, seed 1", seed=1, folder=folder)
     with pytest.raises(UserError, match="a: flip; b: plain"):
+        results.read_modules([run])
+
+
+def test_a_mean_over_a_class_without_labelled_pixels_is_refused(monkeypatch):
+    measured = {"miou": 0.5, "mean_over": {"classes": [LABELS.names[0]], "iou": None}}
+    monkeypatch.setattr(results, "read_run", lambda *_: SimpleNamespace(measured=measured))
+    folder = SimpleNamespace(path=Path("runs"), label_set=LABELS)
+    run = SimpleNamespace(stem="a", name="a, seed 1", seed=1, folder=folder)
+    with pytest.raises(UserError, match=f"--mean_over.*labelled pixels.*{LABELS.names[0]}"):
         results.read_modules([run])

@@ -21,7 +21,6 @@ from PIL import Image
 
 from kseg import evaluate
 from kseg.benchmark import timing
-from kseg.compare.runs import read_run
 from kseg.data.datasets import LabelSet
 from kseg.data.pipeline import eval_dataset
 from kseg.errors import UserError
@@ -31,8 +30,10 @@ from kseg.runs.folder import RunFolder
 from kseg.runs.start import start
 from kseg.study import __main__ as program
 from kseg.study import jobs, statistics
+from kseg.study import program as course
 from kseg.study.jobs import Result
 from kseg.train.training_data import TrainingData
+from kseg.visualization.progress import progress_bar
 from tests import program_calls
 from tests.data import shards
 from tests.models.networks import registered_backbone
@@ -223,12 +224,22 @@ def test_other_flags_of_the_evaluation_measure_all_runs_again(copied):
     assert again("--evaluate=--flip --mean_over=cat,dog")[1] == []
 
 
-def test_a_failed_run_is_named_and_the_rest_goes_on(copied, capsys):
+def test_a_failed_run_is_named_and_the_rest_goes_on(copied, capsys, monkeypatch):
     folder, again = copied
     run = RunFolder(folder / "runs" / "tiny_none" / "seed_1")
     text = run.experiment_file.read_text()
     run.experiment_file.write_text(text.replace("--batch_size=2", "--batch_size=3"))
+    (newest,) = run.checkpoints.paths()
+    newest.rename(newest.with_name("step-00000001.npz"))
+    bars = []
+
+    def recorded(**options):
+        bars.append(progress_bar(**options))
+        return bars[-1]
+
+    monkeypatch.setattr(course, "progress_bar", recorded)
     assert again() == (1, [("tiny_none, seed 1", "kseg.train")])
+    assert bars[0].n == bars[0].total == 4 * 3, "the steps of a failed run are not ahead"
     printed = capsys.readouterr()
     failure = r"tiny_none, seed 1 failed \(exit status 1\): error: .*holds another experiment.*"
     assert re.search(f"{failure}--batch_size: 3 in the run, 2 in this command", printed.out)
@@ -251,6 +262,20 @@ def test_the_first_flagfile_stays_the_first_as_long_as_it_has_a_result(copied):
         assert (replaced in page) == (seed == 2)
 
 
+def test_a_page_is_written_although_the_memory_cannot_be_measured(copied, monkeypatch, capsys):
+    folder, again = copied
+    (folder / "costs.json").unlink()
+
+    def fail(*_):
+        raise UserError("the process was killed")
+
+    monkeypatch.setattr(timing, "peak_memory", fail)
+    assert again() == (0, [])
+    assert "tiny_ksac: its memory was not measured: the process was" in capsys.readouterr().err
+    assert "| not measured |" in (folder / "study.md").read_text()
+    assert not (folder / "costs.json").exists(), "the next call tries again"
+
+
 def test_one_flagfile_has_a_page_without_differences(root, copied):
     folder, again = copied
     (folder / "disagreement.png").unlink()
@@ -264,9 +289,15 @@ def test_one_flagfile_has_a_page_without_differences(root, copied):
 @pytest.mark.slow
 def test_a_failed_evaluation_is_named(copied, capsys):
     folder, again = copied
-    status, called = again("--evaluate=--mean_over=horse")
+    status, called = again("--evaluate=--checkpoint=nowhere.npz")
     assert status == 1 and len(called) == 4
     assert "tiny_ksac, seed 1 failed" in capsys.readouterr().err
+
+
+def test_a_class_that_does_not_exist_is_refused_before_anything_is_trained(root):
+    with pytest.raises(UserError, match="--mean_over.*horse"):
+        call(root, "--evaluate=--mean_over=horse", output="never")
+    assert not (root / "never" / "runs").exists() and InThisProcess.called == []
 
 
 def test_the_numbers_of_the_page_are_those_of_the_runs(root, study):
@@ -304,7 +335,7 @@ def test_the_csv_table_has_the_same_numbers(root, study):
     assert float(none["images_low"]) <= float(none["images_high"])
     dogs = np.mean([entry["iou"]["dog"] for entry in measured[1]])
     assert float(none["iou dog"]) == pytest.approx(dogs)
-    run = read_run(RunFolder(folder / "runs" / "tiny_none" / "seed_1"))
+    run = RunFolder(folder / "runs" / "tiny_none" / "seed_1")
     network = run.experiment.build_model(3)
     trainable = sum(np.prod(v.shape) for v in network.trainable_variables)
     assert int(none["parameters"]) == trainable and float(none["latency_ms"]) > 0

@@ -1,6 +1,5 @@
 """Feature maps of each dilation rate, and the figure that shows them."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -114,7 +113,7 @@ def test_rows_are_runs_and_columns_are_rates(monkeypatch):
     for name, of_run in maps.items():
         batch = {rate: rate_map[np.newaxis] for rate, rate_map in of_run.items()}
         model = SimpleNamespace(rate_maps=lambda images, batch=batch: batch)
-        figure.add(SimpleNamespace(path=Path(name)), model)
+        figure.add(name, SimpleNamespace(), model)
     np.testing.assert_allclose(mosaics[0], np.arange(25, 0, -1))
     np.testing.assert_allclose(mosaics[1], np.arange(0, 2.5, 0.1), atol=1e-6)
     (note,) = figure.notes
@@ -131,6 +130,6 @@ def test_rows_are_runs_and_columns_are_rates(monkeypatch):
 
 def test_runs_without_dilation_rates_alone_are_refused():
     figure = Features(noise(33, 33))
-    figure.add(SimpleNamespace(path=Path("a")), network("none"))
+    figure.add("a", SimpleNamespace(), network("none"))
     with pytest.raises(UserError, match="--features"):
         figure.picture()

@@ -1,7 +1,6 @@
 """The sheet of predictions of several runs."""
 
 import json
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -76,7 +75,7 @@ def test_columns_are_image_runs_and_labels(make_run, images, tmp_path, with_labe
     runs = {make_run("red"): threshold_model(0), make_run("blue"): threshold_model(2)}
     sheet = make_sheet(list(runs), images, tmp_path if with_labels else None)
     for run, model in runs.items():
-        sheet.add(run, model)
+        sheet.add(run.path.name, run, model)
     pixels = np.asarray(sheet.picture())
     assert pixels.shape[1] == (3 + with_labels) * STEP + LEFT
     top = TOP
@@ -156,7 +155,7 @@ def test_more_than_50_images_are_refused(make_run, images):
 def test_a_long_run_name_does_not_reach_the_next_column(make_run, images):
     name = "voc_animals_mobilenet_v2_ksac_without_decoder_seed_1"
     sheet = make_sheet([make_run(name)], images)
-    sheet.add(SimpleNamespace(path=make_run(name).path), threshold_model(0))
+    sheet.add(name, make_run(name), threshold_model(0))
     pixels = np.asarray(sheet.picture())
     heading = pixels[8:28, LEFT + STEP :].min(axis=(0, 2)) < 128
     assert heading[200:230].any() and not heading[CELL_SIZE:].any()

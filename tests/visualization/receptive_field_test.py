@@ -1,6 +1,5 @@
 """Receptive fields: bounds that follow from the architecture, squares, marks and errors."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -85,8 +84,7 @@ def test_the_square_is_the_smallest_that_contains_the_fraction():
 def test_each_run_has_a_column_with_the_pixel_and_the_square_marked():
     figure = ReceptiveField(np.full((45, 90, 3), 100, np.uint8), ["9", "20"])
     for name, rate in (("narrow", 1), ("wide", 5)):
-        run = SimpleNamespace(path=Path(name), label_set=LABELS)
-        figure.add(run, atrous_model(rate))
+        figure.add(name, SimpleNamespace(label_set=LABELS), atrous_model(rate))
     assert figure.notes == [
         f"receptive field: {name}, high at row 9, column 20: 95% of the gradient's energy within a "
         f"square of {side} pixels"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,12 +56,16 @@ def messages(command: list[str], seconds: float, log: Path) -> Iterator[dict]:
     """Runs a command and yields the messages that it prints; see `start`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     is_late = threading.Event()
-    with open(log, "a", encoding="utf-8") as errors:
+    with contextlib.ExitStack() as stack:
+        errors = stack.enter_context(open(log, "a", encoding="utf-8"))
+        # A process that is killed leaves its temporary files behind.
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            env=os.environ | {"TMPDIR": scratch},
             start_new_session=True,  # So that its own processes are ended with it.
         )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import keras
 
-from kseg.benchmark import device, steps
+from kseg.benchmark import device, steps, timing
 from kseg.benchmark.peers import torch_networks
 
 PARTS = ("kernels", "networks", "smp", "train")
@@ -59,7 +59,7 @@ class Settings:
     jit_compile: str = "auto"
     networks: tuple[str, ...] = NETWORKS
     log_every: int = 50
-    block_seconds: float = 0.02
+    block_seconds: float = timing.BLOCK_SECONDS
 
     @property
     def shape(self) -> tuple[int, int, int]:

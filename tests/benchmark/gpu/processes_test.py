@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -62,6 +63,18 @@ time.sleep(600)
     while not has_ended(str(number)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert has_ended(str(number)) and time.monotonic() - begun < 50
+
+
+def test_the_temporary_files_of_a_process_are_removed_with_it(tmp_path):
+    code = """
+import tempfile, time
+print('kseg-benchmark {"rows": ["%s"]}' % tempfile.mkdtemp(), flush=True)
+time.sleep(600)
+"""
+    first, last = messages(code, tmp_path, seconds=3.0)
+    assert last == {"ended": processes.TIME_LIMIT}
+    (folder,) = map(Path, first["rows"])
+    assert folder.is_absolute() and not folder.exists()
 
 
 def test_the_request_reaches_the_process_of_each_part(tmp_path, monkeypatch):
