@@ -39,7 +39,7 @@ from kseg.inference.evaluator import Evaluator
 from kseg.inference.frozen import for_inference
 from kseg.inference.image_predictions import PredictionsWriter
 from kseg.inference.image_scores import ImageTable, MeasuredImage, measured_images
-from kseg.inference.report import csv_text, mean_over, report, table
+from kseg.inference.report import check_classes, csv_text, mean_over, report, table
 from kseg.recipe.metrics import Scores
 from kseg.runs.folder import RunFolder
 from kseg.visualization import confusion_matrix, worst_sheet
@@ -182,6 +182,7 @@ def main(values: flags.FlagValues) -> None:
     if output.suffix != ".json":
         raise UserError(f"`--report` must be the path of a .json file. Received: {output}")
     data_dir = run.data_dir(values.data_dir)
+    check_classes(run.label_set, values.mean_over)
     checkpoint, path, step = find_checkpoint(run, values.checkpoint)
     content = {
         "split": values.split,
@@ -223,9 +224,9 @@ def _printed(label_set: LabelSet, scores: Scores, classes: Sequence[str]) -> dic
     print(table(label_set, scores))
     content = report(label_set, scores)
     if classes:
-        mean = mean_over(label_set, scores, classes)
+        mean, line = mean_over(label_set, scores, classes)
         content["mean_over"] = {"classes": classes, "iou": mean}
-        print(f"mean IoU over {', '.join(classes)}: {mean:.4f}")
+        print(line)
     return content
 
 

@@ -274,6 +274,24 @@ def test_without_one_of_the_files_none_is_written_and_the_flag_is_named(run, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["scores_confusion.png"]
 
 
+def test_a_class_that_mean_over_does_not_know_is_found_before_the_evaluation(run, monkeypatch):
+    monkeypatch.setattr(evaluation, "evaluate", None)  # Calling it would be another error.
+    with pytest.raises(UserError, match="`--mean_over`.*unicorn"):
+        call_main(f"--model_dir={run.path}", "--mean_over=cat,unicorn")
+
+
+def test_without_labelled_pixels_of_a_class_the_other_scores_are_written(run, tmp_path, capsys):
+    picture = shards.encoded(np.zeros((33, 40, 3), np.uint8)), np.zeros((33, 40), np.uint8)
+    folder = shards.write(tmp_path / "records", "val", [picture])
+    flags = f"--data_dir={folder}", f"--report={tmp_path / 'eval.json'}"
+    call_main(f"--model_dir={run.path}", "--mean_over=background,cat", *flags)
+    content = json.loads((tmp_path / "eval.json").read_text())
+    assert content["mean_over"] == {"classes": ["background", "cat"], "iou": None}
+    assert content["iou"]["background"] == pytest.approx(content["miou"])
+    assert "mean IoU over background, cat: n/a" in capsys.readouterr().out
+    assert (tmp_path / "eval.csv").is_file() and (tmp_path / "confusion.png").is_file()
+
+
 def test_the_measured_checkpoint_is_reported_with_its_step(run, tmp_path, model):
     other = RunFolder(tmp_path / "other")
     start(other, run.experiment.replace(model_dir=str(other.path)), VOC)

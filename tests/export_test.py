@@ -15,17 +15,20 @@ from kseg import export as program
 from kseg.data.datasets import LabelSet
 from kseg.errors import UserError
 from kseg.formats import litert
+from kseg.models import deeplab_v3_plus
 from tests import program_calls
 from tests.data import shards
 from tests.data.shards import encoded as encode
 from tests.formats.networks import (
     decode_with_pillow,
+    keeping_network,
     negated,
     predicted_classes,
     small_network,
     smooth_image,
     tiny_network,
 )
+from tests.models.networks import tiny_backbone
 
 LABELS = LabelSet(
     names=("sky", "roof", "road"), colours=((1, 2, 3), (200, 0, 0), (0, 9, 0)), ignore_label=254
@@ -104,6 +107,28 @@ def test_a_batch_of_files_must_have_one_size(exported):
 def test_the_export_holds_the_names_and_colours_of_the_classes(exported):
     labels = json.loads((exported / "assets.extra" / "labels.json").read_text())
     assert LabelSet(**labels) == LABELS
+
+
+def test_a_tensor_that_a_layer_keeps_is_part_of_the_export(inputs, tmp_path):
+    model = keeping_network(tf.constant)
+    signature = tf.saved_model.load(program.export(model, LABELS, tmp_path)).signatures
+    images = inputs["even_batch"]
+    classes = signature["serving_default"](images=tf.constant(images))["classes"]
+    expected = predicted_classes(model, images)
+    assert len(np.unique(expected)) > 1
+    assert np.mean(classes != expected) < 1e-3
+
+
+def test_an_export_leaves_out_auxiliary_logits(tmp_path):
+    model = deeplab_v3_plus(
+        3, backbone=tiny_backbone(4, 16), context="none", filters=8, auxiliary=True
+    )
+    signature = tf.saved_model.load(program.export(model, LABELS, tmp_path)).signatures
+    images = smooth_image(33, 40, seed=1)[np.newaxis]
+    classes = signature["serving_default"](images=tf.constant(images))["classes"]
+    expected = predicted_classes(model.without_auxiliary(), images)
+    assert classes.shape == expected.shape
+    assert np.mean(classes != expected) < 1e-3
 
 
 def test_each_export_is_the_next_version_and_a_failed_one_leaves_nothing(

@@ -126,6 +126,10 @@ def calibration_images(
 
 
 def crop_or_pad(model: Segmenter, images: tf.Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Crops or pads uint8 images `[batch, height, width, 3]` at the bottom and on the right."""
+    """Crops or pads uint8 images `[batch, height, width, 3]` at the bottom and on the right.
+
+    The padding has the colour that clients are told: RGB 124, 117, 104 or grey 127.
+    """
     cropped = tf.cast(images[:, : size[0], : size[1]], tf.float32)
-    return np.uint8(pad(cropped, size, model.pad_value))
+    padded = pad(cropped, size, model.pad_value)
+    return np.uint8(np.ceil(padded - 0.5))  # To the nearest integer; 127.5 becomes 127.

@@ -108,7 +108,8 @@ def _results(run: RunFolder, step: int) -> list[str]:
             f"{step}, {scores['protocol']}:",
             "",
         ]
-        values = {title: scores[key] for key, title in _SCORES.items() if scores.get(key)}
+        known = {key: title for key, title in _SCORES.items() if scores.get(key) is not None}
+        values = {title: scores[key] for key, title in known.items()}
         values |= {f"IoU of {name}": iou for name, iou in scores["iou"].items() if iou is not None}
         return [*measured, *(f"- {title}: {value:.4f}" for title, value in values.items())]
     except FileNotFoundError:

@@ -38,7 +38,7 @@ def write(
     """Writes the weights of a run. A failed call leaves nothing behind.
 
     Args:
-        folder: Folder to write, which must be new or empty.
+        folder: Folder to write, which must be new or empty, and not the current folder.
         run: The run.
         checkpoint: `best`, `newest` or a checkpoint file. Defaults to `best`.
         licence: Licence of the weights, for the model card. Defaults to "": it is not stated.
@@ -47,12 +47,18 @@ def write(
         The folder.
 
     Raises:
-        UserError: The folder holds files, the run or checkpoint cannot be read, or Keras cannot
-            load the network, for example because a context module of your own is not registered.
+        UserError: The folder holds files or is the current one, the run or checkpoint cannot be
+            read, or Keras cannot load the network, for example because a context module of your own
+            is not registered.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"`--export_dir` must be new or empty. Received: {folder}")
+    if not folder.name:
+        raise UserError(
+            "`--export_dir` must not be the current folder, since the complete folder takes its "
+            f"place. Received: {folder}"
+        )
     step = run.checkpoints.read_position(checkpoint)[0].step
     model = run.load_model(checkpoint)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -72,13 +72,19 @@ def in_graph(model: Segmenter) -> Callable[[tf.Tensor], tf.Tensor]:
     Raises:
         UserError: The backend is neither TensorFlow nor JAX.
     """
+
+    def logits(outputs):
+        # Auxiliary logits, which are for training only, come after those of the network.
+        return keras.tree.flatten(outputs)[0]
+
     if supported_backend() == "tensorflow":
-        return lambda images: model(images, training=False)
+        return lambda images: logits(model(images, training=False))
     import jax
 
     @jax.jit
     def apply(trainable, non_trainable, images):
-        return model.stateless_call(trainable, non_trainable, images, training=False)[0]
+        outputs, _ = model.stateless_call(trainable, non_trainable, images, training=False)
+        return logits(outputs)
 
     def run(images):
         weights = [
@@ -89,7 +95,7 @@ def in_graph(model: Segmenter) -> Callable[[tf.Tensor], tf.Tensor]:
         return np.asarray(apply(*weights, images), np.float32)
 
     def call(images):
-        logits = tf.numpy_function(run, [images], tf.float32)
-        return tf.ensure_shape(logits, (*images.shape[:3], model.num_classes))
+        result = tf.numpy_function(run, [images], tf.float32)
+        return tf.ensure_shape(result, (*images.shape[:3], model.num_classes))
 
     return call

@@ -3,7 +3,10 @@
 import dataclasses
 import itertools
 import math
+import numbers
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 from kseg import cli
@@ -26,8 +29,8 @@ class InferenceConfig:
     """How an image is turned into class probabilities. By default it is seen once, as a whole.
 
     The fields are flags of `kseg.evaluate` and `kseg.predict`, and keyword arguments of
-    `Segmenter.predict_classes`. A single number may stand for a tuple of one. The text form,
-    `str(config)`, is written to `eval.json`.
+    `Segmenter.predict_classes`. A single number may stand for a tuple of one, and numbers may be
+    those of NumPy. The text form, `str(config)`, is written to `eval.json`.
 
     A view is one way in which the network sees the image: at one scale, under one flip or rotation.
 
@@ -72,11 +75,10 @@ class InferenceConfig:
     jit_compile: str = "auto"
 
     def __post_init__(self):
-        for name in ("scales", "window_size", "window_stride", "eval_size", "eval_dilation_rates"):
-            value = getattr(self, name)
-            values = (value,) if isinstance(value, int | float) else tuple(value)
-            object.__setattr__(self, name, values)
-        above_0 = all(0 < scale < math.inf for scale in self.scales)
+        object.__setattr__(self, "scales", _as_tuple(self.scales, float))
+        for name in ("window_size", "window_stride", "eval_size", "eval_dilation_rates"):
+            object.__setattr__(self, name, _as_tuple(getattr(self, name), int))
+        above_0 = all(isinstance(scale, float) and 0 < scale < math.inf for scale in self.scales)
         if not self.scales or not above_0 or len(set(self.scales)) < len(self.scales):
             raise UserError(
                 "`--scales` must be different numbers above 0. "
@@ -94,11 +96,16 @@ class InferenceConfig:
             if len(size) == 1:
                 size = size * 2
                 object.__setattr__(self, name, size)
-            if len(size) not in (0, 2) or min(size, default=1) < 1:
+            if len(size) not in (0, 2) or not _are_positive_integers(size):
                 raise UserError(
-                    f"`--{name}` must be height,width, each at least 1, or one number for both. "
+                    f"`--{name}` must be height,width, integers of at least 1, or one for both. "
                     f"Received: {_joined(size)}"
                 )
+        if not _are_positive_integers(self.eval_dilation_rates):
+            raise UserError(
+                "`--eval_dilation_rates` must be integers of at least 1. "
+                f"Received: {_joined(self.eval_dilation_rates)}"
+            )
         if self.window_stride and not self.window_size:
             raise UserError(
                 f"`--window_stride` needs `--window_size`. Received: {_joined(self.window_stride)}"
@@ -247,8 +254,22 @@ def from_flags(values: flags.FlagValues) -> InferenceConfig:
     )
 
 
+def _as_tuple(value: Any, kind: type[int] | type[float]) -> tuple:
+    """Returns one number or several as a tuple of Python's `int` or `float`.
+
+    Other items, such as texts, and fractions for `int`, stay as they are; the checks refuse them.
+    """
+    known = numbers.Integral if kind is int else numbers.Real
+    values = (value,) if np.ndim(value) == 0 else tuple(value)
+    return tuple(kind(item) if isinstance(item, known) else item for item in values)
+
+
+def _are_positive_integers(values: tuple) -> bool:
+    return all(isinstance(value, int) and value >= 1 for value in values)
+
+
 def _joined(values, separator=",") -> str:
-    return separator.join(map(str, values))
+    return separator.join(map(repr, values))
 
 
 def _by(size: tuple[int, int]) -> str:

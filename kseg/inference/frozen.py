@@ -94,6 +94,10 @@ class _Folded:
         source: Name of the node of the images.
         result: Name of the node of the logits.
         shape: Shape of the logits as far as it is known.
+        variables: Handles of variables that are no weights of Keras, since a layer keeps a
+            `tf.Variable`, by the names of their nodes.
+        traced: The function that the graph was taken from, if it calls other functions, which
+            TensorFlow removes with it; otherwise None, since it holds the weights a second time.
     """
 
     images: tf.TensorSpec
@@ -101,6 +105,8 @@ class _Folded:
     source: str
     result: str
     shape: tf.TensorShape
+    variables: dict[str, tf.Tensor]
+    traced: tf.types.experimental.ConcreteFunction | None
 
     @classmethod
     def of(cls, model: keras.Model, size: tuple[int | None, ...]) -> "_Folded":
@@ -114,15 +120,28 @@ class _Folded:
         def network(images):
             # Constants created outside of the function would become inputs of the graph.
             constants = [[tf.constant(value) for value in values] for values in weights]
-            logits, _ = model.stateless_call(*constants, images, training=False)
-            return tf.identity(logits, "logits")
+            outputs, _ = model.stateless_call(*constants, images, training=False)
+            # Auxiliary logits, which are for training only, come after those of the network.
+            return tf.identity(keras.tree.flatten(outputs)[0], "logits")
 
-        # The graph does not depend on the machine that writes it, and is never compiled by XLA.
+        # The graph does not depend on the machine that writes it. XLA compiles nothing in it but
+        # convolutions with groups, for which Keras demands it.
         with forms.assumed(device="CPU", xla=False, replicas=1):
             traced = tf.function(network, autograph=False).get_concrete_function(images)
         (logits,) = traced.outputs
-        graph = fold_batch_norms(traced.graph.as_graph_def(), logits.op.name)
-        return cls(images, graph, traced.inputs[0].op.name, logits.op.name, logits.shape)
+        captures = {inner.op.name: outer for outer, inner in traced.graph.captures}
+        graph = _with_captured_constants(traced.graph.as_graph_def(), captures)
+        graph = fold_batch_norms(graph, logits.op.name)
+        inputs = {node.name for node in graph.node if node.op == "Placeholder"}
+        return cls(
+            images,
+            graph,
+            traced.inputs[0].op.name,
+            logits.op.name,
+            logits.shape,
+            variables={name: captures[name] for name in inputs & captures.keys()},
+            traced=traced if graph.library.function else None,
+        )
 
     def take_kernels(self) -> dict[str, tf.Tensor]:
         """Makes the kernels inputs of the graph, and returns them by the names of their nodes.
@@ -147,10 +166,29 @@ class _Folded:
             experimental_attributes={"_noinline": True} if kernels else None,
         )
         def folded(images):
-            inputs = {name: tf.convert_to_tensor(kernel) for name, kernel in kernels.items()}
+            inputs = kernels | self.variables
+            inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
             (logits,) = tf.graph_util.import_graph_def(
                 self.graph, inputs | {self.source: images}, [f"{self.result}:0"], name="network"
             )
             return tf.ensure_shape(logits, self.shape)
 
         return folded
+
+
+def _with_captured_constants(
+    graph: tf.compat.v1.GraphDef, captures: dict[str, tf.Tensor]
+) -> tf.compat.v1.GraphDef:
+    """Returns a graph with the tensors that it captured, which a layer may keep, as constants.
+
+    Args:
+        graph: The graph, which is changed.
+        captures: Name of an input of the graph -> what was captured: a tensor, or the handle of a
+            variable, which stays an input.
+    """
+    for node in graph.node:
+        if node.name in captures and captures[node.name].dtype != tf.resource:
+            node.op = "Const"
+            node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(captures[node.name]))
+            del node.attr["shape"]
+    return graph

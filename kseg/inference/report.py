@@ -58,25 +58,29 @@ def confusions(label_set: LabelSet, result: Scores, most: int = CONFUSIONS) -> l
     return lines
 
 
-def mean_over(label_set: LabelSet, result: Scores, classes: Sequence[str]) -> float:
-    """Returns the mean IoU of the named classes.
-
-    Raises:
-        UserError: A name is not a class, or a class has no labelled pixels.
-    """
+def check_classes(label_set: LabelSet, classes: Sequence[str]) -> None:
+    """Raises `UserError` if a name that `--mean_over` holds is not that of a class."""
     unknown = [name for name in classes if name not in label_set.names]
     if unknown:
         raise UserError(
             f"`--mean_over` must hold names of classes, {', '.join(label_set.names)}. Received: "
             + ", ".join(unknown)
         )
-    chosen = [float(result.iou[label_set.names.index(name)]) for name in classes]
-    if math.isnan(sum(chosen)):
-        raise UserError(
-            "`--mean_over` must hold classes with labelled pixels in the split. Received: "
-            + ", ".join(classes)
-        )
-    return sum(chosen) / len(chosen)
+
+
+def mean_over(
+    label_set: LabelSet, result: Scores, classes: Sequence[str]
+) -> tuple[float | None, str]:
+    """Returns the mean IoU of the named classes, and a line that says it.
+
+    The mean is None if one of the classes has no labelled pixels; then the line names it.
+    """
+    iou = {name: float(result.iou[label_set.names.index(name)]) for name in classes}
+    line = f"mean IoU over {', '.join(classes)}: "
+    if absent := [name for name in iou if math.isnan(iou[name])]:
+        return None, f"{line}n/a, since the split has no labelled pixels of {', '.join(absent)}"
+    mean = sum(iou[name] for name in classes) / len(classes)
+    return mean, f"{line}{mean:.4f}"
 
 
 def miou_without_background(label_set: LabelSet, result: Scores) -> float:

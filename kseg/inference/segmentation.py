@@ -19,6 +19,7 @@ from kseg.visualization import label_maps
 
 # Fields of `InferenceConfig` that make another network.
 _OF_THE_NETWORK = {"eval_dilation_rates", "output_stride"}
+_MAX_PREDICTORS = 8  # Each holds graphs of the network.
 
 
 def predict_classes(
@@ -46,13 +47,13 @@ def predict_classes(
         uint8 array (height, width) or (batch, height, width) of class ids.
 
     Raises:
-        UserError: The images or an option are not as described above, or the config needs a package
-            that is not installed.
+        UserError: The images or an option are not as described above, the config needs a package
+            that is not installed, or the network has more than 256 classes.
     """
     images = _checked(images)
     tiling = None
     if tile is not None:
-        sides = (tile,) if isinstance(tile, int) else tuple(tile)
+        sides = (tile,) if np.ndim(tile) == 0 else tuple(tile)
         tiling = Tiling.of(segmenter, sides, overlap)
     elif overlap is not None:
         raise UserError(f"`overlap` needs `tile`. Received: overlap={overlap}")
@@ -111,22 +112,20 @@ def _predictor(segmenter: Segmenter, options: dict, tile: tuple[int, int] | None
             f"Inference options must be among {', '.join(sorted(names))}, tile, overlap. "
             f"Received: {', '.join(unknown)}"
         )
-    values = {
-        name: (value,) if name.endswith("_size") and isinstance(value, int) else value
-        for name, value in options.items()
-    }
-    config = InferenceConfig(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-    )
+    if segmenter.num_classes > 256:
+        raise UserError(
+            "`segmenter` must have at most 256 classes, since class ids are uint8. "
+            f"Received: {segmenter.num_classes} classes"
+        )
+    config = InferenceConfig(**options)
     if not compiles(config, tile):
         tile = None  # One graph for images of any size.
     # Kept with the network, so that repeated calls do not trace it again. Keras would track an
     # attribute that is set in the usual way.
     known = vars(segmenter).setdefault("_predictors", {})
     if (config, tile) not in known:
+        if len(known) == _MAX_PREDICTORS:
+            del known[next(iter(known))]  # The oldest, or each new option would take memory.
         known[config, tile] = Predictor(segmenter, config, tile=tile)
     return known[config, tile]
 

@@ -14,6 +14,7 @@ those of the whole image.
 
 import dataclasses
 import itertools
+import numbers
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,13 +47,20 @@ class Tiling:
     stride: int
 
     def __post_init__(self):
-        if len(self.tile) != 2 or any(side < 1 or side % self.stride for side in self.tile):
+        if len(self.tile) != 2 or not all(
+            isinstance(side, numbers.Integral) and side >= 1 and side % self.stride == 0
+            for side in self.tile
+        ):
             raise UserError(
-                "`--tile` must be height,width, or one number for both, in multiples of the "
-                f"network's stride ({self.stride}). Received: {','.join(map(str, self.tile))}"
+                "`--tile` must be height,width, or one number for both, integers in multiples of "
+                f"the network's stride ({self.stride}). Received: {','.join(map(str, self.tile))}"
             )
         most = min(self.tile) // 4
-        if not 0 <= self.overlap <= most or self.overlap % self.stride:
+        if (
+            not isinstance(self.overlap, numbers.Integral)
+            or not 0 <= self.overlap <= most
+            or self.overlap % self.stride
+        ):
             raise UserError(
                 f"`--overlap` must be a multiple of the network's stride ({self.stride}), at most "
                 f"a quarter of the tile ({most}). Received: {self.overlap}"
@@ -78,16 +86,16 @@ class Tiling:
         tile = tile * 2 if len(tile) == 1 else tile
         if overlap is not None:
             return cls(tile=tile, overlap=overlap, stride=stride)
+        without_overlap = cls(tile=tile, overlap=0, stride=stride)
         room = min(tile) // 4
-        overlap = min(max(min(tile) // 8, stride), room) // stride * stride
-        tiling = cls(tile=tile, overlap=overlap, stride=stride)
         if room < stride:
             raise UserError(
                 f"`--tile` must be at least {4 * stride}, four times the network's stride, so that "
                 "tiles can overlap; with `--overlap=0` they need not. "
                 f"Received: {','.join(map(str, tile))}"
             )
-        return tiling
+        overlap = min(max(min(tile) // 8, stride), room) // stride * stride
+        return dataclasses.replace(without_overlap, overlap=overlap)
 
     def fits(self, height: int, width: int) -> bool:
         """Returns whether an image is no larger than one tile."""

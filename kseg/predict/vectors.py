@@ -37,7 +37,9 @@ class VectorFile:
     A context: the file appears, complete, when it ends without an error and a scene was added.
 
     Args:
-        path: A `.gpkg`, with a layer for each scene, or a `.geojson`, for one scene.
+        path: A `.gpkg`, with a layer for each scene, or a `.geojson`, for one scene. A layer is
+            named after its scene, with `_` for `/`, and with `_2`, `_3` and so on behind if that
+            name is taken; upper and lower case are the same there.
         label_set: Names of the classes.
         min_area: Regions with a smaller area are left out, in square metres, or in pixels for
             scenes without a projection. Defaults to 0.
@@ -69,6 +71,7 @@ class VectorFile:
         self._label_set = label_set
         self._min_area = min_area
         self._classes = set(classes or label_set.names)
+        self._layers: set[str] = set()
         self._partial: Path | None = None
         self._opened = contextlib.ExitStack()
         self.count = 0
@@ -107,7 +110,7 @@ class VectorFile:
         """Adds the regions of a scene.
 
         Args:
-            name: Name of the scene, which becomes that of the layer.
+            name: Name of the scene.
             labels: Its label map, a TIFF as `predict_tiff` writes it.
 
         Raises:
@@ -123,7 +126,7 @@ class VectorFile:
                 self._partial,
                 "w",
                 driver=self._driver,
-                layer=name.replace("/", "_"),
+                layer=self._layer(name),
                 crs_wkt=source.crs.to_wkt() if source.crs else "",
                 schema=_SCHEMA,
                 **options,
@@ -132,6 +135,15 @@ class VectorFile:
                 while batch := list(itertools.islice(records, _BATCH)):
                     target.writerecords(batch)
                     self.count += len(batch)
+
+    def _layer(self, name: str) -> str:
+        """Returns a name for the layer of a scene that no other layer has."""
+        name = name.replace("/", "_")
+        numbered = (f"{name}_{number}" for number in itertools.count(2))
+        # GeoPackages do not tell upper and lower case apart.
+        layer = next(x for x in itertools.chain([name], numbered) if x.lower() not in self._layers)
+        self._layers.add(layer.lower())
+        return layer
 
     def _records(self, source: "rasterio.DatasetReader") -> Iterator[dict[str, Any]]:
         names = self._label_set.names

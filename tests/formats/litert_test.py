@@ -2,6 +2,7 @@
 
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +11,7 @@ from kseg.data import records
 from kseg.errors import UserError
 from kseg.formats import litert, saved_model
 from kseg.formats.classification import fixed_size
+from kseg.models import Segmenter
 from tests.data import shards
 from tests.formats.networks import (
     photographs,
@@ -106,3 +108,16 @@ def test_calibration_images_are_spread_over_the_split_and_have_one_size(tmp_path
     assert set(np.unique(images[1][0, 9:])) == {
         127
     }  # the grey that this network normalises to zero
+
+
+@pytest.mark.parametrize(
+    ("pad_value", "colour"),
+    [((127.5,) * 3, (127, 127, 127)), ((123.68, 116.779, 103.939), (124, 117, 104))],
+)
+def test_padding_has_the_colour_that_clients_are_told_and_pixels_keep_theirs(pad_value, colour):
+    images = keras.Input((None, None, 3))
+    model = Segmenter(images, keras.layers.Conv2D(2, 1)(images), pad_value=pad_value)
+    image = np.arange(256, dtype="uint8").reshape(1, 16, 16, 1).repeat(3, -1)
+    padded = litert.crop_or_pad(model, image, (17, 18))
+    np.testing.assert_array_equal(padded[:, :16, :16], image)
+    assert set(map(tuple, padded[0, 16])) | set(map(tuple, padded[0, :, 17])) == {colour}

@@ -4,6 +4,7 @@ import io
 
 import keras
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from kseg.layers import BatchNorm, ConvNormAct, Crop, ImageNormalization, PadToStride, Resize
@@ -48,6 +49,30 @@ def tiny_network():
     for _ in range(2):
         x = ConvNormAct(64, kernel_size=3)(x)
     return randomize_batch_norms(Segmenter(images, keras.layers.Conv2D(3, 1)(x)))
+
+
+class Keeping(keras.layers.Layer):
+    """Multiplies by numbers that a function has made in `build`, and that are no weights."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def build(self, input_shape):
+        # TensorFlow copies tensors of at most 128 elements into a graph.
+        values = np.random.default_rng(0).normal(size=(3, 3, input_shape[-1]))
+        self.kept = self.kind(values.astype("float32"))
+
+    def call(self, features):
+        return features * tf.reduce_sum(self.kept, axis=(0, 1))
+
+
+def keeping_network(kind):
+    """A network with a layer that keeps `kind(array)`, a tensor or a variable of TensorFlow."""
+    keras.utils.set_random_seed(7)
+    images = keras.Input((None, None, 3))
+    x = ConvNormAct(64, kernel_size=3)(ImageNormalization("tf")(images))
+    return randomize_batch_norms(Segmenter(images, keras.layers.Conv2D(3, 1)(Keeping(kind)(x))))
 
 
 def negated(network):

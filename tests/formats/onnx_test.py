@@ -14,6 +14,7 @@ from kseg.formats.classification import classify
 from kseg.inference.frozen import freeze
 from kseg.models import CONTEXTS, deeplab_v3_plus, dfp_fcn, gcn_fcn
 from tests.formats.networks import (
+    keeping_network,
     photographs,
     randomize_batch_norms,
     resizing_network,
@@ -84,6 +85,12 @@ def test_every_network_converts_at_odd_even_and_oblong_sizes(name):
     frozen = freeze(model)
     for size in ((65, 97), (50, 34), (1, 33)):
         assert_same_as_saved_model(model, frozen, size)
+
+
+@pytest.mark.slow
+def test_a_tensor_that_a_layer_keeps_is_part_of_the_file():
+    model = keeping_network(tf.constant)
+    assert_same_as_saved_model(model, freeze(model), (33, 41))
 
 
 @pytest.mark.slow

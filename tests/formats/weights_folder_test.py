@@ -60,7 +60,8 @@ def run(tmp_path_factory):
 
 SCORES = {
     "split": "val", "data_dir": "/some/where/islands", "protocol": "single view",
-    "miou": 0.625, "pixel_accuracy": 0.75, "iou": {"sea": 0.5, "land": None},
+    "miou": 0.625, "pixel_accuracy": 0.75, "boundary_accuracy": 0.0, "internal_accuracy": None,
+    "iou": {"sea": 0.5, "land": None},
 }  # fmt: skip
 
 
@@ -150,11 +151,13 @@ def test_the_card_says_what_was_trained_and_measured(run, published):
         "--context=ksac",
         "Split val of islands, checkpoint of step 7, single view:",
         "- mean IoU: 0.6250",
+        "- pixel accuracy near borders: 0.0000",
         "- IoU of sea: 0.5000",
         "## Licence\n\ncc-by-4.0",
     ):
         assert line in card, line
-    assert "IoU of land" not in card and f"keras {keras.__version__}" in card
+    assert "IoU of land" not in card and "accuracy elsewhere" not in card
+    assert f"keras {keras.__version__}" in card
     assert not [path for path in published.iterdir() if b"/some/where" in path.read_bytes()]
     flags = from_flagfile(published / RECIPE)
     expected = run.experiment.replace(data_dir="", model_dir="", init_from="stage_1")
@@ -207,6 +210,15 @@ def test_a_folder_with_files_is_refused_and_a_failure_leaves_nothing(run, tmp_pa
     assert not list((tmp_path / "empty").iterdir())
     monkeypatch.undo()
     assert weights_folder.write(tmp_path / "empty", run).is_dir()
+
+
+def test_the_current_folder_is_refused_since_the_new_one_takes_its_place(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="`--export_dir`"):
+        weights_folder.write(".", run)
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_that_are_no_network_of_kseg_are_named(published, tmp_path):

@@ -1,5 +1,6 @@
 """Inference configs: their checks, their text form, and how they change an experiment."""
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -44,14 +45,20 @@ def test_the_text_form_names_all_options_that_differ_from_the_defaults(options, 
         ("scales", {"scales": (1.0, 0.0)}),
         ("scales", {"scales": (float("nan"),)}),
         ("scales", {"scales": (1.0, 1.0)}),
+        ("scales", {"scales": "0.5"}),
+        ("scales", {"scales": None}),
         ("average", {"average": "max"}),
         ("tta", {"tta": "all"}),
         ("jit_compile", {"jit_compile": "yes"}),
         ("eval_size", {"eval_size": (1, 2, 3)}),
+        ("eval_size", {"eval_size": 513.0}),
+        ("eval_size", {"eval_size": (513, "513")}),
         ("window_size", {"window_size": (0,)}),
+        ("window_size", {"window_size": "129"}),
         ("window_stride", {"window_stride": (5,)}),
         ("window_stride", {"window_size": (8,), "window_stride": (8, 9)}),
         ("window_size", {"window_size": (8,), "eval_size": (8,)}),
+        ("eval_dilation_rates", {"eval_dilation_rates": (6, 12.0)}),
         ("flip", {"flip": True, "tta": "dlinknet"}),
     ],
 )
@@ -64,6 +71,21 @@ def test_one_number_stands_for_a_tuple_of_one():
     numbers = InferenceConfig(scales=0.5, window_size=129, window_stride=65)
     assert numbers == InferenceConfig(scales=(0.5,), window_size=(129, 129), window_stride=[65])
     assert InferenceConfig(eval_size=513).eval_size == (513, 513)
+
+
+def test_numbers_of_numpy_are_those_of_python():
+    found = InferenceConfig(
+        scales=np.array([0.5, 1], "float32"),
+        window_size=np.int64(129),
+        window_stride=np.array([65, 33]),
+        eval_dilation_rates=(np.int32(6),),
+    )
+    expected = InferenceConfig(
+        scales=(0.5, 1), window_size=129, window_stride=(65, 33), eval_dilation_rates=6
+    )
+    assert found == expected and hash(found) == hash(expected) and str(found) == str(expected)
+    sizes = found.window_size + found.window_stride + found.eval_dilation_rates
+    assert {type(value) for value in sizes} == {int}
 
 
 def test_a_config_is_read_from_flags_and_invalid_numbers_are_errors():

@@ -1,15 +1,19 @@
 """Folded networks in evaluation and prediction: the same logits, and when they are used."""
 
+import gc
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 from kseg.inference.config import InferenceConfig
 from kseg.inference.frozen import FoldedSegmenter, for_inference, freeze, is_faster_folded
 from kseg.inference.predictor import Predictor
-from kseg.models import deeplab_v3_plus
+from kseg.models import Segmenter, deeplab_v3_plus
 from kseg.runs.assembly import dtype_policy
-from tests.formats.networks import randomize_batch_norms, smooth_image
+from tests.formats.networks import keeping_network, randomize_batch_norms, smooth_image
 from tests.models.networks import tiny_backbone
 
 VIEWS = InferenceConfig(scales=(0.5, 1.0), flip=True)
@@ -40,6 +44,34 @@ def test_it_keeps_the_weights_that_it_was_made_of(model):
     assert np.abs(model(image) - before).max() > 1e-3
     np.testing.assert_array_equal(folded(image), before)
     kernel.assign(value)
+
+
+@pytest.mark.parametrize("kind", [tf.constant, tf.Variable])
+def test_a_layer_may_keep_a_tensor_or_a_variable_that_is_no_weight_of_keras(kind):
+    network = keeping_network(kind)
+    image = smooth_image(33, 41, 0)[np.newaxis].astype("float32")
+    np.testing.assert_allclose(FoldedSegmenter(network)(image), network(image), atol=1e-4)
+
+
+def test_a_convolution_with_groups_is_found_when_its_graph_is_gone():
+    """Keras has XLA compile it, as a function of its own."""
+    images = keras.Input((None, None, 3))
+    features = layers.Conv2D(8, 3, padding="same", groups=2)(layers.Conv2D(4, 1)(images))
+    network = Segmenter(images, layers.Conv2D(2, 1)(features))
+    folded = FoldedSegmenter(network)
+    gc.collect()
+    image = smooth_image(9, 12, 0)[np.newaxis].astype("float32")
+    np.testing.assert_allclose(folded(image), network(image), rtol=1e-4, atol=1e-3)
+
+
+def test_auxiliary_logits_are_left_out():
+    network = deeplab_v3_plus(
+        4, backbone=tiny_backbone(4, 16), context="none", filters=8, auxiliary=True
+    )
+    image = smooth_image(33, 41, 0)[np.newaxis].astype("float32")
+    expected = network(image)[0]
+    for folded in (FoldedSegmenter(network), freeze(network)):
+        np.testing.assert_allclose(folded(image), expected, atol=1e-4)
 
 
 def test_its_kernels_are_held_once(model):

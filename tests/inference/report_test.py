@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kseg.data.datasets import LabelSet
+from kseg.errors import UserError
 from kseg.inference import report
 from kseg.recipe.metrics import scores
 
@@ -61,6 +62,18 @@ def test_the_most_frequent_confusions_come_first():
     ]
     assert len(report.confusions(LABELS, result, most=99)) == 4
     assert report.confusions(LABELS, scores(np.diag([1, 2, 3, 4]))) == []
+
+
+def test_the_mean_over_some_classes_is_not_known_without_labelled_pixels_of_one():
+    mean, line = report.mean_over(LABELS, scores(MATRIX), ["cat", "dog"])
+    assert mean == pytest.approx((30 / 65 + 20 / 45) / 2)
+    assert line == f"mean IoU over cat, dog: {mean:.4f}"
+    mean, line = report.mean_over(LABELS, scores(MATRIX), ["cat", "ufo"])
+    assert mean is None
+    assert "ufo" in line.split("n/a")[1] and "cat" not in line.split("n/a")[1]
+    report.check_classes(LABELS, ["cat", "ufo"])
+    with pytest.raises(UserError, match="`--mean_over`.*Received: sun"):
+        report.check_classes(LABELS, ["cat", "sun"])
 
 
 def test_the_csv_holds_iou_pixels_and_confusions_of_each_class():

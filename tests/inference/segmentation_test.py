@@ -12,6 +12,8 @@ from kseg.models import Segmenter, deeplab_v3_plus
 from tests.backbones.networks import scramble
 from tests.models.networks import tiny_backbone
 from tests.predict.networks import bright_network
+from tests.program_calls import run_script
+from tests.runs.distribution_test import needs_jax
 
 
 def photograph(*shape, seed=0):
@@ -47,6 +49,35 @@ def test_a_batch_gets_the_classes_of_its_images(network):
         np.testing.assert_array_equal(network.predict_classes(image), classes)
 
 
+def test_a_network_with_auxiliary_logits_has_the_classes_of_the_one_without():
+    network = deeplab_v3_plus(
+        4, backbone=tiny_backbone(4, 16), context="none", filters=8, auxiliary=True
+    )
+    scramble(network)
+    image = photograph(33, 47)
+    classes = network.predict_classes(image)
+    assert classes.shape == (33, 47)
+    np.testing.assert_array_equal(classes, network.without_auxiliary().predict_classes(image))
+
+
+@needs_jax
+@pytest.mark.slow
+def test_it_also_has_these_classes_on_jax(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    run_script(
+        "import numpy as np\n"
+        "from kseg.models import deeplab_v3_plus\n"
+        "from tests.models.networks import tiny_backbone\n"
+        "backbone = tiny_backbone(4, 16)\n"
+        "options = {'context': 'none', 'filters': 8, 'auxiliary': True}\n"
+        "network = deeplab_v3_plus(4, backbone=backbone, **options)\n"
+        "image = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)\n"
+        "classes = network.predict_classes(image)\n"
+        "expected = network.without_auxiliary().predict_classes(image)\n"
+        "np.testing.assert_array_equal(classes, expected)\n"
+    )
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -54,16 +85,12 @@ def test_a_batch_gets_the_classes_of_its_images(network):
         {"scales": [0.75], "average": "logits", "flip": True},
         {"tta": "dlinknet"},
         {"window_size": 33, "window_stride": (16, 20)},
-        {"eval_size": (65, 81)},
+        {"eval_size": np.int64(81)},
     ],
 )
 def test_options_are_the_fields_of_the_inference_config(network, options):
     image = photograph(50, 60)
-    sizes = {name: (33, 33) for name, value in options.items() if value == 33}
-    config = InferenceConfig(
-        **{name: tuple(v) if isinstance(v, list) else v for name, v in (options | sizes).items()}
-    )
-    expected = Predictor(network, config).classes(image)
+    expected = Predictor(network, InferenceConfig(**options)).classes(image)
     assert len(np.unique(expected)) > 1
     np.testing.assert_array_equal(network.predict_classes(image, **options), expected)
 
@@ -76,6 +103,8 @@ def test_tiled_images_get_the_classes_of_the_blended_scores(network):
     for rows, columns, scores in blended(predictor.scores, image, Tiling.of(network, (64,), 16)):
         expected[rows, columns] = scores.argmax(-1)
     np.testing.assert_array_equal(classes, expected)
+    same = network.predict_classes(image, tile=np.int64(64), overlap=np.int64(16))
+    np.testing.assert_array_equal(same, expected)
 
 
 def test_repeated_calls_do_not_trace_the_network_again(network):
@@ -86,6 +115,14 @@ def test_repeated_calls_do_not_trace_the_network_again(network):
     assert len(predictors) == before
     predictor = predictors[InferenceConfig(), None]
     assert predictor._classify.experimental_get_tracing_count() == 1
+
+
+def test_only_the_newest_predictors_are_kept():
+    network = bright_network(1)
+    for number in range(12):
+        network.predict_classes(photograph(3, 4), eval_size=10 + number)
+    sizes = [config.eval_size[0] for config, _ in vars(network)["_predictors"]]
+    assert sizes == list(range(14, 22))
 
 
 def test_the_overlay_mixes_the_image_with_the_colours_of_the_classes():
@@ -114,7 +151,14 @@ def test_a_network_without_colours_uses_those_of_voc():
         ("image", lambda network: network.overlay(photograph(2, 4, 5))),
         ("alpha", lambda network: network.overlay(photograph(4, 5), alpha=2)),
         ("overlap", lambda network: network.predict_classes(photograph(4, 5), overlap=16)),
+        ("--tile", lambda network: network.predict_classes(photograph(4, 5), tile=64.0)),
+        ("--tile", lambda network: network.predict_classes(photograph(4, 5), tile="128")),
+        (
+            "--overlap",
+            lambda network: network.predict_classes(photograph(4, 5), tile=256, overlap=32.0),
+        ),
         ("--scales", lambda network: network.predict_classes(photograph(4, 5), scales=(0.0,))),
+        ("--scales", lambda network: network.predict_classes(photograph(4, 5), scales="0.5")),
         (
             "output_stride",
             lambda network: network.predict_classes(photograph(4, 5), output_stride=8),
@@ -133,6 +177,12 @@ def test_invalid_arguments_are_named(name, call):
 def test_the_error_is_a_value_error():
     with pytest.raises(ValueError, match="images"):
         bright_network(1).predict_classes("photo.jpg")
+
+
+def test_ids_of_more_than_256_classes_do_not_fit_into_uint8():
+    images = keras.Input((None, None, 3))
+    with pytest.raises(UserError, match="`segmenter`.*256.*257"):
+        Segmenter(images, keras.layers.Conv2D(257, 1)(images)).predict_classes(photograph(2, 3))
 
 
 def test_a_user_defined_network_can_be_a_segmenter():

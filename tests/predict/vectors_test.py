@@ -96,6 +96,21 @@ def test_each_scene_becomes_a_layer_except_one_that_cannot_be_read(model, tmp_pa
     assert [path.name for path in tmp_path.glob(".partial-*")] == []
 
 
+def test_scenes_whose_layers_would_have_one_name_keep_their_polygons(model, tmp_path):
+    names = "2020/a", "2020_a", "2020_A", "2020_a_2"
+    (tmp_path / "2020").mkdir()
+    for number, name in enumerate(names):
+        bright_scene(tmp_path / f"{name}.tif", crs=f"EPSG:{32631 + number}")
+    with vectors.VectorFile(tmp_path / "out.gpkg", LABELS) as target:
+        assert predicted(model, tmp_path, target, names) == []
+    zones = {}
+    for layer in fiona.listlayers(tmp_path / "out.gpkg"):
+        with fiona.open(tmp_path / "out.gpkg", layer=layer) as file:
+            assert len(file) == 3
+            zones[layer] = rasterio.CRS.from_wkt(file.crs_wkt).to_epsg() - 32631
+    assert zones == {"2020_a": 0, "2020_a_2": 1, "2020_A_3": 2, "2020_a_2_2": 3}
+
+
 def test_an_error_leaves_no_file_behind(tmp_path, model):
     bright_scene(tmp_path / "a.tif")
     with pytest.raises(RuntimeError):

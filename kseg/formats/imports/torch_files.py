@@ -108,7 +108,7 @@ def _open_pickled(path: str) -> Variables:
     if not tensors:
         raise _unreadable(path, "it holds no named tensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return Variables(path, shapes, lambda name: tensors[name].float().numpy())
+    return Variables(path, shapes, lambda name: tensors[name].detach().float().numpy())
 
 
 def _unreadable(path: str, reason: object) -> UserError:

@@ -42,10 +42,12 @@ class Variables:
         """Reads a variable.
 
         Raises:
-            UserError: If the file is damaged there.
+            UserError: If the file is damaged there, or holds values that are not supported.
         """
         try:
             return self.get(name)
+        except UserError:
+            raise  # It is a ValueError, but says itself what is wrong.
         except (tf.errors.OpError, IndexError, ValueError) as error:  # IndexError if truncated.
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.path} is damaged: {name} cannot be read: {reason}") from error
