@@ -181,10 +181,12 @@ def build(
                 rules if part == split else dataclasses.replace(rules, keep_background=1.0),
                 label_set,
                 folders[part],
-                problems if on_error == "skip" else None,
+                problems,
             )
             for part, names in parts.items()
         }
+        if problems and on_error == "fail":
+            raise sample_checks.nothing_converted(problems)
         scene_labels.check_polygons()
         return writer.convert(
             samples,

@@ -127,15 +127,16 @@ def _by_id(path: Path, mask: "rasterio.DatasetReader", label_set: LabelSet) -> C
         )
 
     def to_ids(values: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-        ids = np.where(unknown, label_set.ignore_label, values[0])
-        outside = (ids < 0) | (ids > 255)
+        ids = values[0]
+        outside = ~unknown & ((ids < 0) | (ids > 255))
         if outside.any():
             raise BadInput(
                 path,
                 f"has ids that are not classes: {ids[outside][0]}; valid ids are 0 to "
                 f"{label_set.num_classes - 1} and {label_set.ignore_label} (ignored)",
             )
-        return ids.astype(np.uint8)
+        # Converted first, since the ignored label does not fit into int8.
+        return np.where(unknown, label_set.ignore_label, ids.astype(np.uint8)).astype(np.uint8)
 
     return to_ids
 

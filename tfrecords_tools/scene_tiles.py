@@ -18,7 +18,7 @@ from kseg.data.datasets import LabelSet
 from kseg.data.scene_bands import SceneBands
 from kseg.data.scenes import Place, Scene
 from kseg.errors import UserError
-from tfrecords_tools import sample_checks, staging
+from tfrecords_tools import staging
 from tfrecords_tools.inputs import Sample
 from tfrecords_tools.scene_labels import SceneLabels
 from tfrecords_tools.scene_masks import ReadWindow
@@ -143,26 +143,28 @@ def cut_scenes(
     rules: TileRules,
     label_set: LabelSet,
     folder: Path,
-    problems: list[str] | None,
+    problems: list[str],
 ) -> list[Sample]:
     """Cuts the scenes of one split and returns their tiles.
 
-    `problems` receives a message for each scene with a problem, which is left out whole; if it is
-    None, the first problem is raised.
+    `problems` receives a message for each scene with a problem, which is left out whole.
     """
     samples: list[Sample] = []
     dropped: Counter[str] = Counter()
     for name, path in paths.items():
+        dropped_here: Counter[str] = Counter()
         try:
             with (
                 named(path),
                 scenes.open_scene(path, bands) as scene,
                 scene_labels.open(name, scene.source) as read,
             ):
-                samples += cut(name, path, scene, read, rules, label_set, folder, dropped)
+                # As a list: a problem in a later tile must not leave the earlier ones in `samples`.
+                samples += list(
+                    cut(name, path, scene, read, rules, label_set, folder, dropped_here)
+                )
+            dropped += dropped_here
         except (UserError, BadInput) as error:
-            if problems is None:
-                raise sample_checks.nothing_converted([str(error)]) from error
             problems.append(str(error))
     for reason, count in dropped.items():
         print(f"{count} tiles left out: {reason}")

@@ -39,10 +39,11 @@ from kseg.errors import UserError
 from tfrecords_tools.inputs import ReadLabel, Sample
 
 PARTIAL = ".partial"
+_LOCK = "lock"
 # Suffix of the hidden folder of files that `build_tfds` and `build_scenes` make and then convert.
 UNPACKED = ".unpacked"
 # Increase it with every change after which the same input gives other shards.
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,20 +97,40 @@ class Staging:
         self.folder = output_dir / f".{split}{PARTIAL}"
 
     def __enter__(self) -> "Staging":
-        self.folder.mkdir(exist_ok=True)
-        self._lock = open(self.folder / "lock", "w")
-        try:
-            # The lock ends with the process, so that a killed one does not keep it.
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        # Its former owner may remove the folder at any moment before the lock is taken.
+        while True:
+            self.folder.mkdir(exist_ok=True)
+            try:
+                self._lock = open(self.folder / _LOCK, "w")
+            except FileNotFoundError:
+                continue
+            try:
+                # The lock ends with the process, so that a killed one does not keep it.
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.close()
+                raise UserError(
+                    f"another program is converting split {self.split!r} into {self.output_dir}"
+                ) from None
+            if self._has_folder():
+                return self
             self._lock.close()
-            raise UserError(
-                f"another program is converting split {self.split!r} into {self.output_dir}"
-            ) from None
-        return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            # A conversion that wrote nothing leaves nothing behind.
+            if self._has_folder() and os.listdir(self.folder) == [_LOCK]:
+                (self.folder / _LOCK).unlink()
+                self.folder.rmdir()
         self._lock.close()
+
+    def _has_folder(self) -> bool:
+        """Returns whether the lock of this instance is the one in the folder."""
+        try:
+            found = os.stat(self.folder / _LOCK)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._lock.fileno()))
 
     def finished(self, name: str, expected: str) -> Part | None:
         """Returns the shard that an earlier run finished, if its fingerprint is `expected`."""

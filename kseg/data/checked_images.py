@@ -29,6 +29,17 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 EXIF = ("refuse", "apply", "ignore")
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 _ORIENTATION = 0x0112
+_FLIPS = Image.Transpose
+# What turns an image back that was turned by its EXIF orientation.
+_TURN_BACK = {
+    2: _FLIPS.FLIP_LEFT_RIGHT,
+    3: _FLIPS.ROTATE_180,
+    4: _FLIPS.FLIP_TOP_BOTTOM,
+    5: _FLIPS.TRANSPOSE,
+    6: _FLIPS.ROTATE_90,
+    7: _FLIPS.TRANSVERSE,
+    8: _FLIPS.ROTATE_270,
+}
 _BITS_PER_SAMPLE = 0x0102
 _PNG_END = b"IEND\xaeB`\x82"
 _PIXELS_PER_BAND = 1 << 20
@@ -108,17 +119,13 @@ def read_picture(
         BadInput: If the file is not an image by the rules.
     """
     image, contents = load_image(path, "image", rules, max_pixels)
-    is_turned = rules.exif == "apply" and _orientation(image) != 1
     is_kept = (
-        image.format in ("JPEG", "MPO", "PNG")
+        image.format in ("JPEG", "MPO", "PNG")  # None for an image that was turned.
         and image.mode in ("RGB", "L")
         and not has_alpha(image)
-        and not is_turned
     )
     if is_kept:
         return image, contents
-    if is_turned:
-        image = ImageOps.exif_transpose(image)
     if rules.matte is None:
         check_opaque(path, image, "Flatten it first (a conversion does with --matte=r,g,b)")
     elif has_alpha(image):
@@ -131,12 +138,12 @@ def read_picture(
 def load_image(
     path: Path, kind: str, rules: ImageRules = DEFAULT_RULES, max_pixels: int | None = None
 ) -> tuple[Image.Image, bytes]:
-    """Reads an image file and decodes it completely.
+    """Reads an image file, decodes it completely and treats its EXIF orientation by the rules.
 
     Args:
         path: The file.
         kind: What the file is, for messages: `"image"` or `"mask"`.
-        rules: Whether an EXIF orientation is refused; it is not applied here.
+        rules: What happens to an EXIF orientation.
         max_pixels: Largest number of pixels. Defaults to Pillow's limit for decompression bombs.
 
     Returns:
@@ -149,19 +156,19 @@ def load_image(
     """
     contents = read_bytes(path, kind)
     image = open_image(path, contents, max_pixels)
-    _decode(path, image, contents)
+    orientation = _decode(path, image, contents)
     frames = getattr(image, "n_frames", 1)
     # Many cameras write MPO files: a JPEG image followed by others, such as its preview.
     if frames > 1 and image.format not in ("JPEG", "MPO"):
         raise BadInput(path, f"holds {frames} images; save each in a file of its own")
-    if rules.exif == "refuse" and _orientation(image) != 1:
+    if rules.exif == "refuse" and orientation != 1:
         remedy = (
             "If the mask fits the image as viewers show it, give --exif=apply; if it fits the "
             "pixels as they are stored, --exif=ignore"
         )
         if kind == "mask":
             remedy = "Save it without the tag, turned as it fits its image"
-        raise BadInput(path, f"has EXIF orientation {_orientation(image)}. {remedy}")
+        raise BadInput(path, f"has EXIF orientation {orientation}. {remedy}")
     # Masks of class ids may have 16 or 32 bits, see `kseg.data.masks`.
     if kind != "mask" and (image.mode.startswith(("I", "F")) or stored_bits(image, contents) > 8):
         raise BadInput(
@@ -169,6 +176,12 @@ def load_image(
             "has more than 8 bits per channel. Convert it to 8 bits first, with the same limits "
             "for all images of the data set",
         )
+    # Pillow turns a TIFF, and no other image, while it decodes it.
+    if image.format != "TIFF":
+        if rules.exif == "apply" and orientation != 1:
+            image = ImageOps.exif_transpose(image)
+    elif rules.exif == "ignore" and orientation in _TURN_BACK:
+        image = image.transpose(_TURN_BACK[orientation])
     return image, contents
 
 
@@ -247,12 +260,13 @@ def _orientation(image: Image.Image) -> int:
     return image.getexif().get(_ORIENTATION, 1) or 1
 
 
-def _decode(path: Path, image: Image.Image, contents: bytes) -> None:
-    """Decodes an image to its last byte; rejects damaged ones."""
+def _decode(path: Path, image: Image.Image, contents: bytes) -> int:
+    """Decodes an image to its last byte, returns its EXIF orientation and rejects damaged ones."""
     try:
+        # Before decoding, since Pillow removes the orientation of a TIFF then.
+        orientation = _orientation(image)
         image.load()
-        # Pillow reads these on first use. Reading them here reports any damage in one place.
-        image.getexif()
+        # Pillow counts the images on first use. Doing it here reports any damage in one place.
         _ = getattr(image, "n_frames", 1)
         if image.format == "PNG":
             # Pillow stops at the last pixel, but TensorFlow needs the checksums and the end.
@@ -262,6 +276,7 @@ def _decode(path: Path, image: Image.Image, contents: bytes) -> None:
                 raise OSError("no end chunk")
     except Exception as error:
         raise BadInput(path, f"is truncated or damaged ({_reason(error)})") from None
+    return orientation
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""Records that cannot be decoded: one message with shard and number, where training met them.
+"""Finds the record that made a training or an evaluation fail, and names its shard and number.
 
-The error of an input pipeline names nodes of a graph, but no record. So the split is read again to
-find the record, which takes as long as reading it once.
+If a record cannot be decoded, the error of TensorFlow names nodes of a graph, but no record.
+Therefore the split is read again to find it, which takes as long as reading the split once.
 """
 
 import contextlib

@@ -44,7 +44,8 @@ _HELP = {
     "context": f"Context module of deeplab_v3_plus, one of {', '.join(CONTEXTS)}, or "
     "package.module:Class.",
 }
-_CUSTOM_CONTEXT = re.compile(r"^--?context[= ](\S+:\S+)$", re.MULTILINE)
+# In arguments that are joined by line breaks: the value follows "=" or is the next argument.
+_CUSTOM_CONTEXT = re.compile(r"^--?context[=\n](\S+:\S+)$", re.MULTILINE)
 
 
 def define_flags(
@@ -80,7 +81,7 @@ def define_flags(
 
 
 def _custom_contexts(arguments: Sequence[str]) -> list[str]:
-    """Returns the values of `--context=package.module:Class` in arguments and flagfiles."""
+    """Returns the values `package.module:Class` of `--context` in arguments and flagfiles."""
     try:
         expanded = flags.FlagValues().read_flags_from_files(list(arguments))
     except flags.Error as error:

@@ -23,7 +23,8 @@ from kseg.runs.folder import RunFolder
 from kseg.runs.plan import Plan
 from kseg.runs.rules import to_text
 
-# Flags that decide how often something is done, and not what a step learns.
+# Flags that decide how often something is done, and not what a step learns. With XLA, which
+# `jit_compile` decides, dropout draws other random numbers, which are as good as the former ones.
 _FREE = (
     "log_every",
     "save_every",
@@ -65,7 +66,8 @@ def start(
         bands: How the images of the data were made from scenes. Defaults to None: they were not.
         contents: What each split holds. Defaults to None: it is neither recorded nor compared.
         epoch_steps: Number of steps of an epoch of these data. Defaults to 1.
-        overwrite: Whether an earlier run in the folder is removed.
+        overwrite: Whether an earlier run in the folder is removed. A folder that is not a run is
+            left as it is.
         allow_changes: Whether a run goes on with another learning rate or other data.
         former_owner: Token of the training that had the lock of the folder before, see
             `lock.RunLock`. Its temporary files are removed.
@@ -77,14 +79,15 @@ def start(
         UserError: The folder holds another experiment, other labels or data, results without a
             checkpoint, or other files.
     """
-    # What the caller's instance keeps is to be read after the changes.
+    # A `RunFolder` reads each file only once. A new one is used here, so that the one of the caller
+    # reads the files as they are after the changes.
     run = RunFolder(run.path, run.guard)
     with cli.writing({"model_dir": run.path}):
         if run.guard:
             run.guard()
         for folder in (run.path, run.checkpoint_folder, run.logs):
             files.remove_partials(folder, of=former_owner)
-        if overwrite:
+        if overwrite and run.experiment_file.is_file():
             _clear(run)
         former_experiment = None
         if run.experiment_file.is_file() and run.has_checkpoints():
@@ -109,8 +112,8 @@ def start(
 
 
 def _clear(run: RunFolder) -> None:
+    """Removes a run, but no other files in its folder."""
     for path in (
-        run.experiment_file,
         run.labels_file,
         run.data_file,
         run.changes_file,
@@ -127,6 +130,8 @@ def _clear(run: RunFolder) -> None:
         path.unlink(missing_ok=True)
     for folder in (run.checkpoint_folder, run.logs):
         shutil.rmtree(folder, ignore_errors=True)
+    # Removed last, so that a folder that was cleared in part still counts as a run.
+    run.experiment_file.unlink(missing_ok=True)
 
 
 def _refuse_other_files(run: RunFolder) -> None:

@@ -21,10 +21,15 @@ from kseg.runs.process_group import ProcessGroup
 from kseg.train.training_data import TrainingData
 
 
-def require_agreement(experiment: Experiment, run: RunFolder, process_group: ProcessGroup) -> None:
-    """Raises `UserError` unless all processes train the same in the same folder; waits for all."""
+def require_same_flags(experiment: Experiment, process_group: ProcessGroup) -> None:
+    """Raises `UserError` unless all processes train the same; waits for all of them."""
     flagfile = to_flagfile(experiment.replace(data_dir="", model_dir=""))
     process_group.require_same("flags (checksum)", zlib.crc32(flagfile.encode()))
+
+
+def require_same_folder(run: RunFolder, process_group: ProcessGroup) -> None:
+    """Raises `UserError` unless all processes see the folder that the main process has prepared."""
+    process_group.all_gather(np.zeros(1))  # The others wait here until it is prepared.
     process_group.require_same(
         "newest checkpoint (step; -1: no run), in a `--model_dir` that all of them can read",
         run.newest_step(),
@@ -146,7 +151,7 @@ def adapted_position(position: Position, plan: Plan, val_data: str, is_main: boo
     epoch, step_in_epoch = plan.place_of(position.step)
     best, not_better = position.best_miou, position.not_better
     if position.val_data not in ("", val_data):
-        if is_main:
+        if is_main and best >= 0:  # Nothing was measured before the first validation.
             print(
                 f"the best mIoU so far, {best:.4f}, was measured on other validation data and no "
                 "longer counts"

@@ -76,7 +76,7 @@ class RunLog:
     def epoch(
         self, row: dict[str, float], iou: dict[str, float], picture: np.ndarray | None
     ) -> None:
-        """Adds the scores of a finished epoch.
+        """Adds the scores of a finished epoch, or replaces those of the same step.
 
         Args:
             row: A row of the CSV file, with the columns `epoch` and `step` among others. Columns of
@@ -86,6 +86,8 @@ class RunLog:
         """
         if not self._writes:
             return
+        # A validation whose checkpoint could not be saved is repeated when the run is resumed.
+        self._rows = [known for known in self._rows if int(known["step"]) != row["step"]]
         self._rows.append(row)
         text = io.StringIO()
         columns = dict.fromkeys(name for csv_row in self._rows for name in csv_row)

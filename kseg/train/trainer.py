@@ -37,7 +37,8 @@ from kseg.train.preparation import (
     announce_learning_rate,
     build_network,
     freeze_parts,
-    require_agreement,
+    require_same_flags,
+    require_same_folder,
 )
 from kseg.train.run_log import RunLog
 from kseg.train.run_page import charts, hyperparameters
@@ -89,7 +90,7 @@ def train(
 class Trainer:
     """One run: its data, its network, its folder and its position.
 
-    The constructor checks everything, prepares the folder, builds the network and restores the
+    The constructor checks everything, builds the network, prepares the folder and restores the
     newest checkpoint; `run` trains.
 
     Args:
@@ -145,7 +146,9 @@ class Trainer:
     def _prepare(
         self, overwrite: bool, allow_changes: bool
     ) -> tuple[Segmenter, Position, dict[str, np.ndarray]]:
-        """Prepares the folder of the run; builds, compiles and restores the network.
+        """Builds and compiles the network, prepares the folder of the run, restores the network.
+
+        In this order, so that `--overwrite` removes no earlier run if the network cannot be built.
 
         Returns:
             The network, the position of the run, and the running metrics of the epoch.
@@ -154,6 +157,16 @@ class Trainer:
         # A resumed run gets all weights from its checkpoint; other files may no longer exist.
         resumes = run.has_checkpoints() and not overwrite
         initial = None if resumes else read_initial_weights(experiment.init_from)
+        require_same_flags(experiment, self._process_group)
+        with self._devices.building(), dtype_policy(experiment.precision):
+            model = build_network(
+                experiment,
+                self._data,
+                self._devices,
+                initial=initial,
+                with_backbone_weights=not (resumes or initial),
+                shows=self._process_group.is_main,
+            )
         if self._process_group.is_main:
             former = start(
                 run,
@@ -169,16 +182,8 @@ class Trainer:
             )
             if former:
                 announce_learning_rate(former, experiment, self._plan, run.newest_step())
-        require_agreement(experiment, run, self._process_group)
+        require_same_folder(run, self._process_group)
         with self._devices.building(), dtype_policy(experiment.precision):
-            model = build_network(
-                experiment,
-                self._data,
-                self._devices,
-                initial=initial,
-                with_backbone_weights=not (resumes or initial),
-                shows=self._process_group.is_main,
-            )
             return model, *run.checkpoints.restore_newest(model)
 
     def run(self) -> int:

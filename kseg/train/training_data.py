@@ -90,7 +90,8 @@ def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | Non
     """Returns the manifest of the validation split, or None if there is no such split.
 
     Raises:
-        UserError: The split is missing, has no labelled pixels, or has other classes.
+        UserError: The split is missing, has no labelled pixels, or has other classes or another
+            ignored label. It may have other colours.
     """
     if not experiment.val_split:
         return None
@@ -99,10 +100,16 @@ def _val_manifest(experiment: Experiment, label_set: LabelSet) -> Manifest | Non
         manifest.require_labels(experiment.data_dir)
     except UserError as error:
         raise UserError(f"{error}. To train without validation, give `--val_split=`") from error
-    if manifest.label_set() != label_set:
+    found, first = manifest.label_set(), experiment.train_split[0]
+    if found.names != label_set.names:
         raise UserError(
-            f"`--val_split` must have the classes of {experiment.train_split[0]!r}, "
-            f"{', '.join(label_set.names)}. Received: {', '.join(manifest.names)}"
+            f"`--val_split` must have the classes of {first!r}, {', '.join(label_set.names)}. "
+            f"Received: {', '.join(found.names)}"
+        )
+    if found.ignore_label != label_set.ignore_label:
+        raise UserError(
+            f"`--val_split` must have the ignored label of {first!r}, {label_set.ignore_label}. "
+            f"Received: {found.ignore_label}"
         )
     return manifest
 

@@ -104,8 +104,10 @@ def test_mask_rotated_by_exif_is_rejected(tmp_path):
         assert Image.open(tmp_path / name).getexif()[0x0112] == orientation
     assert (masks.CLASS_IDS(tmp_path / "unknown.png", VOC) == 3).all()
     assert (masks.CLASS_IDS(tmp_path / "upright.png", VOC) == 3).all()
-    with pytest.raises(BadInput, match=r"rotated\.png: .*EXIF"):
-        masks.CLASS_IDS(tmp_path / "rotated.png", VOC)
+    Image.open(tmp_path / "a.png").save(tmp_path / "rotated.tif", exif=exif)
+    for name in ("rotated.png", "rotated.tif"):
+        with pytest.raises(BadInput, match=rf"{name}: .*EXIF"):
+            masks.CLASS_IDS(tmp_path / name, VOC)
 
 
 def test_ids_that_are_not_classes_are_named():

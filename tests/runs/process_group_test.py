@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from kseg.errors import UserError
-from kseg.runs.process_group import SINGLE_PROCESS, join
+from kseg.runs.folder import RunFolder
+from kseg.runs.process_group import SINGLE_PROCESS, ProcessGroup, join
 from kseg.train import supervisor
 from kseg.train.callbacks import StopOnSignal
+from kseg.train.preparation import require_same_folder
 
 
 def test_a_single_process_gets_its_values_back():
@@ -31,6 +33,20 @@ def test_several_processes_need_a_coordinator_and_a_valid_index(coordinator, ind
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     with pytest.raises(UserError, match="`--coordinator"):
         join(coordinator, 2, index)
+
+
+def test_processes_look_into_the_folder_only_once_it_is_prepared(tmp_path):
+    run = RunFolder(tmp_path)
+
+    class OfTwo(ProcessGroup):
+        def all_gather(self, values):
+            run.experiment_file.touch()  # By the main process, for which this one waits.
+            return values[np.newaxis]
+
+        def require_same(self, what, value):
+            assert value == 0, "the step of a new run"
+
+    require_same_folder(run, OfTwo(2, 1))
 
 
 def test_a_signal_to_another_process_stops_this_process():

@@ -81,6 +81,17 @@ def test_a_mask_on_the_grid_of_its_scene_is_read(raw):
         np.testing.assert_array_equal(put_together(raw)[0], ids[0])
 
 
+def test_nodata_of_a_mask_of_int8_is_ignored(raw):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    ids = np.random.default_rng(1).integers(-1, 3, (1, HEIGHT, WIDTH)).astype(np.int8)
+    scene_files.write(raw / "masks" / "a.tif", ids, nodata=-1)
+    build(raw, "masks")
+    np.testing.assert_array_equal(put_together(raw)[0], ids[0].astype(np.uint8))
+    scene_files.write(raw / "masks" / "a.tif", ids)
+    with pytest.raises(UserError, match=r"masks/a\.tif.*-1"):
+        build(raw, "masks")
+
+
 def test_a_scene_with_brackets_in_its_name_is_a_file_and_no_glob(raw):
     path = raw / "scenes" / "a[1].tif"
     scene_files.write(path, scene_files.values())
@@ -200,6 +211,28 @@ def test_every_problem_is_named_and_skip_leaves_out_these_scenes_only(raw):
     assert {name.split("_")[0] for name in names} == {"a"}
     assert any("masks/d.tif" in line and "9" in line for line in manifest.skipped)
     assert len(manifest.skipped) == 6
+
+
+def test_a_scene_with_a_problem_in_its_last_tile_is_left_out_whole(raw, capsys):
+    pixels = scene_files.values()
+    pixels[:, :64, :64] = 0
+    ids = np.ones((1, HEIGHT, WIDTH), np.uint8)
+    for name in "abcd":
+        scene_files.write(raw / "scenes" / f"{name}.tif", pixels, nodata=0)
+        if name in "bd":
+            ids[0, -1, -1] = 9
+        scene_files.write(raw / "masks" / f"{name}.tif", ids)
+        ids[0, -1, -1] = 1
+    for options in ({}, {"val_fraction": 0.5}):
+        with pytest.raises(UserError) as caught:
+            build(raw, "masks", **options)
+        expected = [("masks/b.tif: ", "9"), ("masks/d.tif: ", "9")]
+        folders.assert_each_in_one(expected, folders.problems_of(caught.value))
+        assert folders.contents(raw / "out") == {}
+    capsys.readouterr()
+    build(raw, "masks", on_error="skip")
+    assert {name[0] for name in shards.labels(raw / "out", "train")} == {"a", "c"}
+    assert "2 tiles left out: without a labelled pixel" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

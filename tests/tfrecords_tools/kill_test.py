@@ -37,7 +37,7 @@ def raw(tmp_path_factory):
 def whole(raw, tmp_path_factory):
     """Returns the bytes of an undisturbed conversion in one process."""
     out = tmp_path_factory.mktemp("whole")
-    build_voc.build(raw, out, splits=["train"], num_shards=SHARDS)
+    _build_again(raw, out)
     return folders.contents(out)
 
 
@@ -84,8 +84,17 @@ def _finished(out):
     }
 
 
-def _kill_and_resume(raw, out, whole, process):
-    """Kills a program, checks what it leaves, runs it again; returns how many shards it had."""
+def _run_again(raw, out):
+    assert _start(raw, out).wait(timeout=300) == 0
+
+
+def _build_again(raw, out):
+    """As the program does, without its start."""
+    build_voc.build(raw, out, splits=["train"], num_shards=SHARDS)
+
+
+def _kill_and_resume(raw, out, whole, process, resume):
+    """Kills a program, checks what it leaves, goes on; returns how many shards it had."""
     process.send_signal(signal.SIGKILL)
     process.wait()
     _wait(lambda: not _group(process))
@@ -93,8 +102,7 @@ def _kill_and_resume(raw, out, whole, process):
     if "train.manifest.json" in os.listdir(out):
         manifest = manifests.read_manifest(out, "train")
         assert len(manifests.shard_paths(out, manifest)) == SHARDS
-    again = _start(raw, out)
-    assert again.wait(timeout=300) == 0
+    resume(raw, out)
     assert folders.contents(out) == whole
     kept = {name: inode for name, inode in finished.items() if (out / name).stat().st_ino == inode}
     assert kept == finished
@@ -110,7 +118,7 @@ def test_killed_conversion_resumes_to_the_same_bytes(raw, whole, tmp_path):
         folder.name: "tensorflow" in (folder / "maps").read_text() for folder in _group(process)
     }
     assert manifests.finished_splits(tmp_path) == []
-    assert 3 <= _kill_and_resume(raw, tmp_path, whole, process) < SHARDS
+    assert 3 <= _kill_and_resume(raw, tmp_path, whole, process, _run_again) < SHARDS
     # Two workers and a helper of Python do not load TensorFlow; the program writes with it.
     assert loaded.pop(str(process.pid))
     assert len(loaded) >= 2
@@ -130,5 +138,5 @@ def test_ten_kills_at_random_moments_leave_the_same_bytes(raw, whole, tmp_path):
         sidecars = ".train.partial/train-*.json"
         _wait(lambda: len(list(out.glob(sidecars))) >= wanted or process.poll() is not None)  # noqa: B023
         time.sleep(moments.uniform(0, 0.2))
-        midway += 0 < _kill_and_resume(raw, out, whole, process) < SHARDS
+        midway += 0 < _kill_and_resume(raw, out, whole, process, _build_again) < SHARDS
     assert midway >= 3

@@ -170,6 +170,49 @@ def test_two_programs_cannot_convert_the_same_split(samples, tmp_path):
     _convert(samples, tmp_path / "out")
 
 
+def test_a_refused_conversion_leaves_nothing_behind_for_its_earlier_splits(samples, tmp_path):
+    out, splits = tmp_path / "out", {"train": samples[:5], "val": samples[5:]}
+    _convert(samples[:5], out)
+    with staging.Staging(out, "val"):
+        with pytest.raises(UserError, match="'val'"):
+            _convert(splits, out, num_shards=1)
+    assert not staging.partials(out)
+    assert check_records.check(out)[0].problems == []
+
+
+@pytest.mark.parametrize("with_successor", [False, True])
+def test_a_lock_whose_folder_was_removed_before_it_was_taken_is_worth_nothing(
+    tmp_path, monkeypatch, with_successor
+):
+    def late(file, operation):
+        """The former owner ends between `open` and `flock`; perhaps another program is faster."""
+        monkeypatch.undo()
+        staging.Staging(tmp_path, "train").remove()
+        if with_successor:
+            successor.__enter__()
+        staging.fcntl.flock(file, operation)
+
+    successor, waiting = (staging.Staging(tmp_path, "train") for _ in range(2))
+    monkeypatch.setattr(staging.fcntl, "flock", late)
+    if with_successor:
+        with pytest.raises(UserError, match="another program"):
+            waiting.__enter__()
+        assert staging.partials(tmp_path)
+        successor.__exit__()
+    else:
+        with waiting, pytest.raises(UserError, match="another program"):
+            successor.__enter__()
+    assert not staging.partials(tmp_path)
+
+
+def test_a_folder_that_another_program_has_made_again_is_not_removed(tmp_path):
+    with staging.Staging(tmp_path, "train") as first:
+        first.remove()
+        second = staging.Staging(tmp_path, "train").__enter__()
+    assert staging.partials(tmp_path) == [second.folder]
+    second.__exit__()
+
+
 def test_names_in_two_splits_are_problems_unless_the_splits_may_share(samples, tmp_path):
     splits = {"train": samples[:5], "val": samples[4:], "all": samples}
     share = (("train", "all"), ("val", "all"))

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -13,10 +14,12 @@ import tensorflow as tf
 from kseg import train as training
 from kseg.errors import UserError
 from kseg.inference.evaluator import Evaluator
-from kseg.runs.checkpoint_file import CheckpointFile
+from kseg.runs.checkpoint_file import CheckpointFile, Position
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.runs.lock import NAME
+from kseg.runs.plan import Plan
+from kseg.train.preparation import adapted_position
 from kseg.train.training_data import TrainingData, warn_about_recipe
 from kseg.visualization import progress
 from tests.models.networks import registered_backbone
@@ -168,6 +171,14 @@ def test_other_data_need_permission_and_the_best_miou_counts_anew(base, run, tmp
     assert CheckpointFile(aside).position == former_best
 
 
+@pytest.mark.parametrize(("best", "lines"), [(-1.0, 0), (0.0, 1), (0.5, 1)])
+def test_only_a_miou_that_was_measured_no_longer_counts(best, lines, capsys):
+    position = Position(step=4, best_miou=best, val_data="former")
+    adapted = adapted_position(position, Plan.of(STEPS, epochs=2, steps=0), "present", True)
+    assert (adapted.best_miou, adapted.val_data) == (Position.best_miou, "present")
+    assert capsys.readouterr().out.count("no longer counts") == lines
+
+
 def test_the_same_data_in_another_folder_are_no_change(base, run, records, tmp_path):
     moved = shutil.copytree(records, tmp_path / "moved")
     assert training.train(base.replace(model_dir=str(run.path), data_dir=str(moved))) == 0
@@ -185,17 +196,30 @@ def test_shards_in_another_order_are_other_data(base, run, records, tmp_path):
         training.train(base.replace(model_dir=str(run.path), data_dir=str(moved)))
 
 
-def test_after_a_failed_start_the_new_flags_win(base, tmp_path):
+def test_after_a_failed_start_the_new_flags_win(base, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
-    missing = base.replace(
-        model_dir=str(run.path), backbone="mobilenet_v2", backbone_weights="missing.weights.h5"
-    )
-    with pytest.raises(UserError, match=r"missing\.weights\.h5"):
-        training.train(missing)
+
+    def run_out_of_memory(*_):
+        raise UserError("too large a batch")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.trainer.Trainer, "_fit", run_out_of_memory)
+        with pytest.raises(UserError, match="too large a batch"):
+            training.train(base.replace(model_dir=str(run.path), dilation_rates=(2,)))
     assert run.experiment_file.is_file() and not (run.path / NAME).exists()
     assert training.train(base.replace(model_dir=str(run.path), epochs=1)) == 0
-    assert RunFolder(run.path).experiment.backbone == "tiny"
+    assert RunFolder(run.path).experiment.dilation_rates == (1,)
     assert not run.changes
+
+
+def test_nothing_is_removed_or_written_if_the_network_cannot_be_built(base, run, tmp_path):
+    missing = base.replace(backbone="mobilenet_v2", backbone_weights="missing.weights.h5")
+    before = folders.contents(run.path)
+    for folder, overwrite in ((run.path, True), (tmp_path / "new", False)):
+        with pytest.raises(UserError, match=r"missing\.weights\.h5"):
+            training.train(missing.replace(model_dir=str(folder)), overwrite=overwrite)
+    assert folders.contents(run.path) == before
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("left", ["checkpoints/best.npz", "eval.json"])
@@ -364,4 +388,5 @@ def test_the_progress_of_a_run_in_a_log_has_no_control_characters(
     assert not set(captured.err + captured.out) & set("\r\b\x1b")
     lines = [line for line in captured.err.splitlines() if line.startswith("epoch 2/2, step 6/6")]
     assert lines and "100% [" in lines[-1]
-    assert "image/s" in lines[-1] and ", best mIoU 0." in lines[-1] and "loss " in lines[-1]
+    assert re.search("image/s|s/image", lines[-1])  # The latter below one image a second.
+    assert ", best mIoU 0." in lines[-1] and "loss " in lines[-1]

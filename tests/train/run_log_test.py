@@ -40,6 +40,24 @@ def test_points_and_rows_after_the_checkpoint_of_a_killed_run_are_removed(tmp_pa
     assert [event for event in steps(logs) if event[0] > 5] == [(9, "epoch"), (9, "epoch_loss")]
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_row_of_the_same_step_is_replaced(tmp_path, resumed):
+    logs, table = tmp_path / "logs", tmp_path / "metrics.csv"
+    with RunLog(logs, table) as log:
+        log.epoch(row(1, 5), {}, None)
+        log.epoch(row(2, 10) | {"val_miou": 0.4}, {}, None)
+        if not resumed:
+            log.epoch(row(2, 10) | {"val_miou": 0.5}, {}, None)
+    if resumed:
+        with RunLog(logs, table, step=10) as log:
+            log.epoch(row(2, 10) | {"val_miou": 0.5}, {}, None)
+    with open(table, newline="") as file:
+        assert [(line["step"], line["val_miou"]) for line in csv.DictReader(file)] == [
+            ("5", ""),
+            ("10", "0.5"),
+        ]
+
+
 def test_an_incomplete_record_at_the_end_does_not_hide_the_events_before(tmp_path):
     logs = tmp_path / "logs"
     with RunLog(logs, tmp_path / "metrics.csv") as log:

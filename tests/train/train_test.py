@@ -1,6 +1,7 @@
 """Training, stopping, resuming and evaluating, in one process on a few small images."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from keras import layers, ops
 
 from kseg import evaluate as evaluation
 from kseg import train as training
+from kseg.data import manifests
 from kseg.data.datasets import VOC, LabelSet
 from kseg.errors import UserError
 from kseg.inference.evaluator import Evaluator
@@ -23,6 +25,7 @@ from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
 from kseg.runs.start import start
 from kseg.train.callbacks import StepLog
+from kseg.train.training_data import TrainingData
 from tests.data import shards
 from tests.models.networks import registered_backbone
 from tests.tfrecords_tools import folders
@@ -197,6 +200,36 @@ def test_overwrite_starts_again(experiment, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("others", [["thesis.txt"], []])
+def test_overwrite_removes_nothing_from_a_folder_that_is_not_a_run(experiment, tmp_path, others):
+    for name in ("checkpoints/model.ckpt", "logs/log.txt", "data.json", *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("of another project")
+    before = folders.contents(tmp_path)
+    with pytest.raises(UserError, match="`--model_dir`.*checkpoints"):
+        start(RunFolder(tmp_path), experiment, VOC, overwrite=True)
+    assert folders.contents(tmp_path) == before
+
+
+def test_overwrite_that_was_interrupted_can_be_repeated(experiment, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path)
+    start(run, experiment, VOC)
+    run.checkpoint_folder.mkdir()
+    (run.checkpoint_folder / "step-00000001.npz").touch()
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            start(RunFolder(tmp_path), experiment, VOC, overwrite=True)
+    with pytest.raises(UserError, match="labels"):  # It does not go on with what is left.
+        start(RunFolder(tmp_path), experiment, VOC)
+    start(RunFolder(tmp_path), experiment, VOC, overwrite=True)
+    assert run.experiment_file.is_file() and not run.checkpoint_folder.exists()
+
+
 def test_missing_data_is_named_with_the_command_that_builds_it(experiment, tmp_path):
     with pytest.raises(UserError, match="nowhere.*tfrecords_tools.build_voc"):
         training.train(experiment.replace(data_dir="nowhere", model_dir=str(tmp_path / "run")))
@@ -222,6 +255,24 @@ def test_validation_data_with_other_classes_are_an_error_before_the_run_starts(
     with pytest.raises(UserError, match="`--val_split`.*'train'"):
         training.train(changed)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [("colours", ((7, 7, 7),) * 21, ""), ("ignore_label", 254, "`--val_split`.*255.*254")],
+)
+def test_validation_data_may_have_other_colours_but_no_other_ignored_label(
+    experiment, records, tmp_path, name, value, words
+):
+    folder = shutil.copytree(records, tmp_path / "records")
+    manifest = dataclasses.replace(manifests.read_manifest(folder, "val"), **{name: value})
+    manifests.write_manifest(manifests.manifest_path(folder, "val"), manifest)
+    changed = experiment.replace(data_dir=str(folder))
+    if words:
+        with pytest.raises(UserError, match=words):
+            TrainingData(changed)
+    else:
+        assert TrainingData(changed).val_manifest == manifest
 
 
 def test_evaluation_of_the_best_checkpoint_gives_the_best_miou_of_the_training(finished, records):
@@ -318,16 +369,6 @@ def test_table_and_report_show_classes_without_pixels_as_not_available():
     report = json.loads(json.dumps(evaluation.report(labels, result)))
     assert report["iou"]["moon"] is None
     assert report["pixels"] == {"sky": 8, "roof": 4, "moon": 0}
-
-
-def test_mean_over_is_the_mean_of_the_named_classes():
-    labels = LabelSet(("sky", "roof", "moon"), ((0, 0, 0),) * 3)
-    result = scores([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
-    assert evaluation.mean_over(labels, result, ["roof"]) == pytest.approx(0.5)
-    with pytest.raises(UserError, match="`--mean_over`.*Received: sun"):
-        evaluation.mean_over(labels, result, ["sky", "sun"])
-    with pytest.raises(UserError, match="`--mean_over`.*Received: moon"):
-        evaluation.mean_over(labels, result, ["moon"])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_the_step_is_named(experiment, tmp_path):
