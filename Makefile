@@ -21,7 +21,7 @@ test: $(VENV)/test
 	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND) tests/models tests/layers tests/recipe
 
 test-slow: $(VENV)/slow
-	$(PYTEST) -m slow tests/programs_test.py tests
+	$(PYTEST) -m slow tests/train tests/programs_test.py tests/runs tests/formats tests
 	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND) tests/backbones
 	KERAS_BACKEND=torch $(PYTEST) $(ON_EVERY_BACKEND) tests/models tests/backbones tests/layers tests/recipe
 

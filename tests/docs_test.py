@@ -11,6 +11,7 @@ import pytest
 from absl import flags
 
 import kseg
+from kseg.runs import start
 from tests.conftest import REPOSITORY
 from tests.documents import python_blocks
 from tests.program_calls import parsed_flags
@@ -143,6 +144,16 @@ def test_no_cell_of_a_table_is_empty_or_a_dash(path):
         for row in rows:
             assert len(row) == len(head), row
             assert all(cell not in ("", "-", "–", "—") for cell in row), row
+
+
+def test_the_flags_that_may_change_on_resuming_are_in_the_table():
+    (table,) = (
+        table
+        for table in rows_of_tables(REPOSITORY / "docs" / "training.md")
+        if table[0] == ["changed", "what happens"]
+    )
+    taken = "".join(flags for flags, result in table[2:] if result == "taken")
+    assert all(f"`--{name}`" in taken for name in start._FREE)
 
 
 def test_the_examples_of_readme_run():
