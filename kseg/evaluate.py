@@ -33,7 +33,7 @@ from kseg.data.manifests import read_manifest
 from kseg.data.pipeline import eval_dataset
 from kseg.errors import UserError
 from kseg.inference import config as configs
-from kseg.inference.backend import prepare_jax
+from kseg.inference.backend import prepare_backend
 from kseg.inference.config import InferenceConfig
 from kseg.inference.evaluator import Evaluator
 from kseg.inference.frozen import for_inference
@@ -175,7 +175,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 def main(values: flags.FlagValues) -> None:
     """Measures one run."""
     cli.require(values, "model_dir", "split")
-    prepare_jax()
+    prepare_backend()
     config = configs.from_flags(values)
     run = RunFolder(values.model_dir)
     output = Path(values.report or run.eval_file)

@@ -14,7 +14,7 @@ from kseg.benchmark.device import POLICIES
 from kseg.benchmark.gpu import processes, report, suite, tasks
 from kseg.benchmark.runner import run
 from kseg.errors import UserError
-from kseg.inference.backend import prepare_jax
+from kseg.inference.backend import prepare_backend
 from kseg.runs.rules import JIT_COMPILE, require_known
 
 BENCHMARKS = {
@@ -148,7 +148,7 @@ def _measure_gpu(values: flags.FlagValues, precision: tuple[str, ...]) -> None:
     torch_python = values.torch_python
     if torch_python and not shutil.which(torch_python):
         raise UserError(f"`--torch_python` must be a Python. Received: {torch_python!r}")
-    prepare_jax()
+    prepare_backend()
     settings = tasks.Settings(
         size=values.size,
         batch=values.batch,

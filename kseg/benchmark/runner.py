@@ -9,7 +9,7 @@ import keras
 from kseg import cli
 from kseg.benchmark import device, table
 from kseg.errors import UserError
-from kseg.inference.backend import prepare_jax, require_tensorflow, supported_backend
+from kseg.inference.backend import prepare_backend, require_tensorflow, supported_backend
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run(
     if shape and (len(shape) != len(benchmark.axes) or min(shape) < 1):
         axes = ",".join(benchmark.axes)
         raise UserError(f"`--shape` must be integers {axes}, all at least 1. Received: {shape}")
-    prepare_jax()
+    prepare_backend()
     print(table.legend(benchmark.row))
     if benchmark.notes:
         print(f"\n{benchmark.notes}")

@@ -16,7 +16,7 @@ import tensorflow as tf
 from kseg.benchmark import device
 from kseg.benchmark.table import Quartiles
 from kseg.errors import UserError
-from kseg.inference.backend import prepare_jax
+from kseg.inference.backend import prepare_backend
 
 BLOCK_SECONDS = 0.02
 _MAX_BLOCK = 50  # calls that are queued before the device is waited for
@@ -154,7 +154,7 @@ def peak_memory(make_step: Callable[..., Callable], *arguments) -> tuple[float, 
 
 
 def _peaks(make_step: Callable[..., Callable], arguments: tuple) -> tuple[float, float]:
-    prepare_jax()
+    prepare_backend()
     memory = device.PeakMemory()
     step = make_step(*arguments)
     before = memory.mib or _peak_mib()

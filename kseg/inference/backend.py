@@ -6,6 +6,7 @@ the network, which JAX compiles for each size of image: this is slow if there ar
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,6 +15,8 @@ import tensorflow as tf
 from kseg import files
 from kseg.errors import UserError
 from kseg.models import Segmenter
+
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def supported_backend() -> str:
@@ -41,20 +44,43 @@ def require_tensorflow(what: str) -> None:
         )
 
 
-def prepare_jax() -> None:
-    """Leaves the GPUs to JAX and lets it keep what it compiles; does nothing on TensorFlow.
+def prepare_backend() -> None:
+    """Sets up what the backend of a program needs, before its first computation.
 
-    TensorFlow, which only reads and counts on JAX, would reserve their memory. JAX keeps compiled
-    steps in `JAX_COMPILATION_CACHE_DIR`, by default `jax` in the cache of kseg, so that the next
-    start of a run need not compile them again.
+    On TensorFlow, fusions that are slow on this machine are left out (`fusions_are_slow`). On JAX,
+    the GPUs are left to JAX, since TensorFlow, which only reads and counts there, would reserve
+    their memory; and JAX keeps compiled steps in `JAX_COMPILATION_CACHE_DIR`, by default `jax` in
+    the cache of kseg, so that the next start of a run need not compile them again.
     """
     if supported_backend() == "tensorflow":
+        if fusions_are_slow():
+            tf.config.optimizer.set_experimental_options({"remapping": False})
         return
     tf.config.set_visible_devices([], "GPU")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         import jax
 
         jax.config.update("jax_compilation_cache_dir", str(files.cache_folder() / "jax"))
+
+
+def fusions_are_slow() -> bool:
+    """Returns whether TensorFlow must not fuse a convolution with what follows it.
+
+    With oneDNN (`TF_ENABLE_ONEDNN_OPTS=1`) on a processor without AVX-512, a fused convolution
+    applies what follows it, such as a ReLU, element by element, so that inference takes up to
+    twenty times as long. TensorFlow itself uses oneDNN by default only on processors with AVX-512.
+    The figures are in `docs/gpu_and_clusters.md`.
+    """
+    asked_for = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower() in ("1", "true")
+    return asked_for and not tf.config.list_physical_devices("GPU") and _lacks_avx512()
+
+
+def _lacks_avx512() -> bool:
+    try:
+        text = _CPU_INFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # No Linux: it is not known.
+        return False
+    return "avx2" in text and "avx512f" not in text
 
 
 def in_graph(model: Segmenter) -> Callable[[tf.Tensor], tf.Tensor]:

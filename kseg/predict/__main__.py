@@ -46,7 +46,7 @@ from kseg.data.datasets import LabelSet
 from kseg.data.images import MAX_PIXELS, MAX_TILED_PIXELS, find_images, is_tiff
 from kseg.errors import UserError
 from kseg.inference import config as configs
-from kseg.inference.backend import prepare_jax
+from kseg.inference.backend import prepare_backend
 from kseg.inference.tiles import Tiling
 from kseg.predict.predict_images import predict
 from kseg.predict.vectors import VectorFile
@@ -111,7 +111,7 @@ def main(values: flags.FlagValues) -> int:
     cli.require(values, "model_dir", "images")
     if not values.submission:
         cli.require(values, "output_dir")
-    prepare_jax()
+    prepare_backend()
     config = configs.from_flags(values)
     tile = cli.numbers(values, "tile", int)
     if values.overlap is not None and not tile:

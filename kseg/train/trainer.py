@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from kseg.data import damage, label_checks
 from kseg.formats.loading import read_initial_weights
-from kseg.inference.backend import prepare_jax
+from kseg.inference.backend import prepare_backend
 from kseg.models import Segmenter
 from kseg.recipe.optimizer import inner_optimizer
 from kseg.runs.assembly import dtype_policy, require_trainable, rest_of_epoch
@@ -115,7 +115,7 @@ class Trainer:
     ):
         if experiment.deterministic:
             make_deterministic()
-        prepare_jax()
+        prepare_backend()
         require_trainable(experiment)
         keras.utils.set_random_seed(experiment.seed)
         self._experiment = experiment

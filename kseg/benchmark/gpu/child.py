@@ -16,12 +16,12 @@ from kseg.benchmark import device
 from kseg.benchmark.gpu.measurements import MEASUREMENTS
 from kseg.benchmark.gpu.tasks import Settings, Task
 from kseg.benchmark.peers.torch_networks import send
-from kseg.inference.backend import prepare_jax
+from kseg.inference.backend import prepare_backend
 
 
 def main(request: dict) -> None:
     """Prints the device and the results of the tasks of a request, as `torch_networks` does."""
-    prepare_jax()
+    prepare_backend()
     send({"device": device.name(), "versions": device.versions()})
     settings = Settings(**request["settings"])
     for task in request["tasks"]:

@@ -1,0 +1,56 @@
+"""What the programs set up on TensorFlow before the first computation."""
+
+import pytest
+import tensorflow as tf
+
+from kseg.inference import backend
+
+
+@pytest.fixture
+def on_processor(monkeypatch, tmp_path):
+    """Sets the flags of the processor and `TF_ENABLE_ONEDNN_OPTS`; the options are set back."""
+
+    def setting(flags: str | None, onednn: str | None) -> None:
+        file = tmp_path / "cpuinfo"
+        if flags is not None:
+            file.write_text(f"processor : 0\nflags : {flags}\n")
+        monkeypatch.setattr(backend, "_CPU_INFO", file)
+        if onednn is None:
+            monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+        else:
+            monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
+
+    before = tf.config.optimizer.get_experimental_options().get("remapping", True)
+    yield setting
+    tf.config.optimizer.set_experimental_options({"remapping": before})
+
+
+@pytest.mark.parametrize(
+    ("flags", "onednn", "slow"),
+    [
+        ("fma avx avx2", "1", True),
+        ("fma avx avx2", "true", True),
+        ("fma avx avx2", "0", False),
+        ("fma avx avx2", None, False),
+        ("fma avx avx2 avx512f avx512_vnni", "1", False),
+        ("asimd", "1", False),  # ARM
+        (None, "1", False),  # no Linux
+    ],
+)
+def test_fusions_are_left_out_where_onednn_was_asked_for_on_avx2(on_processor, flags, onednn, slow):
+    on_processor(flags, onednn)
+    assert backend.fusions_are_slow() == slow
+
+
+def test_fusions_stay_where_there_is_a_gpu(on_processor, monkeypatch):
+    on_processor("avx2", "1")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["GPU:0"])
+    assert not backend.fusions_are_slow()
+
+
+@pytest.mark.parametrize(("onednn", "remapping"), [("1", False), ("0", True)])
+def test_a_program_tells_tensorflow(on_processor, onednn, remapping):
+    on_processor("avx2", onednn)
+    tf.config.optimizer.set_experimental_options({"remapping": True})
+    backend.prepare_backend()
+    assert tf.config.optimizer.get_experimental_options()["remapping"] == remapping
