@@ -126,7 +126,7 @@ class _Folded:
 
         # The graph does not depend on the machine that writes it. XLA compiles nothing in it but
         # convolutions with groups, for which Keras demands it.
-        with forms.assumed(device="CPU", xla=False, replicas=1):
+        with forms.assumed(device="CPU", xla=False, replicas=1, truncates=False):
             traced = tf.function(network, autograph=False).get_concrete_function(images)
         (logits,) = traced.outputs
         captures = {inner.op.name: outer for outer, inner in traced.graph.captures}

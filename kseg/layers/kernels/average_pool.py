@@ -17,6 +17,7 @@ direction at k = 27. Prefix sums must be float32: 857 MB, .18 ms. A pooling kern
 
 from keras import ops
 
+from kseg.layers.kernels import forms
 from kseg.layers.types import Tensor
 
 # The largest window for which the pooling kernel of the backend is faster.
@@ -46,12 +47,15 @@ def average_pool(features: Tensor, pool_size: int) -> Tensor:
         return ops.average_pool(
             features, pool_size, strides=1, padding="same", data_format="channels_last"
         )
+    dtype = features.dtype
+    if forms.choose(dtype).float32_inputs:
+        features = ops.cast(features, "float32")
     batch, height, width, channels = ops.shape(features)
     rows = _window_means(height, pool_size, features.dtype)
     columns = _window_means(width, pool_size, features.dtype)
     lines = ops.reshape(features, (batch, height, width * channels))
     features = ops.reshape(ops.matmul(rows, lines), (batch, height, width, channels))
-    return ops.matmul(columns, features)
+    return ops.cast(ops.matmul(columns, features), dtype)
 
 
 def _window_means(length, pool_size, dtype):

@@ -59,7 +59,9 @@ def shared_atrous_conv(
             # the gradient by name. Torch also supports only one output, so the maps are returned
             # as one tensor.
             upstream = arguments[0] if upstream is None else upstream
-            return run(lambda *tensors: _gradients(*tensors, dilation_rates), *inputs, upstream)
+            return run(
+                lambda *tensors: _gradients(*tensors, dilation_rates, chosen), *inputs, upstream
+            )
 
         inputs = features, taps
         # A compiled function whose gradient might be wanted would return all of its products.
@@ -77,6 +79,8 @@ def _run(function, *tensors):
 
 def _maps(features, taps, dilation_rates, chosen):
     """Returns the convolution at each rate, one after another along the batch."""
+    dtype = features.dtype
+    features, taps = _inputs_of_products((features, taps), chosen)
     # Pixels that the smallest rate shifts off the map are not used by any rate, so the products
     # leave them out. At rate 1 that is a border of one pixel, which is not worth a copy.
     cropped = min(dilation_rates)
@@ -94,12 +98,14 @@ def _maps(features, taps, dilation_rates, chosen):
             if not _outside((row, column), rate, size):
                 rest = _crop(product, row * (rate - cropped), column * (rate - cropped))
                 shifted.append(_fill(rest, row * rate, column * rate, size))
-        maps.append(ops.cast(_total(shifted), features.dtype))
+        maps.append(ops.cast(_total(shifted), dtype))
     return ops.concatenate(maps, axis=0)
 
 
-def _gradients(features, taps, upstream, dilation_rates):
+def _gradients(features, taps, upstream, dilation_rates, chosen):
     """Returns the gradients of features and taps, given that of the maps."""
+    dtype = features.dtype
+    features, taps, upstream = _inputs_of_products((features, taps, upstream), chosen)
     maps = ops.split(upstream, len(dilation_rates), axis=0)
     channels, filters = taps.shape[1:]
     size = ops.shape(features)[1:3]
@@ -116,7 +122,12 @@ def _gradients(features, taps, upstream, dilation_rates):
     features_gradient = ops.reshape(ops.matmul(gathered, by_tap), ops.shape(features))
     pixels = ops.reshape(features, (-1, channels))
     taps_gradient = ops.reshape(ops.matmul(ops.transpose(pixels), gathered), (channels, 9, filters))
-    return features_gradient, ops.transpose(taps_gradient, (1, 0, 2))
+    taps_gradient = ops.transpose(taps_gradient, (1, 0, 2))
+    return ops.cast(features_gradient, dtype), ops.cast(taps_gradient, dtype)
+
+
+def _inputs_of_products(tensors, chosen):
+    return [ops.cast(tensor, "float32") for tensor in tensors] if chosen.float32_inputs else tensors
 
 
 def _outside(tap, rate, size):

@@ -61,6 +61,15 @@ def test_equals_the_tensorflow_kernel_in_value_and_gradient(size, pool_size):
         np.testing.assert_allclose(ours[1][0], truth[1][0], atol=1e-5)
 
 
+def test_means_in_bfloat16_are_not_biased():
+    features = ops.convert_to_tensor(random_map((8, 8), channels=64, batch=4) ** 2, "bfloat16")
+    # Every window is the whole map, so that its weights are 1/8, which is exact.
+    errors = ops.cast(average_pool(features, 17), "float32") - ops.mean(
+        ops.cast(features, "float32"), axis=(1, 2), keepdims=True
+    )
+    assert abs(float(ops.mean(errors))) < 0.0005
+
+
 @pytest.mark.parametrize(("size", "pool_size"), CASES)
 def test_gradient_of_each_mean_is_divided_equally_over_its_window(size, pool_size):
     features = random_map(size)

@@ -11,6 +11,7 @@ from kseg.layers.kernels.forms import Forms, Situation, rule
 NONE = Forms(
     leaves_out_rim=False,
     sums_in_float32=False,
+    float32_inputs=False,
     float32_products=False,
     compiles_itself=False,
     rows_as_columns=False,
@@ -35,6 +36,19 @@ def names(chosen):
         ),
         (("tensorflow", "CPU", True), "float16", False, {"leaves_out_rim", "sums_in_float32"}),
         (("tensorflow", "CPU", False, 2), "float32", False, {"leaves_out_rim"}),
+        # TensorFlow on a CPU whose products in bfloat16 are cut off.
+        (
+            ("tensorflow", "CPU", False, 1, False, True), "bfloat16", False,
+            {"leaves_out_rim", "sums_in_float32", "float32_inputs"},
+        ),
+        (
+            ("tensorflow", "CPU", True, 1, False, True), "bfloat16", False,
+            {"leaves_out_rim", "sums_in_float32"},
+        ),
+        (
+            ("tensorflow", "CPU", False, 1, False, True), "float16", False,
+            {"leaves_out_rim", "sums_in_float32"},
+        ),
         # TensorFlow on a GPU: alone, compiled, in a replica, in a deterministic replica.
         (("tensorflow", "GPU"), "float32", True, set()),
         (("tensorflow", "GPU"), "bfloat16", True, {"sums_in_float32"}),
@@ -63,6 +77,18 @@ def test_the_situation_on_this_machine():
     assert found.backend == keras.config.backend()
     assert found.replicas == 1 and not found.deterministic
     assert found.xla == (found.backend == "jax")
+
+
+def test_products_that_are_cut_off_are_recognised():
+    tf = tensorflow()
+    found = forms._products_are_truncated()
+    # In float32 the sums of these small integers are exact.
+    left = tf.random.stateless_uniform((256, 256), (1, 2), -9, 9, "int32")
+    exact = tf.matmul(tf.cast(left, "float32"), tf.cast(left, "float32"))
+    product = tf.matmul(tf.cast(left, "bfloat16"), tf.cast(left, "bfloat16"))
+    rounded = tf.cast(exact, "bfloat16")
+    assert bool(tf.reduce_all(product == rounded)) != found
+    assert bool(tf.reduce_all(tf.abs(tf.cast(product, "float32")) <= tf.abs(exact))) == found
 
 
 def test_functions_that_xla_compiles_are_recognised_while_they_are_traced():
@@ -106,7 +132,7 @@ def test_assumptions_hold_in_all_threads_until_the_end():
         thread = threading.Thread(target=look)
         thread.start()
         thread.join()
-        with forms.assumed(device="CPU"):
+        with forms.assumed(device="CPU", truncates=False):
             look()
         look()
     assert seen == [
