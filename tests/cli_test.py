@@ -192,6 +192,22 @@ def program(*arguments, **variables):
     ).stderr  # fmt: skip
 
 
+PROGRAM_THAT_LOOKS = """
+import sys
+import kseg
+packages = ("keras.src", "matplotlib", "sklearn")
+print([name for name in packages if name in sys.modules], file=sys.stderr)
+import matplotlib, sklearn
+"""
+
+
+def test_a_program_does_not_import_packages_that_it_does_not_use():
+    pytest.importorskip("matplotlib", reason="needs the extra test")
+    pytest.importorskip("sklearn", reason="needs the extra test")
+    printed = program("-c", PROGRAM_THAT_LOOKS, KSEG_PROGRAM="1", KERAS_BACKEND="tensorflow")
+    assert printed == "['keras.src']\n"
+
+
 def test_a_program_prints_no_line_of_tensorflow():
     output = program("-m", "kseg.evaluate", "--model_dir=nowhere", TF_ENABLE_ONEDNN_OPTS="1")
     (line,) = output.splitlines()
