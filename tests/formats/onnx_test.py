@@ -32,7 +32,7 @@ SIZES = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["align_corners", "half_pixel"])
+@pytest.fixture(scope="module")
 def resizing(request):
     model = resizing_network(request.param)
     return model, freeze(model)
@@ -57,7 +57,13 @@ def assert_same_as_saved_model(model, frozen, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+@pytest.mark.parametrize(
+    ("resizing", "size"),
+    # Whether corners are aligned: in our networks they are, in some imported ones they are not.
+    [*((True, size) for size in SIZES), *((False, size) for size in SIZES[::3])],
+    indirect=["resizing"],
+    ids=str,
+)
 def test_every_size_loads_and_declares_the_shape_that_it_returns(resizing, size):
     assert_same_as_saved_model(*resizing, size)
 
@@ -83,7 +89,7 @@ def test_every_network_converts_at_odd_even_and_oblong_sizes(name):
     keras.utils.set_random_seed(1)
     model = randomize_batch_norms(NETWORKS[name]())
     frozen = freeze(model)
-    for size in ((65, 97), (50, 34), (1, 33)):
+    for size in ((50, 97), (1, 33)):
         assert_same_as_saved_model(model, frozen, size)
 
 

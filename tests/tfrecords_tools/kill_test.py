@@ -127,11 +127,11 @@ def test_killed_conversion_resumes_to_the_same_bytes(raw, whole, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_ten_kills_at_random_moments_leave_the_same_bytes(raw, whole, tmp_path):
+def test_six_kills_at_random_moments_leave_the_same_bytes(raw, whole, tmp_path):
     """Kills a random time after a random number of shards (or none) is finished."""
     moments = random.Random(4)
     midway = 0
-    for number in range(10):
+    for number in range(6):
         out, wanted = tmp_path / str(number), moments.randrange(SHARDS)
         process = _start(raw, out)
         _wait(lambda: (out / ".train.partial").is_dir() or process.poll() is not None)  # noqa: B023
@@ -139,4 +139,4 @@ def test_ten_kills_at_random_moments_leave_the_same_bytes(raw, whole, tmp_path):
         _wait(lambda: len(list(out.glob(sidecars))) >= wanted or process.poll() is not None)  # noqa: B023
         time.sleep(moments.uniform(0, 0.2))
         midway += 0 < _kill_and_resume(raw, out, whole, process, _build_again) < SHARDS
-    assert midway >= 3
+    assert midway >= 2

@@ -189,6 +189,8 @@ def test_the_death_of_a_process_ends_the_other_and_a_restart_resumes(victim, rec
     assert len([line for line in printed.splitlines() if line.startswith("error: ")]) == 1
     assert "another process" in printed.lower()
     assert "Traceback" not in printed and "distributed service" not in printed
+    if victim:
+        return  # One restart is enough: it does not know which of the two has died.
 
     before = run.newest_step()
     assert 0 < before < MANY * STEPS

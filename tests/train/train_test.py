@@ -430,8 +430,7 @@ def photographs(real_data, tmp_path_factory):
         {"context": "vortex", "variant": "A", "decoder": False},
         {"model": "gcn_fcn", "backbone": "mobilenet_v2"},
         {"model": "dfp_fcn", "backbone": "mobilenet_v2"},
-        {"backbone": "resnet50", "multi_grid": (1, 2, 4), "decoder_separable": True},
-        {"backbone": "resnet50_gcn"},
+        {"backbone": "resnet50_gcn", "decoder_separable": True},
     ],
     ids=lambda options: " ".join(f"{key}={value}" for key, value in options.items()),
 )
