@@ -178,7 +178,7 @@ def finish(both, folder, status=0, timeout=600):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [1, 0], ids=["worker", "coordinator"])
-def test_the_death_of_a_process_ends_the_other_and_a_restart_resumes(victim, records, tmp_path):
+def test_the_death_of_a_process_ends_the_other(victim, records, tmp_path):
     folder, epochs = tmp_path / "run", {"epochs": MANY}
     run = RunFolder(folder)
     both = train_until(run.metrics_file.is_file, records, folder, **epochs)

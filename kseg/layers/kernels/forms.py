@@ -21,9 +21,9 @@ What follows from them, and what is calculated from the card's 4.8 TB/s and 790 
   the square root of 2 times the error of a convolution, which rounds its result only; sums in half
   precision had 2.2 to 2.5 times.
 - `float32_inputs`: TensorFlow's own CPU kernel for products in bfloat16 computes them in float32
-  and cuts the last bits off, which gives twice the error of rounding and makes all values smaller.
-  oneDNN's kernel, on processors with AVX-512, rounds. Where the bits are cut off, the inputs are
-  cast to float32 instead, at the same cost: .96 of the time forward and 1.09 in both passes, on
+  and truncates them, which gives twice the error of rounding and makes all values smaller.
+  oneDNN's kernel, on processors with AVX-512, rounds. Where products are truncated, the inputs are
+  cast to float32 instead, at the same cost: 0.96 of the time forward and 1.09 in both passes, on
   two cores with AVX2, at 2x33x33x512 -> 9x128.
 - `float32_products`: products that stay in float32 until they are added have the error of the
   convolution. Only XLA can compute them, and on a GPU they double the bytes of the taps. By
@@ -56,7 +56,7 @@ class Situation:
         replicas: Number of replicas of the strategy in one of whose replicas the kernel is; 1
             without a strategy, and where a network is built or exported.
         deterministic: Whether every run must give the same bits, for which Keras does not use XLA.
-        truncates: Whether the CPU cuts matrix products in bfloat16 off instead of rounding them.
+        truncates: Whether the CPU truncates matrix products in bfloat16 instead of rounding them.
     """
 
     backend: str

@@ -36,7 +36,7 @@ def names(chosen):
         ),
         (("tensorflow", "CPU", True), "float16", False, {"leaves_out_rim", "sums_in_float32"}),
         (("tensorflow", "CPU", False, 2), "float32", False, {"leaves_out_rim"}),
-        # TensorFlow on a CPU whose products in bfloat16 are cut off.
+        # TensorFlow on a CPU whose products in bfloat16 are truncated.
         (
             ("tensorflow", "CPU", False, 1, False, True), "bfloat16", False,
             {"leaves_out_rim", "sums_in_float32", "float32_inputs"},
