@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Without these flags XLA's optimiser takes most of the time of the JAX tests, which check values only.
 JAX_TESTS := KERAS_BACKEND=jax XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # Two processes, since most tests keep one core busy. Each runs one file of tests at a time, in the order
-# of the command line: long files come first, so that neither process waits long for the other one.
+# of `tests/conftest.py`.
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 ON_EVERY_BACKEND := -m "not slow and not one_backend"
 
@@ -17,11 +17,11 @@ demo: $(VENV)/core
 test: $(VENV)/test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(PYTEST) -m "not slow" tests/train tests
+	$(PYTEST) -m "not slow" tests
 	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND) tests/models tests/layers tests/recipe
 
 test-slow: $(VENV)/slow
-	$(PYTEST) -m slow tests/train tests/programs_test.py tests/runs tests/formats tests
+	$(PYTEST) -m slow tests
 	$(JAX_TESTS) $(PYTEST) $(ON_EVERY_BACKEND) tests/backbones
 	KERAS_BACKEND=torch $(PYTEST) $(ON_EVERY_BACKEND) tests/models tests/backbones tests/layers tests/recipe
 

@@ -13,6 +13,13 @@ import kseg  # noqa: F401 - It configures TensorFlow's log, so it must be import
 gc.set_threshold(200_000, 20, 50)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONG = ("train", "programs_test.py", "study", "runs", "formats", "benchmark", "backends_test.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long files first, so that no process of several waits long for another one."""
+    tests = REPOSITORY / "tests"
+    items.sort(key=lambda item: item.path.relative_to(tests).parts[0] not in LONG)
 
 
 @pytest.fixture(scope="session")

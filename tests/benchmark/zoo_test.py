@@ -32,7 +32,12 @@ def test_a_row_of_the_page_is_what_is_counted(name, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_row_of_the_page_is_what_is_counted():
+def test_the_rows_of_the_page_are_what_is_counted(monkeypatch):
+    """Without the deepest backbones, which take minutes and are built as the others are."""
+    networks = zoo.networks().items()
+    chosen = {name: network for name, network in networks if not re.search("71|101|152", name)}
+    assert len(networks) > len(chosen) > 20
+    monkeypatch.setattr(zoo, "networks", lambda: chosen)
     for row in runner.run(zoo.BENCHMARK):
         assert cells(row) in PAGE, row
 

@@ -21,20 +21,23 @@ def network():
     return deeplab_v3_plus(5, context="none", filters=8, decoder=False)
 
 
+@pytest.fixture(scope="module", params=["onnxruntime", "ai_edge_litert"])
+def exported(request, network):
+    """The name of a runtime and the contents of a file for it."""
+    pytest.importorskip(request.param)
+    if request.param == "onnxruntime":
+        pytest.importorskip("tf2onnx")
+        return request.param, onnx.convert(network, SIZE)
+    return request.param, litert.convert(network, SIZE)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("runtime", "module", "convert"),
-    [("onnxruntime", "tf2onnx", onnx.convert), ("ai_edge_litert", None, litert.convert)],
-)
 @pytest.mark.parametrize("image_size", [(65, 81), (40, 50), (130, 100)])
-def test_the_script_of_a_runtime_gives_the_classes(
-    runtime, module, convert, image_size, network, tmp_path
-):
-    for name in filter(None, (runtime, module)):
-        pytest.importorskip(name)
+def test_the_script_of_a_runtime_gives_the_classes(exported, image_size, network, tmp_path):
+    runtime, content = exported
     (script,) = (block for block in python_blocks(PAGE) if f"{runtime}" in block.split("model_")[0])
     assert len(script.splitlines()) <= 22
-    (tmp_path / "model").write_bytes(convert(network, SIZE))
+    (tmp_path / "model").write_bytes(content)
     pixels = np.random.default_rng(0).integers(0, 256, (*image_size, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     done = subprocess.run(

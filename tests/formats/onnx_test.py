@@ -85,12 +85,10 @@ NETWORKS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_converts_at_odd_even_and_oblong_sizes(name):
+def test_every_network_converts_at_an_even_height_and_an_odd_width(name):
     keras.utils.set_random_seed(1)
     model = randomize_batch_norms(NETWORKS[name]())
-    frozen = freeze(model)
-    for size in ((50, 97), (1, 33)):
-        assert_same_as_saved_model(model, frozen, size)
+    assert_same_as_saved_model(model, freeze(model), (50, 97))
 
 
 @pytest.mark.slow

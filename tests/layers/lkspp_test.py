@@ -44,6 +44,7 @@ def test_the_docstring_example_runs():
     layer_checks.run_docstring_example(LKSPP)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("convolution", "weights"),
     [
@@ -102,7 +103,13 @@ class PlainBranch:
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("size", [1, 3, 4, 16])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(1, marks=pytest.mark.one_backend), 3,
+        pytest.param(4, marks=pytest.mark.one_backend), 16,
+    ],
+)  # fmt: skip
 def test_a_branch_equals_layers_of_keras_in_value_and_gradients(size, training):
     layer = built(LKSPP(4, kernel_sizes=(size,)))
     (branch,) = layer.large_kernels
@@ -170,6 +177,7 @@ def branch_value_and_gradients(branch, features, variables, training):
     ]
 
 
+@pytest.mark.one_backend
 def test_equals_its_branches_concatenated_in_order_and_projected():
     layer = LKSPP(4, kernel_sizes=(1, 4))
     (features,) = layer_checks.random_inputs([(2, 7, 6, 5)])
@@ -182,6 +190,7 @@ def test_equals_its_branches_concatenated_in_order_and_projected():
 
 # Offsets of the first and last pixel that the centre depends on. A path has one kernel for each
 # axis, so a window of k pixels stays a window of k pixels.
+@pytest.mark.one_backend
 @pytest.mark.parametrize("convolution", LKSPP.CONVOLUTIONS)
 @pytest.mark.parametrize(
     ("size", "odd_kernels", "first", "last"),
@@ -203,6 +212,7 @@ def test_depends_on_exactly_the_pixels_of_its_window(convolution, size, odd_kern
     np.testing.assert_array_equal(gradient[0, :, :, 0] != 0, expected)
 
 
+@pytest.mark.one_backend
 def test_two_mirrored_paths_treat_rows_and_columns_equally():
     layer = built(LKSPP(4, kernel_sizes=(4,)))
     (branch,) = layer.large_kernels
@@ -216,6 +226,7 @@ def test_two_mirrored_paths_treat_rows_and_columns_equally():
     np.testing.assert_allclose(np.swapaxes(transposed, 1, 2), outputs, atol=1e-5)
 
 
+@pytest.mark.one_backend
 def test_the_only_relu_follows_the_sum_of_the_paths():
     (branch,) = built(LKSPP(4, kernel_sizes=(3,), image_pooling=False)).large_kernels
     (features,) = layer_checks.random_inputs([(2, 7, 7, 5)])
@@ -227,6 +238,7 @@ def test_the_only_relu_follows_the_sum_of_the_paths():
     )
 
 
+@pytest.mark.one_backend
 def test_odd_kernels_makes_even_sizes_one_larger():
     layer = built(LKSPP(4, odd_kernels=True))
     sizes = [branch.column_first[0].depthwise.kernel.shape[0] for branch in layer.large_kernels]
@@ -234,6 +246,7 @@ def test_odd_kernels_makes_even_sizes_one_larger():
     assert layer.kernel_sizes == (1, 4, 8, 16)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -66,6 +66,7 @@ def test_constant_features_stay_constant_in_bfloat16():
         np.testing.assert_array_equal(values, 0.30078125)
 
 
+@pytest.mark.one_backend
 def test_each_grid_gets_an_equal_fraction_of_the_channels():
     """PSPNet: four grids of 2048 channels get 512 each, together as many as the features."""
     layer = PyramidPooling()
@@ -74,6 +75,7 @@ def test_each_grid_gets_an_equal_fraction_of_the_channels():
     assert tuple(layer.project.convolution.kernel.shape) == (3, 3, 4096, 256)
 
 
+@pytest.mark.one_backend
 def test_equals_the_projection_of_features_and_resized_grids():
     layer = PyramidPooling(4, bin_sizes=(1, 2))
     (features,) = layer_checks.random_inputs([(2, 7, 5, 6)])
@@ -91,6 +93,7 @@ def test_equals_the_projection_of_features_and_resized_grids():
     np.testing.assert_allclose(outputs, layer_checks.to_numpy(expected), atol=1e-5)
 
 
+@pytest.mark.one_backend
 def test_dropout_is_active_only_in_training():
     layer = PyramidPooling(8, bin_sizes=(1,), dropout_rate=0.9)
     (features,) = layer_checks.random_inputs([(2, 6, 6, 5)])
@@ -101,6 +104,7 @@ def test_dropout_is_active_only_in_training():
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -114,6 +118,7 @@ def test_invalid_arguments_are_named(name, options):
         PyramidPooling(**options)
 
 
+@pytest.mark.one_backend
 def test_more_grids_than_channels_are_an_error():
     with pytest.raises(ValueError, match="`bin_sizes`.*3 channels"):
         PyramidPooling()(np.zeros((1, 5, 5, 3), "float32"))

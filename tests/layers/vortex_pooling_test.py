@@ -36,6 +36,7 @@ def test_the_docstring_example_runs():
     layer_checks.run_docstring_example(VortexPooling)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("options", "rates"),
     [
@@ -66,6 +67,7 @@ def test_variant_b_averages_windows_before_it_convolves_at_each_rate():
     np.testing.assert_allclose(outputs, layer_checks.to_numpy(expected), atol=1e-4)
 
 
+@pytest.mark.one_backend
 def test_variant_a_is_an_aspp_of_averaged_features():
     options = {"dilation_rates": (2, 3), "image_pooling": False}
     layer = built(VortexPooling(4, variant="A", pool_size=3, **options))
@@ -79,6 +81,7 @@ def test_variant_a_is_an_aspp_of_averaged_features():
     )
 
 
+@pytest.mark.one_backend
 def test_the_image_branch_receives_the_features_and_not_their_averages():
     layer = built(VortexPooling(4, variant="A", pool_size=3, dilation_rates=(2,)))
     (features,) = layer_checks.random_inputs([(2, 7, 6, 5)])
@@ -105,6 +108,7 @@ def plain_branch(features, branch, rate):
     return ops.relu(branch.norm(convolved))
 
 
+@pytest.mark.one_backend
 def test_the_first_branch_of_variant_b_is_a_plain_3x3_convolution():
     shapes = [tuple(b.convolution.kernel.shape) for b in built(VortexPooling(4)).atrous]
     assert shapes == [(3, 3, 5, 4)] * 4
@@ -113,6 +117,7 @@ def test_the_first_branch_of_variant_b_is_a_plain_3x3_convolution():
 # Equation 1 of the paper counts the features that a position uses, out of 65 * 65. It ignores that
 # the outer taps of rate 36 fall outside such a map, so the map for variant A is larger here.
 # Variant B uses all of 65x65.
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("options", "size", "used"),
     [
@@ -139,6 +144,7 @@ def test_a_position_uses_as_many_features_as_the_paper_counts(options, size, use
     assert np.count_nonzero(gradient) == used
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("name", "options"),
     [

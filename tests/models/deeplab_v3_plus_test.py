@@ -58,6 +58,7 @@ def test_logits_have_the_size_of_the_image(model, size):
     assert to_numpy(logits).std() > 0
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     "options",
     [{"decoder": False}, pytest.param({"backbone": "resnet50"}, marks=pytest.mark.one_backend)],
@@ -143,12 +144,14 @@ def test_an_invalid_name_is_answered_with_the_known_ones():
         deeplab_v3_plus(context="psp")
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_every_context_module_gives_logits_of_the_size_of_the_image(context):
     model = deeplab_v3_plus(3, context=context, filters=8, decoder=False, output_stride=32)
     assert tuple(call(model, photograph(33, 50)).shape) == (2, 33, 50, 3)
 
 
+@pytest.mark.one_backend
 def test_a_separable_decoder_has_depthwise_and_pointwise_kernels():
     plain = trainable_count(deeplab_v3_plus(5, decoder_convs=1, **SMALL))
     separable = trainable_count(
@@ -158,6 +161,7 @@ def test_a_separable_decoder_has_depthwise_and_pointwise_kernels():
     assert plain - separable == 8 * (8 + 48) * 256 - depthwise
 
 
+@pytest.mark.one_backend
 def test_vortex_a_has_the_rates_of_the_output_stride():
     options = {"context": "vortex", "variant": "A", "filters": 8, "decoder": False}
     for output_stride, rates in ((8, (12, 24, 36)), (16, (6, 12, 18))):
@@ -165,6 +169,7 @@ def test_vortex_a_has_the_rates_of_the_output_stride():
         assert model.get_layer("context").dilation_rates == rates
 
 
+@pytest.mark.one_backend
 def test_a_fixed_image_size_warns_once_of_rates_beyond_the_feature_map():
     with pytest.warns(UserWarning, match=r"reach beyond the feature map of 5x5") as warned:
         model = deeplab_v3_plus(3, decoder=False, filters=8, image_size=(65, 65))
@@ -172,6 +177,7 @@ def test_a_fixed_image_size_warns_once_of_rates_beyond_the_feature_map():
     assert len([item for item in warned if "reach beyond" in str(item.message)]) == 1
 
 
+@pytest.mark.one_backend
 def test_the_registries_hold_the_context_modules_and_the_networks():
     assert set(CONTEXTS) == {"none", "aspp", "ksac", "lkspp", "vortex", "gcn", "ppm"}
     assert set(MODELS) == {"deeplab_v3_plus", "gcn_fcn", "dfp_fcn"}

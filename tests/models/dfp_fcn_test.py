@@ -55,6 +55,7 @@ def mobilenet():
 
 
 # A shortcut bypasses MobileNetV2's tap of stride 4 (depth 3); the cut must be elsewhere.
+@pytest.mark.one_backend
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_trunk_and_stages_together_are_the_backbone(mobilenet, depth):
     trunk, stages = split(mobilenet, depth)
@@ -90,12 +91,14 @@ def test_logits_have_the_size_of_the_image(models):
         assert to_numpy(logits).std() > 0
 
 
+@pytest.mark.one_backend
 def test_with_scale_one_only_it_equals_the_plain_network(models):
     image = photograph(47, 50)
     single = with_weights_of(dfp_fcn(5, depth=2, pyramid_scales=(1,), **SMALL), models[0])
     assert_same_logits(call(single, image), call(models[0], image))
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("depth", [2, 5])
 def test_equals_the_stages_applied_to_each_scale_and_fused_at_scale_one(models, depth):
     model, image = models[depth], photograph(96, 64)
@@ -112,6 +115,7 @@ def test_equals_the_stages_applied_to_each_scale_and_fused_at_scale_one(models, 
     assert_same_logits(call(model, image), resize([logits, image]))
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("depth", [2, 5])
 def test_an_image_of_any_size_is_padded_to_a_multiple_of_the_stride(models, depth):
     image = photograph(66, 47)
@@ -173,6 +177,7 @@ def test_logits_are_float32_under_mixed_precision():
     assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -194,11 +199,13 @@ def test_invalid_arguments_are_named(name, options):
         dfp_fcn(**options)
 
 
+@pytest.mark.one_backend
 def test_a_missing_weight_file_is_named():
     with pytest.raises(ValueError, match="gone.h5"):
         dfp_fcn(backbone_weights="gone.h5")
 
 
+@pytest.mark.one_backend
 def test_a_split_that_a_shortcut_bypasses_is_an_error():
     image = keras.Input((None, None, 3))
     small = keras.layers.Conv2D(4, 1, strides=8, name="small")(image)

@@ -48,6 +48,7 @@ def test_logits_have_the_size_of_the_image(model, plain):
         assert to_numpy(logits).std() > 0
 
 
+@pytest.mark.one_backend
 def test_scores_are_added_from_the_coarsest_map_to_the_image(plain):
     heads = [plain.get_layer(f"head_{stride}").output for stride in (32, 16, 8, 4)]
     image = photograph(64, 96, batch=1)
@@ -62,6 +63,7 @@ def test_scores_are_added_from_the_coarsest_map_to_the_image(plain):
     assert np.abs(difference).max() < 1e-3 * expected.std()
 
 
+@pytest.mark.one_backend
 def test_an_image_of_any_size_is_padded_to_a_multiple_of_the_stride(model, plain):
     image = photograph(45, 66)
     # The normalisation maps this level to zero, the padding of `PadToStride`.
@@ -72,6 +74,7 @@ def test_an_image_of_any_size_is_padded_to_a_multiple_of_the_stride(model, plain
         assert np.abs(difference).max() < 1e-3 * expected.std()
 
 
+@pytest.mark.one_backend
 def test_at_a_smaller_output_stride_maps_of_equal_size_are_added_without_upsampling():
     model = gcn_fcn(3, kernel="1x1", output_stride=8, boundary_refinement=False, **SMALL)
     names = [layer.name for layer in model.layers]
@@ -117,6 +120,7 @@ def test_variable_paths_are_unique_and_the_same_in_every_build(model):
     assert [variable.path for variable in gcn_fcn(5, **SMALL).variables] == paths
 
 
+@pytest.mark.one_backend
 def test_every_resize_is_half_pixel_also_in_its_config(plain):
     resizes = [layer for layer in plain.layers if isinstance(layer, Resize)]
     assert len(resizes) == 5
@@ -135,6 +139,7 @@ def test_scores_are_float32_under_mixed_precision():
     assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -156,6 +161,7 @@ def test_invalid_arguments_are_named(name, options):
         gcn_fcn(**options)
 
 
+@pytest.mark.one_backend
 def test_a_missing_weight_file_is_named():
     with pytest.raises(ValueError, match="gone.h5"):
         gcn_fcn(backbone_weights="gone.h5")

@@ -30,6 +30,7 @@ def test_it_is_a_functional_model():
     assert segmenter.inputs and segmenter.outputs and segmenter.num_classes == 2
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("build", "options", "align_corners", "stride", "context"),
     [
@@ -49,6 +50,7 @@ def test_the_networks_are_segmenters_that_know_their_facts(
     assert segmenter.pad_value == (127.5, 127.5, 127.5)
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("build", "options", "parts"),
     [
@@ -67,6 +69,7 @@ def test_the_backbone_has_the_layers_of_the_network_that_was_given(build, option
     assert found < {weight.path for weight in segmenter.weights}
 
 
+@pytest.mark.one_backend
 def test_a_context_module_that_is_a_model_is_no_backbone():
     context = keras.Sequential([keras.layers.Conv2D(4, 1)], name="mine")
     segmenter = deeplab_v3_plus(2, backbone=tiny_backbone(4, 16), context=context)
@@ -109,6 +112,7 @@ def test_without_auxiliary_the_first_output_remains_with_shared_layers_and_facts
     assert network.without_auxiliary() is network
 
 
+@pytest.mark.one_backend
 def test_rate_maps_are_those_of_the_context_module_without_the_padding():
     segmenter = deeplab_v3_plus(
         2, backbone=tiny_backbone(16), filters=8, dilation_rates=(1, 2), decoder=False
@@ -121,6 +125,7 @@ def test_rate_maps_are_those_of_the_context_module_without_the_padding():
     assert tiny().rate_maps(images) == {}
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     ("argument", "facts"),
     [

@@ -74,7 +74,7 @@ def test_an_old_run_resumes_and_ends_at_its_last_step(name, records, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ksac_stopped", "gcn_fcn", "dfp_fcn"])
+@pytest.mark.parametrize("name", ["ksac_stopped", "dfp_fcn"])
 def test_all_programs_accept_an_old_run(name, records, tmp_path):
     run = write_run(name, tmp_path / name, records)
     image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)

@@ -19,7 +19,7 @@ from tests.tfrecords_tools import folders
 from tests.train.kill_test import assert_same, run_undisturbed, start
 from tfrecords_tools import build_voc
 
-SECONDS = float(os.environ.get("KSEG_CHAOS_SECONDS", "45"))
+SECONDS = float(os.environ.get("KSEG_CHAOS_SECONDS", "30"))
 STEPS = 5
 
 

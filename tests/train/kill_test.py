@@ -28,6 +28,8 @@ FLAGS = {
     "dilation_rates": 1, "learning_rate": 0.01, "log_every": 1, "save_every": 2,
     "keep_checkpoints": 3, "seed": 3, "deterministic": "true",
 }  # fmt: skip
+# Checkpoints that are large enough to be seen while they are written.
+LARGE = {"filters": 1024}
 # Column and points that depend on the time.
 SPEED = "images_per_second"
 
@@ -106,7 +108,7 @@ def assert_same(folder, undisturbed):
 @pytest.fixture(scope="module")
 def undisturbed(records, tmp_path_factory):
     """The result of a run that was not killed."""
-    return run_undisturbed(records, tmp_path_factory.mktemp("undisturbed") / "run")
+    return run_undisturbed(records, tmp_path_factory.mktemp("undisturbed") / "run", **LARGE)
 
 
 def run_undisturbed(records, folder, **options):
@@ -123,22 +125,6 @@ def checkpoints_of(folder):
     return Checkpoints(folder / "checkpoints").paths()
 
 
-@pytest.mark.slow
-def test_a_killed_run_ends_like_an_undisturbed_one(records, undisturbed, tmp_path):
-    """The run is killed within an epoch, and its newest checkpoint is damaged."""
-    folder = tmp_path / "run"
-    process = start(records, folder)
-    assert wait_for(lambda: newest(folder) > STEPS, process)
-    process.kill()
-    process.wait()
-    damaged = checkpoints_of(folder)[-1]
-    damaged.write_bytes(damaged.read_bytes()[:-100])
-    finish(start(records, folder), folder)
-    printed = folder.with_suffix(".log").read_text()
-    assert f"{damaged} is damaged" in printed and "resumed at step" in printed
-    assert_same(folder, undisturbed)
-
-
 def newest(folder):
     paths = checkpoints_of(folder)
     return int(paths[-1].stem.removeprefix("step-")) if paths else 0
@@ -151,19 +137,23 @@ def is_writing(folder, after):
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_it_writes_checkpoints_ends_like_an_undisturbed_one(records, tmp_path):
-    """With checkpoints that are large enough to be seen while they are written."""
-    large = {"filters": 1024}
-    expected = run_undisturbed(records, tmp_path / "undisturbed", **large)
+def test_a_run_killed_while_it_writes_checkpoints_ends_like_an_undisturbed_one(
+    records, undisturbed, tmp_path
+):
+    """It is killed in the first and in a later epoch, and then its newest checkpoint is damaged."""
     folder = tmp_path / "run"
     for after in (0, STEPS):
-        process = start(records, folder, **large)
+        process = start(records, folder, **LARGE)
         assert stop_when(lambda: is_writing(folder, after), process)  # noqa: B023
         process.kill()
         process.wait()
         assert list((folder / "checkpoints").glob(".partial-*"))
-    finish(start(records, folder, **large), folder)
-    assert_same(folder, expected)
+    damaged = checkpoints_of(folder)[-1]
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    finish(start(records, folder, **LARGE), folder)
+    printed = folder.with_suffix(".log").read_text()
+    assert f"{damaged} is damaged" in printed and "resumed at step" in printed
+    assert_same(folder, undisturbed)
 
 
 @pytest.mark.slow
@@ -172,7 +162,7 @@ def test_a_full_disk_stops_the_run_with_a_message_and_complete_checkpoints(
 ):
     """Simulated by a limit on the size of files, which the second checkpoint exceeds."""
     folder = tmp_path / "run"
-    process = start(records, folder)
+    process = start(records, folder, **LARGE)
     wait_for(lambda: checkpoints_of(folder), process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=300) == 128 + signal.SIGTERM
@@ -183,7 +173,7 @@ def test_a_full_disk_stops_the_run_with_a_message_and_complete_checkpoints(
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    process = start(records, folder, preexec_fn=limited)
+    process = start(records, folder, **LARGE, preexec_fn=limited)
     assert process.wait(timeout=300) == 1
     printed = folder.with_suffix(".log").read_text()
     errors = [line for line in printed.splitlines() if line.startswith("error: ")]
@@ -192,6 +182,6 @@ def test_a_full_disk_stops_the_run_with_a_message_and_complete_checkpoints(
     assert "File too large" in error and str(checkpoints_of(folder)[-1]) in error
     assert "Traceback" not in printed
     assert folders.contents(folder / "checkpoints") == before
-    finish(start(records, folder), folder)
+    finish(start(records, folder, **LARGE), folder)
     assert_same(folder, undisturbed)
     assert os.listdir(folder / "logs")

@@ -391,6 +391,7 @@ def test_every_exported_form_reaches_its_miou(run, records, tmp_path):
     )
     written = {row["form"]: row["miou"] for row in json.loads(file.read_text())}
     assert written == {row.form: row.miou for row in rows}
+    assert all(min(row.ms) > 0 for row in rows)
     miou = {row.form: row.miou for row in rows}
     print(f"\n{miou}")
     truth = miou.pop("SavedModel")
