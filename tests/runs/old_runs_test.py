@@ -22,8 +22,7 @@ QUICK = ("ksac", "vortex_a_separable_decoder", "gcn_fcn", "dfp_fcn_stopped")
 # Each has something in its checkpoints that the others lack. Resuming is slow, and its code is the
 # same for all; the weights of every run are read below.
 RESUMED = (
-    "aspp_float16", "dfp_fcn_stopped", "gcn_fcn", "ksac_auxiliary", "ksac_many_flags",
-    "lkspp_resumed", "vortex_a_separable_decoder",
+    "aspp_float16", "dfp_fcn_stopped", "ksac_auxiliary", "ksac_many_flags", "lkspp_resumed",
 )  # fmt: skip
 ANSWERS = json.loads((FIXTURE / "answers.json").read_text(encoding="utf-8"))
 

@@ -4,12 +4,7 @@ The network was trained on PASCAL VOC by others and may have seen the photograph
 tell whether the imported network computes the same, not how well it segments.
 """
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import flatbuffers
 import keras
@@ -37,7 +32,6 @@ from tfrecords_tools import build_voc
 
 NETWORK = "weights/deeplabv3_mnv2_pascal_quant.tflite"
 SIDE = 513
-REPOSITORY = Path(__file__).resolve().parents[3]
 HEAD = {
     "context/image_pooling/convolution": "image_pooling",
     "context/pointwise/convolution": "aspp0",
@@ -412,33 +406,3 @@ def test_an_image_larger_than_the_shape_of_a_benchmark_is_refused(run, records):
             model_dir=str(run.path),
             data_dir=records,
         )
-
-
-ON_JAX = """
-import sys
-import kseg
-import numpy as np
-
-images = np.load(sys.argv[2])
-classes = [kseg.load(sys.argv[1]).predict_classes(image) for image in images]
-np.save(sys.argv[3], np.stack(classes))
-"""
-
-
-@pytest.mark.slow
-def test_photographs_get_the_same_classes_on_jax(run, voc, tmp_path):
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("jax is not installed: pip install -e '.[jax]'")
-    images = np.stack([np.uint8(padded(photograph)[0]) for photograph in files(voc, "val")[:3]])
-    np.save(tmp_path / "images.npy", images)
-    done = subprocess.run(
-        [sys.executable, "-c", ON_JAX, run.path, tmp_path / "images.npy", tmp_path / "out.npy"],
-        cwd=REPOSITORY, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    model = run.load_model()
-    expected = np.stack([model.predict_classes(image) for image in images])
-    assert len(np.unique(expected)) > 2
-    agreement = np.mean(np.load(tmp_path / "out.npy") == expected)
-    print(f"\nas on TensorFlow: {agreement:.6f} of the pixels")
-    assert agreement > 0.9999  # The backends round differently.
