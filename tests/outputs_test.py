@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -174,15 +175,30 @@ def output(request, inputs, tmp_path):
                 path.chmod(0o755)
 
 
-def program(name, arguments, printed, limit):
-    """Runs a program as `python -m` does; the main function of a process."""
-    for number, path in enumerate(printed, start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), number)
+def program(name, arguments, streams, limit):
+    """Runs a program as `python -m` does; the main function of a process.
+
+    Args:
+        name: Name of the module.
+        arguments: The arguments of the command line.
+        streams: Connections that become standard output and standard error. They are pipes, since
+            the limit on the size of files would hold for files, too.
+        limit: Largest size of a file in bytes, or None.
+    """
+    for number, stream in enumerate(streams, start=1):
+        os.dup2(stream.fileno(), number)
+        stream.close()
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     os.environ["KSEG_PROGRAM"] = "1"  # As the start of a program sets it for its processes.
     sys.argv = [name, *arguments]
     runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def read(stream):
+    """Returns what is written to a connection until all its writers have closed it."""
+    with open(stream.fileno(), "rb", closefd=False) as file:
+        return file.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -195,17 +211,22 @@ def processes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_a_program_that_cannot_write_says_so_in_one_line(name, output, inputs, processes, tmp_path):
+def test_a_program_that_cannot_write_says_so_in_one_line(name, output, inputs, processes):
     folder, limit = output
     if limit and name in ("kseg.export litert", "kseg.benchmark"):
         pytest.skip("Nothing can be mounted here, and this program needs temporary files")
     arguments, named = (text.replace("OUT", str(folder)) for text in CASES[name])
-    printed = tmp_path / "stdout", tmp_path / "stderr"
     arguments = arguments.replace("IN/", f"{inputs}/").split()
-    process = processes.Process(target=program, args=(name.split()[0], arguments, printed, limit))
+    ours, theirs = zip(*(processes.Pipe(duplex=False) for _ in range(2)), strict=True)
+    process = processes.Process(target=program, args=(name.split()[0], arguments, theirs, limit))
     process.start()
-    process.join(timeout=600)
-    stdout, stderr = (path.read_text() for path in printed)
+    for stream in theirs:
+        stream.close()
+    with ThreadPoolExecutor(2) as pool:
+        reading = pool.map(read, ours)
+        process.join(timeout=600)
+        process.kill()  # It does nothing to a process that has ended.
+        stdout, stderr = reading
     assert process.exitcode == 1, stderr[-3000:]
     # Progress bars end their lines with a carriage return.
     lines = [line for line in re.split(r"[\r\n]+", stderr) if line.strip()]
