@@ -5,12 +5,15 @@ from collections.abc import Mapping
 import keras
 from keras import layers
 
-from kseg.layers import BatchNorm, arguments
+from kseg.layers import BatchNorm, DepthwiseConv2D, arguments
 
 OUTPUT_STRIDES = (8, 16, 32)
 
 # Layers with a window over height and width.
 _WINDOWED = (layers.Conv2D, layers.DepthwiseConv2D, layers.MaxPooling2D)
+
+# A layer of Keras -> the same layer with faster kernels.
+_FASTER = {layers.BatchNormalization: BatchNorm, layers.DepthwiseConv2D: DepthwiseConv2D}
 
 # Layers that `at_output_stride` rebuilds correctly: those above, and layers known to process each
 # pixel separately. A composite layer may contain a stride or a window.
@@ -74,9 +77,7 @@ def at_output_stride(
         if isinstance(layer, _WINDOWED):
             factor = multi_grid.get(layer.name, 1)
             config.update(_window(layer, input_strides[layer.name], output_stride, factor))
-        # BatchNorm is the same layer with a faster kernel.
-        is_norm = type(layer) is layers.BatchNormalization
-        return (BatchNorm if is_norm else type(layer)).from_config(config)
+        return _FASTER.get(type(layer), type(layer)).from_config(config)
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, layers.ZeroPadding2D):

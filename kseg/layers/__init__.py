@@ -7,6 +7,7 @@ from kseg.layers.conv2d_transpose import Conv2DTranspose
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.conv_stack import ConvStack
 from kseg.layers.crop import Crop
+from kseg.layers.depthwise_conv2d import DepthwiseConv2D
 from kseg.layers.dropout import Dropout
 from kseg.layers.gcn import GCN
 from kseg.layers.gcn_context import GCNContext
@@ -33,6 +34,7 @@ __all__ = [
     "ConvNormAct",
     "ConvStack",
     "Crop",
+    "DepthwiseConv2D",
     "Dropout",
     "GCNContext",
     "ImageNormalization",

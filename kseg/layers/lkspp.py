@@ -6,7 +6,7 @@ from keras import ops
 from kseg.layers import arguments
 from kseg.layers.context_module import ContextModule
 from kseg.layers.conv_norm_act import ConvNormAct
-from kseg.layers.kernels.depthwise_line import depthwise_line
+from kseg.layers.depthwise_conv2d import DepthwiseConv2D
 from kseg.layers.types import Shape, Tensor
 
 
@@ -174,7 +174,7 @@ class _SeparableLine(keras.layers.Layer):
 
     def __init__(self, filters, *, kernel_size, activation, **kwargs):
         super().__init__(**kwargs)
-        self.depthwise = _DepthwiseLine(
+        self.depthwise = DepthwiseConv2D(
             kernel_size,
             padding="same",
             data_format="channels_last",
@@ -201,10 +201,3 @@ class _SeparableLine(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.pointwise.compute_output_shape(input_shape)
-
-
-class _DepthwiseLine(keras.layers.DepthwiseConv2D):
-    """`DepthwiseConv2D` of a `k x 1` or `1 x k` kernel by the faster `depthwise_line`."""
-
-    def call(self, inputs, training=None):
-        return depthwise_line(inputs, self.kernel, training=training)

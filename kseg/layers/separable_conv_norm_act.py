@@ -7,6 +7,7 @@ import keras
 from kseg.layers import arguments
 from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.conv_norm_act import ConvNormAct
+from kseg.layers.depthwise_conv2d import DepthwiseConv2D
 from kseg.layers.types import Shape, Tensor
 
 
@@ -74,7 +75,7 @@ class SeparableConvNormAct(keras.layers.Layer):
         self.depthwise_activation = keras.activations.get(depthwise_activation)
         self.activation = keras.activations.get(activation)
         self.epsilon = float(epsilon)
-        self.depthwise = keras.layers.DepthwiseConv2D(
+        self.depthwise = DepthwiseConv2D(
             self.kernel_size,
             dilation_rate=self.dilation_rate,
             padding="same",
@@ -101,7 +102,7 @@ class SeparableConvNormAct(keras.layers.Layer):
             sublayer.build(input_shape)
 
     def call(self, features: Tensor, training: bool | None = None) -> Tensor:
-        features = self.depthwise(features)
+        features = self.depthwise(features, training=training)
         features = self.depthwise_norm(features, training=training)
         features = self.depthwise_activation(features)
         return self.pointwise(features, training=training)

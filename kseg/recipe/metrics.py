@@ -1,5 +1,6 @@
 """Confusion matrix and the scores computed from it: IoU, mIoU and pixel accuracies."""
 
+import contextlib
 from typing import NamedTuple
 
 import keras
@@ -102,6 +103,12 @@ def near_border(labels: Tensor, width: int) -> Tensor:
     return (greatest(levels) > -greatest(-levels))[..., 0]
 
 
+def _counting_device() -> contextlib.AbstractContextManager:
+    """Returns the device for a bincount: TensorFlow refuses it on GPUs under `--deterministic`."""
+    on_tensorflow = keras.config.backend() == "tensorflow"
+    return keras.device("cpu:0") if on_tensorflow else contextlib.nullcontext()
+
+
 @keras.saving.register_keras_serializable(package="kseg")
 class ConfusionMatrix(keras.metrics.Metric):
     """Counts of (label, prediction) pairs, summed over batches.
@@ -161,7 +168,8 @@ class ConfusionMatrix(keras.metrics.Metric):
         is_class = (labels >= 0) & (labels < self.num_classes)
         index = ops.where(is_class, labels * self.num_classes + predictions, invalid)
         index = ops.where(labels == self.ignore_label, invalid + 1, index)
-        counts = ops.bincount(index, minlength=invalid + 2)
+        with _counting_device():
+            counts = ops.bincount(index, minlength=invalid + 2)
         total = self.low + ops.cast(counts[: invalid + 1], "int32")
         self.high.assign(self.high + total // self._WORD)
         self.low.assign(total % self._WORD)

@@ -33,6 +33,18 @@ def test_batches_add_up_to_the_counts_of_all_pixels_except_ignored_ones():
     assert metric.matrix().sum() == 0
 
 
+def test_pairs_are_counted_on_the_cpu_where_there_is_a_deterministic_kernel():
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("only TensorFlow refuses to count on a GPU")
+    import tensorflow as tf
+
+    metric = ConfusionMatrix(3)
+    pixels = tf.TensorSpec([None], tf.uint8)
+    graph = tf.function(metric.count).get_concrete_function(pixels, pixels).graph
+    (count,) = [node for node in graph.as_graph_def().node if "Bincount" in node.op]
+    assert "CPU:0" in count.device
+
+
 def test_counts_are_exact_beyond_the_integers_of_float32():
     metric = ConfusionMatrix(2)
     metric.low.assign(np.array([2**30 - 1, 0, 0, 5, 0], "int32"))

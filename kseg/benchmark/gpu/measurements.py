@@ -11,7 +11,7 @@ from kseg.benchmark.device import POLICIES
 from kseg.benchmark.gpu import tasks
 from kseg.benchmark.gpu.tasks import Settings, Task
 from kseg.benchmark.layer_forms import Case, Form, parts_of, whole_module
-from kseg.layers.kernels.depthwise_line import depthwise_line
+from kseg.layers.kernels.depthwise_conv import depthwise_conv
 from kseg.models import deeplab_v3_plus
 from kseg.runs.assembly import dtype_policy
 
@@ -36,7 +36,8 @@ _FORMS = {
 }
 _CHANNELS = 2048
 _RATES = {tasks.FIVE_RATES: (1, 6, 12, 18, 24), tasks.THREE_RATES: (6, 12, 18)}
-_LINE = 16  # LKSPP's longest
+# The lines are LKSPP's longest.
+_DEPTHWISE = {tasks.DEPTHWISE: [(3, 3)], tasks.LINES: [(1, 16), (16, 1)]}
 _WARM_UP = 2  # A second call, since the first one tunes and allocates.
 
 
@@ -51,8 +52,8 @@ def kernels(task: Task, settings: Settings) -> Iterator[dict]:
 
 def _form(task: Task, shape: tuple[int, ...]) -> Form:
     fast = "fast" if task.form == "kseg" else task.form
-    if task.what == "depthwise_line":
-        return _lines(shape, task)
+    if task.what in _DEPTHWISE:
+        return _depthwise(shape, task)
     if task.what in ("average_pool", "module Vortex"):
         case = Case("vortex", shape, dtype=task.dtype)
     else:
@@ -69,18 +70,18 @@ def _form(task: Task, shape: tuple[int, ...]) -> Form:
 _parts = functools.lru_cache(maxsize=1)(parts_of)
 
 
-def _lines(shape: tuple[int, ...], task: Task) -> Form:
+def _depthwise(shape: tuple[int, ...], task: Task) -> Form:
     random = np.random.default_rng(0)
     tensors = [
         ops.cast(random.normal(size=size).astype("float32"), task.dtype)
-        for size in (shape, (1, _LINE, shape[-1], 1), (_LINE, 1, shape[-1], 1))
+        for size in (shape, *((*window, shape[-1], 1) for window in _DEPTHWISE[task.what]))
     ]
 
     def call(tensors, training):
-        features, *lines = tensors
+        features, *kernels = tensors
         if task.form == "kseg":
-            return [depthwise_line(features, line, training=training) for line in lines]
-        return [ops.depthwise_conv(features, line, padding="same") for line in lines]
+            return [depthwise_conv(features, kernel, training=training) for kernel in kernels]
+        return [ops.depthwise_conv(features, kernel, padding="same") for kernel in kernels]
 
     return Form(call, tensors)
 

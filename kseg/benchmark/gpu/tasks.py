@@ -17,6 +17,7 @@ FORMS = ("ksac", SAME_AS_SMP, "aspp")
 # The smaller network comes first: the input has to be fast enough for it.
 TRAINED = ("mobilenet_v2", "xception_65")
 FIVE_RATES, THREE_RATES, ONE_CONV = "conv, 5 rates", "conv, 3 rates", "conv, one 3x3"
+DEPTHWISE, LINES = "depthwise conv, 3x3", "depthwise convs, 1x16 and 16x1"
 # Kernels and modules with their forms; those that the targets compare come first.
 KERNELS = (
     (FIVE_RATES, "kseg"),
@@ -25,13 +26,15 @@ KERNELS = (
     ("module Vortex", "kseg"),
     ("average_pool", "kseg"),
     (THREE_RATES, "kseg"),
-    ("depthwise_line", "kseg"),
+    (DEPTHWISE, "kseg"),
+    (LINES, "kseg"),
     (FIVE_RATES, "plain"),
     ("module KSAC", "plain"),
     ("module Vortex", "plain"),
     ("average_pool", "plain"),
     (THREE_RATES, "plain"),
-    ("depthwise_line", "plain"),
+    (DEPTHWISE, "plain"),
+    (LINES, "plain"),
 )
 FORWARD, BOTH, STEP = "forward", "both passes", "training step"
 

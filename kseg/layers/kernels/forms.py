@@ -1,22 +1,29 @@
 """The one place that chooses the form of a kernel: by device, dtype, XLA and number of replicas.
 
-Measured on one H200 in bfloat16, at 16x33x33x2048 -> 256, in ms:
+Measured on one H200 in bfloat16, at 16x33x33x2048 -> 256, in ms, forward and in both passes:
 
-    KSAC's convolution by taps, rates 1 6 12 18 24, JAX                     .320 forward, .830 both
-    the same, TensorFlow / TensorFlow with XLA                              1.73 / .324 forward
-    rates 6 12 18, JAX, without the rim that no rate reads                  .553
-    one plain 3x3 convolution of the backend, JAX                           .255 forward, .736 both
+    KSAC's convolution by taps, rates 1 6 12 18 24, JAX                      .320    .830
+    the same, TensorFlow                                                    1.73    4.09
+    the same, TensorFlow, the whole function compiled by XLA                 .324    .949
+    the same, TensorFlow, the convolution compiled by itself (*)             .391   1.07
+    rates 6 12 18, JAX, without the rim that no rate reads                   .553   1.06
+    one plain 3x3 convolution of the backend, JAX                            .255    .736
+    averages over 27x27, TensorFlow / compiled by XLA (*)               .388/.273   .707/.506
+    depthwise line 1x16, the backend's convolution, TensorFlow (*)          1.08    4.00
+    the same, rows as columns (*)                                           1.07   16.6
+    the same, the backend's convolution compiled by XLA (*)                 2.68    7.05
 
-What follows from them, and what is calculated from the card's 4.8 TB/s and 790 TFLOP/s instead:
+The rows with (*) are from another run, in which other programs compiled at the same time; it had
+1.81 and 4.00 in the second row, .374 and .967 in the third. What follows from them, and what is
+calculated from the card's 4.8 TB/s and 790 TFLOP/s instead:
 
 - `leaves_out_rim`: on a GPU three rates without the rim take longer than five rates with it. By
   calculation the copies of eight parts of the features take longer there than the products that
   they save, unless the smallest rate is more than half the map. On a CPU the products cost most.
 - `compiles_itself`: without XLA the additions are one kernel for each shift, which makes the
-  convolution five times slower. Keras cannot compile the step of several replicas, so that the
-  convolution compiles itself there. The averages and the depthwise lines do not: they are one or
-  two library calls, which leave XLA nothing to fuse (not measured). The averages have the same form
-  on all devices; see `kseg.layers.kernels.average_pool`.
+  convolution four to five times slower. Keras cannot compile the step of several replicas, so that
+  the convolution compiles itself there, and the averages do. The depthwise lines do not, since
+  XLA's convolution is slower, and their form by taps was not measured on a GPU.
 - `sums_in_float32`: products that are rounded to half precision once and added in float32 have
   the square root of 2 times the error of a convolution, which rounds its result only; sums in half
   precision had 2.2 to 2.5 times.
@@ -30,8 +37,12 @@ What follows from them, and what is calculated from the card's 4.8 TB/s and 790 
   calculation five rates then take .03 ms longer, if each product is read once, to .10, if each rate
   reads it: 1.4 to 1.6 times the plain convolution forward, and 1.2 to 1.3 times in both passes.
   They are therefore used in training and not in inference.
+- `depthwise_by_taps`: XLA's depthwise convolution is slow. On two CPU cores a sum over the taps is
+  12 to 58 times faster, and 1.9 to 10 times in both passes (3x3 at three sizes, lines of 16; the
+  table is in `experiments/benchmarks.md`). On a GPU it was not measured. By calculation the line
+  above takes .3 ms forward: KSAC's additions need about .1 ms for a third of the taps and pixels.
 - `rows_as_columns`: TensorFlow's CPU kernel for the gradient of a depthwise line is slow along the
-  width. Nothing is known of the kernels for GPUs, which get the plain form.
+  width. The one for GPUs is slow for columns.
 """
 
 import contextlib
@@ -78,6 +89,7 @@ class Forms:
         float32_inputs: Whether matrix products are computed of inputs that are cast to float32.
         float32_products: Whether its products are float32 tensors, of features of half precision.
         compiles_itself: Whether it is compiled by XLA in a graph that is not.
+        depthwise_by_taps: Whether a depthwise convolution is computed as a sum over its taps.
         rows_as_columns: Whether a depthwise line along the width is computed on the rows of the
             map, each viewed as a column.
     """
@@ -87,6 +99,7 @@ class Forms:
     float32_inputs: bool
     float32_products: bool
     compiles_itself: bool
+    depthwise_by_taps: bool
     rows_as_columns: bool
 
 
@@ -117,6 +130,7 @@ def rule(situation: Situation, dtype: str, training: bool) -> Forms:
         ),
         float32_products=half and training and (situation.xla or compiles_itself),
         compiles_itself=compiles_itself,
+        depthwise_by_taps=situation.xla and situation.device in ("CPU", "GPU"),
         rows_as_columns=on_tensorflow and situation.device == "CPU" and training,
     )
 

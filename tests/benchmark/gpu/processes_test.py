@@ -129,7 +129,7 @@ def test_a_child_goes_on_after_a_task_that_failed(monkeypatch, capsys):
     "what", [name for name, form in tasks.KERNELS if form == "plain" and name != tasks.ONE_CONV]
 )
 def test_the_forms_of_a_kernel_compute_the_same(what, monkeypatch):
-    monkeypatch.setattr(measurements, "_LINE", 4)
+    monkeypatch.setitem(measurements._DEPTHWISE, tasks.LINES, [(1, 4), (4, 1)])
     outputs = {}
     for form in ("kseg", "plain"):
         task = Task("kernels", what, form, tasks.FORWARD, "float32", False)

@@ -1,10 +1,14 @@
 """Tests of average_pool against its definition and TensorFlow's kernel."""
 
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from kseg.layers.kernels import average_pool as module
+from kseg.layers.kernels import forms
 from kseg.layers.kernels.average_pool import average_pool
 from tests import layer_checks
 
@@ -59,6 +63,29 @@ def test_equals_the_tensorflow_kernel_in_value_and_gradient(size, pool_size):
     np.testing.assert_allclose(ours[0][0], truth[0][0], atol=1e-5)
     if pool_size <= min(size):  # Otherwise TensorFlow's gradient is wrong on some CPUs.
         np.testing.assert_allclose(ours[1][0], truth[1][0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "pool_size"), [((9, 12), 7), ((4, 3), 27)])
+def test_in_a_replica_on_a_gpu_it_compiles_itself_with_the_same_results(size, pool_size):
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("only TensorFlow compiles parts of a step")
+    run = mock.Mock(side_effect=module.run_compiled)
+    found = []
+    for replicas in (1, 2):
+        with (
+            forms.assumed(device="GPU", replicas=replicas),
+            mock.patch.object(module, "run_compiled", run),
+        ):
+            found.append(
+                layer_checks.value_and_gradients(
+                    lambda features: [average_pool(features, pool_size)], random_map(size)
+                )
+            )
+        # `value_and_gradients` computes the values twice and the gradient once.
+        assert run.call_count == 3 * (replicas - 1)
+    (truth, true_gradient), (ours, gradient) = found
+    np.testing.assert_allclose(ours[0], truth[0], atol=1e-6)
+    np.testing.assert_allclose(gradient[0], true_gradient[0], atol=1e-6)
 
 
 def test_means_in_bfloat16_are_not_biased():

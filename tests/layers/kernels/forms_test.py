@@ -14,6 +14,7 @@ NONE = Forms(
     float32_inputs=False,
     float32_products=False,
     compiles_itself=False,
+    depthwise_by_taps=False,
     rows_as_columns=False,
 )
 
@@ -32,9 +33,15 @@ def names(chosen):
         (("tensorflow", "CPU"), "bfloat16", False, {"leaves_out_rim", "sums_in_float32"}),
         (
             ("tensorflow", "CPU", True), "float16", True,
-            {"leaves_out_rim", "sums_in_float32", "float32_products", "rows_as_columns"},
+            {
+                "leaves_out_rim", "sums_in_float32", "float32_products", "rows_as_columns",
+                "depthwise_by_taps",
+            },
         ),
-        (("tensorflow", "CPU", True), "float16", False, {"leaves_out_rim", "sums_in_float32"}),
+        (
+            ("tensorflow", "CPU", True), "float16", False,
+            {"leaves_out_rim", "sums_in_float32", "depthwise_by_taps"},
+        ),
         (("tensorflow", "CPU", False, 2), "float32", False, {"leaves_out_rim"}),
         # TensorFlow on a CPU whose products in bfloat16 are truncated.
         (
@@ -43,7 +50,7 @@ def names(chosen):
         ),
         (
             ("tensorflow", "CPU", True, 1, False, True), "bfloat16", False,
-            {"leaves_out_rim", "sums_in_float32"},
+            {"leaves_out_rim", "sums_in_float32", "depthwise_by_taps"},
         ),
         (
             ("tensorflow", "CPU", False, 1, False, True), "float16", False,
@@ -52,19 +59,25 @@ def names(chosen):
         # TensorFlow on a GPU: alone, compiled, in a replica, in a deterministic replica.
         (("tensorflow", "GPU"), "float32", True, set()),
         (("tensorflow", "GPU"), "bfloat16", True, {"sums_in_float32"}),
-        (("tensorflow", "GPU", True), "bfloat16", True, {"sums_in_float32", "float32_products"}),
-        (("tensorflow", "GPU", True), "bfloat16", False, {"sums_in_float32"}),
+        (
+            ("tensorflow", "GPU", True), "bfloat16", True,
+            {"sums_in_float32", "float32_products", "depthwise_by_taps"},
+        ),
+        (
+            ("tensorflow", "GPU", True), "bfloat16", False,
+            {"sums_in_float32", "depthwise_by_taps"},
+        ),
         (("tensorflow", "GPU", False, 2), "float32", True, {"compiles_itself"}),
         (
             ("tensorflow", "GPU", False, 2), "bfloat16", True,
             {"compiles_itself", "sums_in_float32", "float32_products"},
         ),
-        (("tensorflow", "GPU", True, 2), "float32", True, set()),
+        (("tensorflow", "GPU", True, 2), "float32", True, {"depthwise_by_taps"}),
         (("tensorflow", "GPU", False, 2, True), "bfloat16", True, {"sums_in_float32"}),
         # The other backends do not compile kernels themselves.
         (("jax", "CPU", True), "bfloat16", True,
-         {"leaves_out_rim", "sums_in_float32", "float32_products"}),
-        (("jax", "GPU", True), "float32", True, set()),
+         {"leaves_out_rim", "sums_in_float32", "float32_products", "depthwise_by_taps"}),
+        (("jax", "GPU", True), "float32", True, {"depthwise_by_taps"}),
         (("torch", "GPU", False), "bfloat16", True, {"sums_in_float32"}),
     ],
 )  # fmt: skip

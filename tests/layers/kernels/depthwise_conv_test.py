@@ -1,5 +1,6 @@
-"""Tests of depthwise_line against its definition and Keras' depthwise convolution."""
+"""Tests of depthwise_conv against its definition and Keras' depthwise convolution."""
 
+import dataclasses
 import functools
 from unittest import mock
 
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kseg.layers.kernels import depthwise_line as module
+from kseg.layers.kernels import depthwise_conv as module
 from kseg.layers.kernels import forms
-from kseg.layers.kernels.depthwise_line import depthwise_line
+from kseg.layers.kernels.depthwise_conv import depthwise_conv
 from tests import layer_checks
 
 # Odd and even lengths, shorter than the map, as long as the map, and longer.
@@ -48,7 +49,7 @@ def by_definition(features, kernel, axis):
 def test_equals_the_definition(taps, axis, training):
     features, kernel = features_and_kernel(taps, axis)
     tensors = map(ops.convert_to_tensor, (features, kernel))
-    outputs = depthwise_line(*tensors, training=training)
+    outputs = depthwise_conv(*tensors, training=training)
     np.testing.assert_allclose(
         layer_checks.to_numpy(outputs), by_definition(features, kernel, axis), atol=1e-5
     )
@@ -61,7 +62,7 @@ def test_equals_the_plain_form_in_value_and_gradients(taps, axis, training):
     arrays = features_and_kernel(taps, axis)
     ours, truth = (
         layer_checks.value_and_gradients(lambda *tensors, form=form: [form(*tensors)], *arrays)
-        for form in (functools.partial(depthwise_line, training=training), plain)
+        for form in (functools.partial(depthwise_conv, training=training), plain)
     )
     for found, expected in zip(ours[0] + ours[1], truth[0] + truth[1], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -71,17 +72,17 @@ def test_training_on_a_cpu_convolves_rows_as_columns_of_maps_one_pixel_wide():
     if keras.config.backend() != "tensorflow":
         pytest.skip("only TensorFlow's gradient of a row is slow")
     seen = []
-    convolve = module._convolve
+    convolve = module._plain
 
-    def recording(features, kernel):
+    def recording(features, kernel, *options):
         seen.append((tuple(features.shape), tuple(kernel.shape)))
-        return convolve(features, kernel)
+        return convolve(features, kernel, *options)
 
-    with mock.patch.object(module, "_convolve", recording):
+    with mock.patch.object(module, "_plain", recording):
         for axis in (0, 1):
             for training in (True, False):
                 arrays = map(ops.convert_to_tensor, features_and_kernel(4, axis))
-                depthwise_line(*arrays, training=training)
+                depthwise_conv(*arrays, training=training)
     map_shape = (2, 7, 5, 3)
     assert seen == [
         (map_shape, (4, 1, 3, 1)),
@@ -90,8 +91,8 @@ def test_training_on_a_cpu_convolves_rows_as_columns_of_maps_one_pixel_wide():
         (map_shape, (1, 4, 3, 1)),
     ]
     seen.clear()
-    with mock.patch.object(module, "_convolve", recording), forms.assumed(device="GPU"):
-        depthwise_line(*map(ops.convert_to_tensor, features_and_kernel(4, 1)), training=True)
+    with mock.patch.object(module, "_plain", recording), forms.assumed(device="GPU"):
+        depthwise_conv(*map(ops.convert_to_tensor, features_and_kernel(4, 1)), training=True)
     assert seen == [(map_shape, (1, 4, 3, 1))]
 
 
@@ -105,7 +106,7 @@ def test_unknown_sizes_give_the_same_results(taps, axis):
     def with_gradients(features, kernel):
         with tf.GradientTape() as tape:
             tape.watch((features, kernel))
-            outputs = depthwise_line(features, kernel, training=True)
+            outputs = depthwise_conv(features, kernel, training=True)
             total = tf.reduce_sum(tf.sin(outputs))
         return outputs, *tape.gradient(total, (features, kernel))
 
@@ -122,10 +123,66 @@ def test_unknown_sizes_give_the_same_results(taps, axis):
 
 def test_bfloat16_is_close_to_float32():
     features, kernel = features_and_kernel(4, 1)
-    outputs = depthwise_line(
+    outputs = depthwise_conv(
         *(ops.convert_to_tensor(array, "bfloat16") for array in (features, kernel))
     )
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
     truth = by_definition(features, kernel, 1)
     outputs = layer_checks.to_numpy(ops.cast(outputs, "float32"))
     np.testing.assert_allclose(outputs, truth, atol=0.02 * np.max(np.abs(truth)))
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding", "dilation_rate"),
+    [
+        ((3, 3), 1, "same", 1),
+        ((3, 3), 1, "same", 5),
+        ((1, 16), 1, "same", 1),
+        ((4, 1), 1, "same", 2),
+        ((2, 4), 1, "same", 3),
+        ((3, 3), 1, "valid", 2),
+        ((3, 3), 2, "valid", 1),  # The last row of the map is outside of all windows.
+        ((2, 3), 3, "valid", 1),
+    ],
+)
+def test_the_form_by_taps_equals_the_plain_one_in_value_and_gradients(
+    window, strides, padding, dilation_rate
+):
+    features, _ = features_and_kernel(1, 0, size=(8, 7))
+    kernel = np.random.default_rng(1).normal(size=(*window, 3, 1)).astype("float32")
+    call = functools.partial(
+        depthwise_conv, strides=strides, padding=padding, dilation_rate=dilation_rate, training=True
+    )
+    found = []
+    for by_taps in (True, False):
+        chosen = dataclasses.replace(forms.choose("float32", True), depthwise_by_taps=by_taps)
+        with mock.patch.object(forms, "choose", return_value=chosen):
+            found.append(
+                layer_checks.value_and_gradients(lambda *pair: [call(*pair)], features, kernel)
+            )
+    ours, truth = found
+    for actual, expected in zip(ours[0] + ours[1], truth[0] + truth[1], strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_form_by_taps_takes_unknown_sizes():
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("only TensorFlow graphs have unknown sizes")
+    import tensorflow as tf
+
+    def with_gradients(features, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch((features, kernel))
+            outputs = module._by_taps(features, kernel, 2, "valid", 1)
+            total = tf.reduce_sum(tf.sin(outputs))
+        return outputs, *tape.gradient(total, (features, kernel))
+
+    kernel = tf.constant(np.random.default_rng(1).normal(size=(3, 3, 3, 1)), "float32")
+    signature = [tf.TensorSpec([None, None, None, 3]), tf.TensorSpec(kernel.shape)]
+    graph = tf.function(with_gradients, input_signature=signature)
+    for size in ((7, 5), (4, 11)):
+        features = tf.constant(features_and_kernel(1, 0, size)[0])
+        for ours, known in zip(
+            graph(features, kernel), with_gradients(features, kernel), strict=True
+        ):
+            np.testing.assert_allclose(ours, known, rtol=1e-4, atol=1e-4)

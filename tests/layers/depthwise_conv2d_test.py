@@ -1,0 +1,64 @@
+"""DepthwiseConv2D equals Keras' layer, whatever form it is computed in."""
+
+import dataclasses
+from unittest import mock
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kseg.layers import DepthwiseConv2D
+from kseg.layers.kernels import depthwise_conv, forms
+from tests import layer_checks
+
+FAST = {"kernel_size": 3, "padding": "same", "use_bias": False}
+
+
+def make(**options):
+    return DepthwiseConv2D(**FAST | options)
+
+
+def test_layer_contract(tmp_path):
+    # `check_layer` without the check of the signature, which is that of Keras.
+    shapes = [(4, 6, 5, 3)]
+    layer_checks.check_shapes(make, shapes, shapes[0], 1.0)
+    layer_checks.check_variable_paths(make, shapes)
+    layer_checks.check_unknown_sizes(make, shapes, 1.0)
+    layer_checks.check_round_trip(make, shapes, tmp_path, 1.0)
+    layer_checks.check_fit_step(make, shapes, 1.0)
+    layer_checks.check_bfloat16(make, shapes, 1.0)
+
+
+@pytest.mark.one_backend
+def test_docstring_example():
+    layer_checks.run_docstring_example(DepthwiseConv2D)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_by_taps"),
+    [
+        ({}, True),
+        ({"dilation_rate": 2}, True),
+        ({"kernel_size": (1, 4)}, True),
+        ({"strides": 2, "padding": "valid"}, True),
+        ({"strides": 2}, False),
+        ({"use_bias": True, "bias_initializer": "ones"}, False),
+        ({"activation": "relu"}, False),
+        ({"depth_multiplier": 2}, False),
+    ],
+)
+def test_outputs_equal_keras(options, is_by_taps):
+    """In the form by taps where there is one."""
+    maps = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype("float32")
+    ours, theirs = make(**options), keras.layers.DepthwiseConv2D(**FAST | options)
+    theirs.build(maps.shape)
+    ours.build(maps.shape)
+    ours.set_weights(theirs.get_weights())
+    chosen = dataclasses.replace(forms.choose("float32"), depthwise_by_taps=True)
+    by_taps = mock.patch.object(depthwise_conv, "_by_taps", side_effect=depthwise_conv._by_taps)
+    with mock.patch.object(forms, "choose", return_value=chosen), by_taps as called:
+        found = ops.convert_to_numpy(ours(maps))
+    assert called.called == is_by_taps
+    np.testing.assert_allclose(found, ops.convert_to_numpy(theirs(maps)), rtol=1e-5, atol=1e-5)
+    assert ours.get_config() == {**theirs.get_config(), "name": ours.name}
