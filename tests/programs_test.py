@@ -1,6 +1,7 @@
 """The programs as a user runs them, in separate processes, on real photographs."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,9 @@ from tests.models.networks import registered_backbone
 with registered_backbone(16):
     sys.exit(train.train(from_flagfile(sys.argv[1])))
 """
+
+
+LOG_LINE = re.compile(r"^[EFIW]\d{4} .*", re.MULTILINE)  # As TensorFlow logs.
 
 
 def run(*arguments, status=0):
@@ -99,8 +103,10 @@ def train_flags(real_data, records, folder, **changes):
 @pytest.mark.slow
 def test_a_network_is_trained_measured_applied_and_exported(real_data, photographs, tmp_path):
     folder = tmp_path / "run"
-    run("-m", "kseg.train", *train_flags(real_data, photographs, folder))
+    printed = run("-m", "kseg.train", *train_flags(real_data, photographs, folder))
+    assert not LOG_LINE.search(printed)
     printed = run("-m", "kseg.evaluate", f"--model_dir={folder}", "--split=val")
+    assert not LOG_LINE.search(printed)
     scores = json.loads((folder / "eval.json").read_text())
     assert f"{scores['miou']:.4f}" in printed
     assert 0 < scores["pixel_accuracy"] < 1 and scores["iou"]["background"] > 0.3

@@ -123,7 +123,7 @@ def window_to_crop(
     if window.transposed is not None:
         image, label = tf.cond(
             window.transposed,
-            lambda: (tf.transpose(image, [1, 0, 2]), tf.transpose(label, [1, 0, 2])),
+            lambda: (_transpose(image), _transpose(label)),
             lambda: (image, label),
         )
     for axis, flipped in enumerate(window.flipped):
@@ -163,12 +163,24 @@ def _resize_nearest(label, size):
     """
     label = tf.squeeze(label, axis=-1)
     for axis in (1, 0):  # Columns first: a label that is enlarged has fewer rows before than after.
-        label = tf.transpose(label)
+        label = _transpose(label)
         length = tf.shape(label)[0]
         step = tf.cast(length, tf.float32) / tf.cast(size[axis], tf.float32)
         centres = (tf.range(tf.cast(size[axis], tf.float32)) + 0.5) * step
         label = tf.gather(label, tf.minimum(tf.cast(centres, tf.int32), length - 1))
     return label[..., tf.newaxis]
+
+
+def _transpose(pixels):
+    """Exchanges rows and columns of uint8 or float pixels.
+
+    On many processors TensorFlow logs an error for a transposed uint8 tensor, "oneDNN supports
+    DT_UINT8 only on platforms with AVX-512", before it computes it in another way.
+    """
+    axes = [1, 0, *range(2, len(pixels.shape))]
+    if pixels.dtype != tf.uint8:
+        return tf.transpose(pixels, axes)
+    return tf.bitcast(tf.transpose(tf.bitcast(pixels, tf.int8), axes), tf.uint8)
 
 
 def _flip(image, label, flipped, axis: int):

@@ -12,8 +12,8 @@ took .31 ms at k = 9 and .39 ms at k = 27 under TensorFlow, and .27 ms compiled 
 .71 ms, and .51 ms compiled, so that they compile themselves where the whole step is not. By
 calculation they could take .060 ms, the time of reading and writing a map twice. Other forms were
 not measured there. By calculation, poolings of k x 1 and 1 x k move the same bytes between memory
-and chip but read k values for each pixel from the caches, 1.9 GB in each direction at k = 27; prefix
-sums must be float32: 857 MB, .18 ms.
+and chip but read k values for each pixel from the caches, 1.9 GB in each direction at k = 27;
+prefix sums must be float32: 857 MB, .18 ms.
 """
 
 from keras import ops
