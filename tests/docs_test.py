@@ -29,7 +29,10 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"python -m ((?:kseg|tfrecords_tools)\.[a-z_0-9]+)(?![\w<])(.*)")
 # Flags of absl, TensorBoard and XLA.
-OTHER_FLAGS = ("flagfile", "help", "logdir", "verbosity", "xla_gpu_deterministic_ops")
+OTHER_FLAGS = (
+    "flagfile", "help", "logdir", "verbosity",
+    "xla_gpu_deterministic_ops", "xla_gpu_per_fusion_autotune_cache_dir",
+)  # fmt: skip
 # What ends a command in a shell.
 ENDS = {"&", "&&", "|", ";"}
 

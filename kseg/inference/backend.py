@@ -17,6 +17,7 @@ from kseg.errors import UserError
 from kseg.models import Segmenter
 
 _CPU_INFO = Path("/proc/cpuinfo")
+_AUTOTUNE_FLAG = "--xla_gpu_per_fusion_autotune_cache_dir"
 
 
 def supported_backend() -> str:
@@ -47,20 +48,42 @@ def require_tensorflow(what: str) -> None:
 def prepare_backend() -> None:
     """Sets up what the backend of a program needs, before its first computation.
 
-    On TensorFlow, fusions that are slow on this machine are left out (`fusions_are_slow`). On JAX,
-    the GPUs are left to JAX, since TensorFlow, which only reads and counts there, would reserve
-    their memory; and JAX keeps compiled steps in `JAX_COMPILATION_CACHE_DIR`, by default `jax` in
-    the cache of kseg, so that the next start of a run need not compile them again.
+    On TensorFlow, fusions that are slow on this machine are left out (`fusions_are_slow`), and on a
+    GPU XLA keeps its choice of kernels (`_keep_autotuning`). On JAX, the GPUs are left to JAX,
+    since TensorFlow, which only reads and counts there, would reserve their memory; and JAX keeps
+    compiled steps in `JAX_COMPILATION_CACHE_DIR`, by default `jax` in the cache of kseg, so that
+    the next start of a run need not compile them again.
     """
     if supported_backend() == "tensorflow":
         if fusions_are_slow():
             tf.config.optimizer.set_experimental_options({"remapping": False})
+        if tf.config.list_physical_devices("GPU"):
+            _keep_autotuning()
         return
     tf.config.set_visible_devices([], "GPU")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         import jax
 
         jax.config.update("jax_compilation_cache_dir", str(files.cache_folder() / "jax"))
+
+
+def _keep_autotuning() -> None:
+    """Lets XLA keep which kernels were the fastest ones, in `xla` of the cache of kseg.
+
+    Measuring them takes most of the time of a compilation, and another choice in the next process
+    would change the last bits of its results. JAX does the same with its own cache.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    folder = files.cache_folder() / "xla"
+    # XLA divides the variable at spaces.
+    if _AUTOTUNE_FLAG in flags or " " in str(folder):
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # A cache is not needed.
+        return
+    # XLA reads the variable when it compiles for the first time.
+    os.environ["XLA_FLAGS"] = f"{flags} {_AUTOTUNE_FLAG}={folder}".strip()
 
 
 def fusions_are_slow() -> bool:

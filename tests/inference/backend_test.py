@@ -1,5 +1,9 @@
 """What the programs set up on TensorFlow before the first computation."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import tensorflow as tf
 
@@ -54,3 +58,42 @@ def test_a_program_tells_tensorflow(on_processor, onednn, remapping):
     tf.config.optimizer.set_experimental_options({"remapping": True})
     backend.prepare_backend()
     assert tf.config.optimizer.get_experimental_options()["remapping"] == remapping
+
+
+@pytest.mark.parametrize(
+    ("gpus", "folder", "flags", "expected"),
+    [
+        (1, "cache", "", "{flag}={folder}/kseg/xla"),
+        (1, "cache", "--other=1", "--other=1 {flag}={folder}/kseg/xla"),
+        (1, "cache", "{flag}=mine", "{flag}=mine"),
+        (1, "my cache", "--other=1", "--other=1"),
+        (1, "file/cache", "--other=1", "--other=1"),  # It cannot be made.
+        (0, "cache", "--other=1", "--other=1"),
+    ],
+)
+def test_on_a_gpu_xla_keeps_its_choice_of_kernels(
+    gpus, folder, flags, expected, monkeypatch, tmp_path
+):
+    (tmp_path / "file").touch()
+    names = {"flag": "--xla_gpu_per_fusion_autotune_cache_dir", "folder": tmp_path / folder}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
+    monkeypatch.setenv("XLA_FLAGS", flags.format(**names))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["GPU:0"] * gpus)
+    backend.prepare_backend()
+    assert os.environ["XLA_FLAGS"] == expected.format(**names)
+
+
+def test_xla_knows_the_flag(monkeypatch, tmp_path):
+    """An unknown flag would end the process."""
+    program = (
+        "import tensorflow as tf\n"
+        "from kseg.inference import backend\n"
+        "backend._keep_autotuning()\n"
+        "print(tf.function(lambda x: x + 1, jit_compile=True)(1).numpy())\n"
+    )
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout == "2\n", done.stderr[-2000:]
+    assert (tmp_path / "kseg" / "xla").is_dir()
