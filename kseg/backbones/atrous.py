@@ -29,6 +29,7 @@ _REBUILT = (
     layers.Concatenate,
     layers.Dropout,
     layers.Rescaling,
+    *_FASTER.values(),
 )
 
 

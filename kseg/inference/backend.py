@@ -4,6 +4,7 @@ Reading, inference configs and counting are TensorFlow's on every backend. On JA
 the network, which JAX compiles for each size of image: this is slow if there are many sizes.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ def prepare_backend() -> None:
     """Sets up what the backend of a program needs, before its first computation.
 
     On TensorFlow, fusions that are slow on this machine are left out (`fusions_are_slow`), and on a
-    GPU XLA keeps its choice of kernels (`_keep_autotuning`). On JAX, the GPUs are left to JAX,
+    GPU XLA stores its choice of kernels (`_keep_autotuning`). On JAX, the GPUs are left to JAX,
     since TensorFlow, which only reads and counts there, would reserve their memory; and JAX keeps
     compiled steps in `JAX_COMPILATION_CACHE_DIR`, by default `jax` in the cache of kseg, so that
     the next start of a run need not compile them again.
@@ -68,22 +69,22 @@ def prepare_backend() -> None:
 
 
 def _keep_autotuning() -> None:
-    """Lets XLA keep which kernels were the fastest ones, in `xla` of the cache of kseg.
+    """Lets XLA store its choice of the fastest kernels in `xla` of the cache of kseg.
 
-    Measuring them takes most of the time of a compilation, and another choice in the next process
+    To measure them takes much of the time of a compilation, and another choice in the next process
     would change the last bits of its results. JAX does the same with its own cache.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    is_file = flags and not flags.startswith("-")  # XLA then reads its flags from this file.
     folder = files.cache_folder() / "xla"
     # XLA divides the variable at spaces.
-    if _AUTOTUNE_FLAG in flags or " " in str(folder):
+    if is_file or _AUTOTUNE_FLAG in flags or " " in str(folder):
         return
-    try:
+    with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # A cache is not needed.
-        return
-    # XLA reads the variable when it compiles for the first time.
-    os.environ["XLA_FLAGS"] = f"{flags} {_AUTOTUNE_FLAG}={folder}".strip()
+    if os.access(folder, os.W_OK):
+        # XLA reads the variable when it compiles for the first time.
+        os.environ["XLA_FLAGS"] = f"{flags} {_AUTOTUNE_FLAG}={folder}".strip()
 
 
 def fusions_are_slow() -> bool:

@@ -8,12 +8,12 @@ from kseg.layers.types import Tensor
 
 @keras.saving.register_keras_serializable(package="kseg")
 class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D`, faster where XLA compiles it and to train lines on CPUs.
+    """`keras.layers.DepthwiseConv2D` with faster forms under XLA, and for `1 x k` kernels on CPUs.
 
     Values, gradients, variables and config are those of the Keras layer; the forms are described in
     `kseg.layers.kernels.depthwise_conv`. The Keras layer itself computes with channels first, with
-    several outputs of a channel, with a bias or an activation, and with strides or dilation rates
-    that differ between height and width.
+    `depth_multiplier > 1`, with a bias or an activation, and with strides or dilation rates that
+    differ between height and width.
 
     Args:
         **kwargs: Arguments of `keras.layers.DepthwiseConv2D`, with the same defaults.

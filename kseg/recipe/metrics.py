@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kseg.layers import arguments
+from kseg.layers.kernels import forms
 from kseg.layers.types import Tensor
 
 
@@ -104,9 +105,8 @@ def near_border(labels: Tensor, width: int) -> Tensor:
 
 
 def _counting_device() -> contextlib.AbstractContextManager:
-    """Returns the device for a bincount: TensorFlow refuses it on GPUs under `--deterministic`."""
-    on_tensorflow = keras.config.backend() == "tensorflow"
-    return keras.device("cpu:0") if on_tensorflow else contextlib.nullcontext()
+    """Returns the device to count on: TensorFlow has no deterministic bincount on GPUs."""
+    return keras.device("cpu:0") if forms.is_deterministic() else contextlib.nullcontext()
 
 
 @keras.saving.register_keras_serializable(package="kseg")

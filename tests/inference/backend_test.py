@@ -66,12 +66,13 @@ def test_a_program_tells_tensorflow(on_processor, onednn, remapping):
         (1, "cache", "", "{flag}={folder}/kseg/xla"),
         (1, "cache", "--other=1", "--other=1 {flag}={folder}/kseg/xla"),
         (1, "cache", "{flag}=mine", "{flag}=mine"),
+        (1, "cache", "flags.txt", "flags.txt"),  # A file of flags.
         (1, "my cache", "--other=1", "--other=1"),
         (1, "file/cache", "--other=1", "--other=1"),  # It cannot be made.
         (0, "cache", "--other=1", "--other=1"),
     ],
 )
-def test_on_a_gpu_xla_keeps_its_choice_of_kernels(
+def test_on_a_gpu_xla_stores_its_choice_of_kernels(
     gpus, folder, flags, expected, monkeypatch, tmp_path
 ):
     (tmp_path / "file").touch()
@@ -81,6 +82,15 @@ def test_on_a_gpu_xla_keeps_its_choice_of_kernels(
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["GPU:0"] * gpus)
     backend.prepare_backend()
     assert os.environ["XLA_FLAGS"] == expected.format(**names)
+
+
+def test_a_folder_that_cannot_be_written_is_not_used(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XLA_FLAGS", "")
+    # As root every folder can be written.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    backend._keep_autotuning()
+    assert not os.environ["XLA_FLAGS"]
 
 
 def test_xla_knows_the_flag(monkeypatch, tmp_path):

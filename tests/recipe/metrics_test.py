@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from kseg.layers.kernels import forms
 from kseg.recipe.metrics import ConfusionMatrix, near_border, scores
 
 
@@ -33,16 +34,18 @@ def test_batches_add_up_to_the_counts_of_all_pixels_except_ignored_ones():
     assert metric.matrix().sum() == 0
 
 
-def test_pairs_are_counted_on_the_cpu_where_there_is_a_deterministic_kernel():
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_deterministic_counts_are_computed_on_the_cpu(deterministic, monkeypatch):
     if keras.config.backend() != "tensorflow":
-        pytest.skip("only TensorFlow refuses to count on a GPU")
+        pytest.skip("only TensorFlow has no deterministic kernel for it on GPUs")
     import tensorflow as tf
 
+    monkeypatch.setattr(forms, "is_deterministic", lambda: deterministic)
     metric = ConfusionMatrix(3)
     pixels = tf.TensorSpec([None], tf.uint8)
     graph = tf.function(metric.count).get_concrete_function(pixels, pixels).graph
     (count,) = [node for node in graph.as_graph_def().node if "Bincount" in node.op]
-    assert "CPU:0" in count.device
+    assert ("CPU:0" in count.device) == deterministic
 
 
 def test_counts_are_exact_beyond_the_integers_of_float32():

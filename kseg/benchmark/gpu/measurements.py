@@ -78,10 +78,10 @@ def _depthwise(shape: tuple[int, ...], task: Task) -> Form:
     ]
 
     def call(tensors, training):
-        features, *kernels = tensors
+        features, *windows = tensors
         if task.form == "kseg":
-            return [depthwise_conv(features, kernel, training=training) for kernel in kernels]
-        return [ops.depthwise_conv(features, kernel, padding="same") for kernel in kernels]
+            return [depthwise_conv(features, window, training=training) for window in windows]
+        return [ops.depthwise_conv(features, window, padding="same") for window in windows]
 
     return Form(call, tensors)
 

@@ -9,11 +9,11 @@ as many: on a CPU, at 33x33x2048, it trains 34 times slower at k = 27 and 1.8 ti
 
 GPUs use the same forms. On an H200 at 16x33x33x2048 in bfloat16, a map of 71 MB, the two products
 took .31 ms at k = 9 and .39 ms at k = 27 under TensorFlow, and .27 ms compiled by XLA; both passes
-.71 ms, and .51 ms compiled, so that they compile themselves where the whole step is not. By
-calculation they could take .060 ms, the time of reading and writing a map twice. Other forms were
-not measured there. By calculation, poolings of k x 1 and 1 x k move the same bytes between memory
-and chip but read k values for each pixel from the caches, 1.9 GB in each direction at k = 27;
-prefix sums must be float32: 857 MB, .18 ms.
+.71 ms, and .51 ms compiled. In a step of several replicas, which Keras cannot compile, they are
+therefore compiled by themselves. By calculation they could take .060 ms, the time of reading and
+writing a map twice. Other forms were not measured there. By calculation, poolings of k x 1 and
+1 x k move the same bytes between memory and chip but read k values for each pixel from the caches,
+1.9 GB in each direction at k = 27; prefix sums must be float32: 857 MB, .18 ms.
 """
 
 from keras import ops
@@ -66,6 +66,7 @@ def _compiled_means(features, pool_size):
         def gradient(upstream):
             return run_compiled(lambda maps: _means(maps, pool_size, transpose=True), upstream)
 
+        # A compiled function whose gradient might be wanted would return all of its products.
         constant = ops.stop_gradient(features)
         return run_compiled(lambda maps: _means(maps, pool_size), constant), gradient
 

@@ -8,22 +8,23 @@ Measured on one H200 in bfloat16, at 16x33x33x2048 -> 256, in ms, forward and in
     the same, TensorFlow, the convolution compiled by itself (*)             .391   1.07
     rates 6 12 18, JAX, without the rim that no rate reads                   .553   1.06
     one plain 3x3 convolution of the backend, JAX                            .255    .736
-    averages over 27x27, TensorFlow / compiled by XLA (*)               .388/.273   .707/.506
+    averages over 27x27, TensorFlow (*)                                      .388    .707
+    the same, compiled by XLA (*)                                            .273    .506
     depthwise line 1x16, the backend's convolution, TensorFlow (*)          1.08    4.00
     the same, rows as columns (*)                                           1.07   16.6
     the same, the backend's convolution compiled by XLA (*)                 2.68    7.05
 
-The rows with (*) are from another run, in which other programs compiled at the same time; it had
-1.81 and 4.00 in the second row, .374 and .967 in the third. What follows from them, and what is
-calculated from the card's 4.8 TB/s and 790 TFLOP/s instead:
+The rows with (*) are from another run, while other programs compiled on the same machine. In that
+run the second row was 1.81 and 4.00, and the third .374 and .967. What follows from the table, and
+what is calculated from the card's 4.8 TB/s and 790 TFLOP/s instead:
 
 - `leaves_out_rim`: on a GPU three rates without the rim take longer than five rates with it. By
   calculation the copies of eight parts of the features take longer there than the products that
   they save, unless the smallest rate is more than half the map. On a CPU the products cost most.
 - `compiles_itself`: without XLA the additions are one kernel for each shift, which makes the
   convolution four to five times slower. Keras cannot compile the step of several replicas, so that
-  the convolution compiles itself there, and the averages do. The depthwise lines do not, since
-  XLA's convolution is slower, and their form by taps was not measured on a GPU.
+  the convolution compiles itself there, and so do the averages. The depthwise convolutions keep
+  TensorFlow's own kernels.
 - `sums_in_float32`: products that are rounded to half precision once and added in float32 have
   the square root of 2 times the error of a convolution, which rounds its result only; sums in half
   precision had 2.2 to 2.5 times.
@@ -38,11 +39,12 @@ calculated from the card's 4.8 TB/s and 790 TFLOP/s instead:
   reads it: 1.4 to 1.6 times the plain convolution forward, and 1.2 to 1.3 times in both passes.
   They are therefore used in training and not in inference.
 - `depthwise_by_taps`: XLA's depthwise convolution is slow. On two CPU cores a sum over the taps is
-  12 to 58 times faster, and 1.9 to 10 times in both passes (3x3 at three sizes, lines of 16; the
+  12 to 56 times faster, and 1.9 to 10 times in both passes (3x3 at three sizes, lines of 16; the
   table is in `experiments/benchmarks.md`). On a GPU it was not measured. By calculation the line
-  above takes .3 ms forward: KSAC's additions need about .1 ms for a third of the taps and pixels.
+  above takes .3 ms forward in place of 2.68: KSAC's additions, which are a third as many, need
+  about .1 ms. Nothing is known of TPUs, which keep the convolution.
 - `rows_as_columns`: TensorFlow's CPU kernel for the gradient of a depthwise line is slow along the
-  width. The one for GPUs is slow for columns.
+  width. On the H200, rows viewed as columns took four times as long in both passes.
 """
 
 import contextlib
@@ -88,7 +90,8 @@ class Forms:
         sums_in_float32: Whether it adds its products in float32.
         float32_inputs: Whether matrix products are computed of inputs that are cast to float32.
         float32_products: Whether its products are float32 tensors, of features of half precision.
-        compiles_itself: Whether it is compiled by XLA in a graph that is not.
+        compiles_itself: Whether an atrous convolution or an average is compiled by XLA in a graph
+            that is not.
         depthwise_by_taps: Whether a depthwise convolution is computed as a sum over its taps.
         rows_as_columns: Whether a depthwise line along the width is computed on the rows of the
             map, each viewed as a column.
@@ -180,11 +183,19 @@ def _situation() -> Situation:
     return Situation(backend, device, **_in_tensorflow())
 
 
+def is_deterministic() -> bool:
+    """Returns whether TensorFlow must compute the same bits in every run."""
+    if keras.config.backend() != "tensorflow":
+        return False
+    from tensorflow.python.framework.config import is_op_determinism_enabled  # Not public.
+
+    return is_op_determinism_enabled()
+
+
 def _in_tensorflow() -> dict[str, Any]:
     import tensorflow as tf
 
-    # There are no public functions for two of the facts.
-    from tensorflow.python.framework.config import is_op_determinism_enabled
+    # There are no public functions for these facts.
     from tensorflow.python.framework.ops import get_default_graph
     from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
@@ -194,7 +205,7 @@ def _in_tensorflow() -> dict[str, Any]:
         # True while a call of `tf.function(jit_compile=True)` traces. Exports call nothing.
         "xla": GraphOrParentsInXlaContext(get_default_graph()),
         "replicas": strategy.num_replicas_in_sync if in_replica else 1,
-        "deterministic": is_op_determinism_enabled(),
+        "deterministic": is_deterministic(),
         "truncates": _products_are_truncated(),
     }
 

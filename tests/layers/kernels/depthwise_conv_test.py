@@ -165,6 +165,18 @@ def test_the_form_by_taps_equals_the_plain_one_in_value_and_gradients(
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_kernel_of_many_taps_is_convolved_by_the_backend():
+    shape = (1, 6, 6, 1)
+    chosen = dataclasses.replace(forms.choose("float32"), depthwise_by_taps=True)
+    with (
+        mock.patch.object(forms, "choose", return_value=chosen),
+        mock.patch.object(module, "_by_taps", side_effect=module._by_taps) as by_taps,
+    ):
+        for window, calls in (((4, 8), 1), ((3, 11), 1)):
+            depthwise_conv(ops.ones(shape), ops.ones((*window, 1, 1)))
+            assert by_taps.call_count == calls
+
+
 def test_the_form_by_taps_takes_unknown_sizes():
     if keras.config.backend() != "tensorflow":
         pytest.skip("only TensorFlow graphs have unknown sizes")
