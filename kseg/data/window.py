@@ -174,13 +174,12 @@ def _resize_nearest(label, size):
 def _transpose(pixels):
     """Exchanges rows and columns of uint8 or float pixels.
 
-    On many processors TensorFlow logs an error for a transposed uint8 tensor, "oneDNN supports
-    DT_UINT8 only on platforms with AVX-512", before it computes it in another way.
+    TensorFlow logs an error for the operation Transpose of bytes, "oneDNN supports DT_UINT8 only on
+    platforms with AVX-512", and also if they are cast before. An einsum of integers takes as long.
     """
-    axes = [1, 0, *range(2, len(pixels.shape))]
     if pixels.dtype != tf.uint8:
-        return tf.transpose(pixels, axes)
-    return tf.bitcast(tf.transpose(tf.bitcast(pixels, tf.int8), axes), tf.uint8)
+        return tf.transpose(pixels, [1, 0, *range(2, len(pixels.shape))])
+    return tf.cast(tf.einsum("rc...->cr...", tf.cast(pixels, tf.int32)), tf.uint8)
 
 
 def _flip(image, label, flipped, axis: int):
