@@ -71,8 +71,8 @@ def prepare_backend() -> None:
 def _keep_autotuning() -> None:
     """Lets XLA store its choice of the fastest kernels in `xla` of the cache of kseg.
 
-    To measure them takes much of the time of a compilation, and another choice in the next process
-    would change the last bits of its results. JAX does the same with its own cache.
+    Measuring them takes a part of the time of a compilation, and the next process might choose
+    others, whose results differ in the last bits. JAX does the same with its own cache.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
     is_file = flags and not flags.startswith("-")  # XLA then reads its flags from this file.

@@ -26,15 +26,9 @@ def random_maps(shape=(2, 5, 7, 4)):
     return np.random.default_rng(0).normal(2, 3, shape).astype("float32")
 
 
-def test_layer_contract(tmp_path):
-    # `check_layer` without the check of the signature, which is that of Keras.
-    shapes = [(4, 6, 5, 3)]
-    layer_checks.check_shapes(BatchNorm, shapes, shapes[0], 1.0)
-    layer_checks.check_variable_paths(BatchNorm, shapes)
-    layer_checks.check_unknown_sizes(BatchNorm, shapes, 1.0)
-    layer_checks.check_round_trip(BatchNorm, shapes, tmp_path, 1.0)
-    layer_checks.check_fit_step(BatchNorm, shapes, 1.0)
-    layer_checks.check_bfloat16(BatchNorm, shapes, 1.0)
+def test_fulfils_the_contract_of_a_layer(tmp_path):
+    shape = (4, 6, 5, 3)
+    layer_checks.check_layer(BatchNorm, [shape], shape, tmp_path, has_own_signature=False)
 
 
 @pytest.mark.one_backend
