@@ -32,8 +32,8 @@ def load(path: str | os.PathLike, *, checkpoint: str = "best", **changes) -> mod
     Args:
         path: Folder of a run, as `python -m kseg.train` writes it; a `.keras` file; a folder that
             `python -m kseg.export --format=weights` has written; or the name of a preset, see
-            `kseg.models.list_presets`. Where a folder has the name of a preset, it is loaded. The
-            first call for a preset downloads and imports its file.
+            `kseg.models.list_presets`. If there is a folder with the name of a preset, the folder
+            is loaded. The first call for a preset downloads and imports its file.
         checkpoint: `best` by validation mIoU (the newest if there was no validation), `newest`, or
             the path of a checkpoint file; for the folder of a run. Defaults to `best`.
         **changes: Options of the network that differ from those of the training and fit the same
@@ -78,5 +78,5 @@ if os.environ.pop("KSEG_WITHOUT_KERAS", None) is None:
     # While Python looks for the program of `python -m kseg.NAME`, sys.argv[0] is "-m". The import
     # of this package is what brings TensorFlow, which prints lines; so they are left out here.
     if sys.argv[:1] == ["-m"] or "KSEG_PROGRAM" in os.environ:
-        importlib.import_module("kseg.cli").start_tensorflow()
+        importlib.import_module("kseg.cli.start").start_tensorflow()
     _register()

@@ -1,4 +1,4 @@
-"""The exception that programs print as one line instead of a traceback, and what becomes one.
+"""`UserError`, which programs print as one line, and the explanation of errors of the system.
 
 Errors of the file system and of memory are raised by Python and by libraries, such as TensorFlow.
 `explanation` tells them from errors of the program. The libraries are not imported for it.
@@ -37,6 +37,11 @@ class UserError(ValueError):
     argument or file, states the rule and the value received, and where possible gives the command
     that helps.
     """
+
+
+def first_line(error: object) -> str:
+    """Returns the first line of the text of an error, or the name of its type if it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def explanation(error: Exception, less_memory: str = "") -> str | None:

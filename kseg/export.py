@@ -25,8 +25,7 @@ which `kseg.load` and `keras.saving.load_model` read and which can be put on a h
 `--format=litert` (for phones and small boards) and `--format=onnx` (extra `onnx`) write one file
 instead, for single images of `--image_size`, with `labels.json` next to it. The file is loaded and
 compared with the SavedModel on a test image before it is put in place. The caller pads smaller
-images at the bottom and on the right with the colour that the network normalises to zero: grey 127,
-for ResNets RGB 124, 117, 104.
+images below and on the right with the colour that becomes 0: grey 127, for ResNets RGB 124,117,104.
 
     python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=onnx --image_size=360,480
     python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=litert \\
@@ -36,6 +35,7 @@ for ResNets RGB 124, 117, 104.
 """
 
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,10 +62,14 @@ from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 
 FORMATS = ("saved_model", "litert", "onnx", "weights")
-LESS_MEMORY = (
-    "Less is needed with a smaller `--image_size` (litert, onnx) and fewer `--calibration_images` "
-    "(int8)"
-)
+LESS_MEMORY = "Less is needed with a smaller `--image_size` and fewer `--calibration_images`"
+# The formats in which a flag has an effect.
+_FORMATS_OF_FLAGS = {
+    "probabilities": FORMATS[:3],
+    "max_pixels": FORMATS[:1],
+    "image_size": FORMATS[1:3],
+    "licence": FORMATS[3:],
+}
 
 
 def export(
@@ -77,7 +81,7 @@ def export(
     max_pixels: int = MAX_PIXELS,
     scene_bands: SceneBands | None = None,
 ) -> Path:
-    """Writes a network as the next version of a SavedModel. A failed export leaves nothing behind.
+    """Writes a network as the next version of a SavedModel, or nothing if that fails.
 
     Args:
         model: A network of `kseg.models`: RGB images in 0..255 in, logits of the same size out.
@@ -86,15 +90,14 @@ def export(
         probabilities: Whether the signatures return `probabilities` in addition to `classes`.
         max_pixels: Maximum number of pixels in a request, summed over its images. Encoded images
             are checked by their headers.
-        scene_bands: How the images of the run were made from scenes, for `labels.json`, so that a
-            client can prepare scenes. Defaults to None: they were not.
+        scene_bands: How images are made from scenes, for `labels.json`. Defaults to None: they are
+            not.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        UserError: If `export_dir` is a file, or if `label_set` has another number of classes than
-            the model.
+        UserError: If `export_dir` is a file, or `label_set` has not as many classes as the model.
     """
     export_dir = _prepare(model, label_set, export_dir)
     version = export_dir / str(saved_model.highest_version(export_dir) + 1)
@@ -239,12 +242,16 @@ def main(values: flags.FlagValues) -> None:
             "`--export_precision` must be float32 unless `--format` is litert. "
             f"Received: --format={values.format} --export_precision={values.export_precision}"
         )
+    for name, formats in _FORMATS_OF_FLAGS.items():
+        if values[name].present and values.format not in formats:
+            raise UserError(
+                f"`--{name}` must be given with `--format={' or '.join(formats)}` only. "
+                f"Received: --format={values.format}"
+            )
     if values.format == "weights":
         return _export_weights(values)
-    if values.licence:
-        raise UserError("`--licence` must be given with `--format=weights` only")
     require_tensorflow("kseg.export")
-    size = _image_size(values.image_size)
+    size = _image_size(values)
     if values.format == "onnx":
         onnx.require()  # Before the model is loaded, which takes seconds.
     run = RunFolder(values.model_dir)
@@ -261,7 +268,7 @@ def main(values: flags.FlagValues) -> None:
                 scene_bands=run.scene_bands,
             )
         print(f"SavedModel written: {version}")
-        print(f"To inspect it: saved_model_cli show --dir {version} --all")
+        print(f"To inspect it: saved_model_cli show --dir {shlex.quote(str(version))} --all")
         return
     calibration = _calibration_images(values, run, model, size)
     with writing:
@@ -295,14 +302,14 @@ def _export_weights(values: flags.FlagValues) -> None:
     print(f"weights written: {folder}, {megabytes:.1f} MB; kseg.load({str(folder)!r}) reads them")
 
 
-def _image_size(texts: list[str]) -> tuple[int, int]:
-    sides = [int(text) for text in texts if text.isdecimal() and int(text)]
-    if not texts or len(sides) != len(texts) or len(sides) > 2:
+def _image_size(values: flags.FlagValues) -> tuple[int, int]:
+    sides = cli.numbers(values, "image_size", int)
+    if len(sides) not in (1, 2) or min(sides) < 1:
         raise UserError(
             "`--image_size` must be one or two integers >= 1 joined by a comma. "
-            f"Received: {','.join(texts)}"
+            f"Received: {','.join(values.image_size)}"
         )
-    return (sides[0], sides[-1])
+    return sides[0], sides[-1]
 
 
 def _calibration_images(

@@ -14,10 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# In earlier versions the token was the process number alone.
-_TOKEN = re.compile(
-    r"(?P<machine>[0-9a-f]{8})\.(?P<number>\d+)\.(?P<start>\d+)|(?P<number_alone>\d+)"
-)
+_TOKEN = re.compile(r"(?P<machine>[0-9a-f]{8})\.(?P<number>\d+)\.(?P<start>\d+)")
 _PARTIAL = re.compile(rf"\.partial-(?P<token>{_TOKEN.pattern})(-|$)")
 _cleaned: set[Path] = set()  # Folders in which this process has looked for temporary files.
 
@@ -114,8 +111,6 @@ def has_ended(token: str) -> bool:
     parts = _TOKEN.fullmatch(token)
     if not parts:
         return False
-    if parts["number_alone"]:
-        return _start(int(parts["number_alone"])) is None
     return parts["machine"] == _machine() and _start(int(parts["number"])) != parts["start"]
 
 
@@ -126,7 +121,7 @@ def cache_folder() -> Path:
 
 @functools.cache
 def boot_id() -> str:
-    """Returns a text that is another one after each start of the machine; empty if unknown."""
+    """Returns an identifier that changes whenever the machine boots; empty if it is unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -50,7 +50,7 @@ file nevertheless. The backbones:
     mobilenet_v2, mobilenet_v2_050, mobilenet_v2_dm05
                   All weights; equal to the official network at image sizes k * 16 + 1. At other
                   sizes slim shifts its windows by a pixel, which the backbones of kseg never do.
-                  With depth multiplier .5, slim's ImageNet checkpoints are mobilenet_v2_050, and
+                  With depth multiplier 0.5, slim's ImageNet checkpoints are mobilenet_v2_050, and
                   those of DeepLab mobilenet_v2_dm05.
     resnet50_beta, resnet101_beta
                   All weights of DeepLab's ResNets; equal at image sizes k * 16 + 1 as well. slim

@@ -56,6 +56,34 @@ def test_a_flag_that_is_wrong_is_one_line(argument, line):
 
 
 @pytest.mark.parametrize(
+    ("content", "output"),
+    [
+        (b"\xef\xbb\xbf--output=x\r\n", "x"),
+        (b"\xef\xbb\xbf# a comment\n--output=x\n", "x"),
+        (b"\xef\xbb\xbf--flagfile=inner.flags\n", "inner"),
+    ],
+)
+def test_a_flagfile_may_begin_with_a_byte_order_mark(content, output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("inner.flags").write_bytes(b"\xef\xbb\xbf--output=inner\n")
+    Path("outer.flags").write_bytes(content)
+    assert cli.with_flagfiles(["--a", "--flagfile=outer.flags"]) == ["--a", f"--output={output}"]
+
+
+def test_a_flagfile_of_another_encoding_is_one_line(tmp_path):
+    path = tmp_path / "utf_16.flags"
+    path.write_text("--output=x\n", encoding="utf-16")
+    done = python("-c", PROGRAM.format("pass"), f"--flagfile={path}")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and str(path) in done.stderr
+
+
+def test_an_interruption_is_one_line_and_the_status_of_shells():
+    done = python("-c", PROGRAM.format("raise KeyboardInterrupt"))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize(
     ("body", "line"),
     [
         ("open('/nowhere/x')", "error: /nowhere/x cannot be opened: No such file or directory"),
@@ -146,9 +174,9 @@ def test_the_flags_that_need_less_memory_exist():
 
 HELD = """
 import os, sys
-from kseg import cli
+from kseg.cli import start
 print("before", file=sys.stderr, flush=True)
-with cli._without_start_lines():
+with start._without_start_lines():
     os.write(2, b"I0000 00:00:1.5  1 port.cc:153] oneDNN custom operations are on.\\n")
     os.write(2, b"E0000 00:00:1.5  1 cuda_platform.cc:52] failed call to cuInit: (303)\\n")
     os.write(2, b"E0000 00:00:1.5  1 cuda_platform.cc:52] failed call to cuInit: (999)\\n")
@@ -175,7 +203,10 @@ def test_a_start_that_fails_shows_everything(end):
 
 
 def test_a_closed_stream_of_errors_is_no_problem():
-    body = "import os\nfrom kseg import cli\nos.close(2)\nwith cli._without_start_lines(): print(1)"
+    body = (
+        "import os\nfrom kseg.cli import start\nos.close(2)\n"
+        "with start._without_start_lines(): print(1)"
+    )
     assert python("-c", body).stdout == "1\n"
 
 
@@ -212,6 +243,14 @@ def test_a_program_prints_no_line_of_tensorflow():
     output = program("-m", "kseg.evaluate", "--model_dir=nowhere", TF_ENABLE_ONEDNN_OPTS="1")
     (line,) = output.splitlines()
     assert line.startswith("error: There is no run in nowhere")
+
+
+def test_predictions_load_fiona_before_tensorflow():
+    """Otherwise fiona uses TensorFlow's SQLite and writes GeoPackages without spatial indexes."""
+    pytest.importorskip("fiona", reason="needs the extra geo")
+    log = program("-X", "importtime", "-m", "kseg.predict", "--help", KERAS_BACKEND="tensorflow")
+    imported = [line.split("|")[-1].strip() for line in log.splitlines()]
+    assert imported.index("fiona") < imported.index("tensorflow")
 
 
 @pytest.mark.parametrize(

@@ -155,8 +155,8 @@ def test_the_flags_that_may_change_on_resuming_are_in_the_table():
         for table in rows_of_tables(REPOSITORY / "docs" / "training.md")
         if table[0] == ["changed", "what happens"]
     )
-    taken = "".join(flags for flags, result in table[2:] if result == "taken")
-    assert all(f"`--{name}`" in taken for name in start._FREE)
+    accepted = "".join(flags for flags, result in table[2:] if result == "accepted")
+    assert all(f"`--{name}`" in accepted for name in start._FREE)
 
 
 def test_the_examples_of_readme_run():

@@ -264,8 +264,14 @@ def test_another_backend_than_tensorflow_is_an_error(monkeypatch):
 
 @pytest.mark.parametrize(
     ("flag", "name"),
-    [("--image_size=0", "`--image_size`"), ("--export_precision=int8", "`--export_precision`")],
+    [
+        ("--image_size=33", "`--image_size`"),
+        ("--image_size=0 --format=litert", "`--image_size`"),
+        ("--export_precision=int8", "`--export_precision`"),
+        ("--probabilities --format=weights", "`--probabilities`"),
+        ("--max_pixels=9 --format=litert", "`--max_pixels`"),
+    ],
 )
 def test_errors_name_the_flag(flag, name):
     with pytest.raises(UserError, match=name):
-        program_calls.call_main(program, "--model_dir=x", "--export_dir=y", flag)
+        program_calls.call_main(program, "--model_dir=x", "--export_dir=y", *flag.split())

@@ -19,7 +19,7 @@ The rules differ from paper to paper, so each is a flag:
   objects with fewer than 1000).
 - `--object_overlap`: pixels in several objects are ignored (`ignore`, the default, as in
   torchvision's reference training), or belong to the first object in the JSON (`first`). No paper
-  states it.
+  states it. With `own`, pixels in several objects of one class have this class.
 
 Areas are counted on the drawn masks; `area` in the JSON is not read. Crowd regions count as
 objects. An image with a faulty object is an error, or is left out with `--on_error=skip`.
@@ -43,8 +43,9 @@ from kseg import cli
 from kseg.data.datasets import COCO_CATEGORIES
 from kseg.data.manifests import Manifest
 from kseg.errors import UserError
-from tfrecords_tools import coco_categories, coco_json, coco_masks, inputs, layouts, writer
+from tfrecords_tools import coco_categories, coco_json, coco_masks, layouts, writer
 from tfrecords_tools.coco_categories import Classes
+from tfrecords_tools.coco_files import ImageFolder
 from tfrecords_tools.coco_rules import Rules, counts_by_rule
 from tfrecords_tools.coco_values import Identifier
 from tfrecords_tools.inputs import Sample
@@ -84,7 +85,8 @@ def build(
 
     Returns:
         One manifest per split. `images_left_out` in its arguments says for each split how many
-        images each rule has left out, see `coco_rules.Rules`.
+        images each rule has left out, and `objects_without_pixels` how many objects of each image
+        draw nothing, see `coco_rules.Rules`.
 
     Raises:
         UserError: If an argument is out of range, a folder or JSON is missing or has other
@@ -109,42 +111,47 @@ def build(
     parents = {str(Path(file).parent) for file in files.values()} - {"."}
     layouts.require_layout(raw_dir, (*sorted(parents), *folders.values()), "COCO")
     coco_masks.require()
+    is_own = categories == "own"
     classes = coco_categories.CHOICES[categories]
+    loaded = {
+        split: coco_json.Instances(raw_dir / files[split], classes and classes.ids)
+        for split in splits
+    }
+    used = frozenset().union(*(instances.used for instances in loaded.values()))
     problems: list[str] = []
     samples: dict[str, list[Sample]] = {}
-    left_out = {}
+    left_out, without_pixels = {}, {}
     for split in splits:
-        path = raw_dir / files[split]
-        instances = coco_json.Instances(path, classes and classes.ids)
-        if categories == "own":
-            found = coco_categories.own_classes(path, instances.categories)
+        instances = loaded.pop(split)
+        if is_own:
+            found = coco_categories.own_classes(instances.path, instances.categories, used)
             if classes not in (None, found):
                 raise UserError(
-                    f"{path}: the categories are not those of {raw_dir / files[splits[0]]}. All "
-                    "splits must have the same categories with the same ids"
+                    f"{instances.path}: the categories are not those of "
+                    f"{raw_dir / files[splits[0]]}. All splits must have the same categories with "
+                    "the same ids"
                 )
             classes = found
             known = classes.ids
         else:
-            coco_categories.check_is_coco(path, instances.categories)
+            coco_categories.check_is_coco(instances.path, instances.categories)
             known = COCO_CATEGORIES
         rules = Rules(split, min_image_area, min_object_area)
-        samples[split] = _samples(
-            instances, raw_dir / folders[split], classes, known, rules, problems
-        )
-        if instances.unassigned and conversion.get("on_error") == "skip":
-            raise UserError(
-                "annotations that do not say to which image they belong cannot be skipped, since "
-                "any image may lack such an object:\n  " + "\n  ".join(instances.unassigned)
-            )
-        left_out[split] = rules.left_out
+        folder = ImageFolder(raw_dir / folders[split])
+        samples[split] = _samples(instances, folder, classes, known, rules, problems)
+        if conversion.get("on_error") == "skip":
+            # An image without objects is kept only if there is no limit.
+            _check_assigned(instances.unassigned + ([] if min_image_area else instances.orphans))
+        left_out[split], without_pixels[split] = rules.left_out, rules.without_pixels
         if not samples[split] and rules.reason():
             problems.append(rules.reason())
     return writer.convert(
         samples,
         output_dir=output_dir,
         label_set=classes.label_set,
-        read_label=functools.partial(coco_masks.read_label, overlap=object_overlap),
+        read_label=functools.partial(
+            coco_masks.read_label, overlap=object_overlap, same_class=not is_own
+        ),
         problems=problems,
         tool="tfrecords_tools.build_coco",
         arguments={
@@ -157,14 +164,24 @@ def build(
             "annotation_file": annotation_file,
             "images": images,
             "images_left_out": left_out,
+            "objects_without_pixels": without_pixels,
         },
         **conversion,
     )
 
 
+def _check_assigned(unassigned: Sequence[str]) -> None:
+    """Raises `UserError` if problems are skipped, but there are objects of unknown images."""
+    if unassigned:
+        raise UserError(
+            "annotations that do not say to which image they belong cannot be skipped, since "
+            "any image may lack such an object:\n  " + "\n  ".join(unassigned)
+        )
+
+
 def _samples(
     instances: coco_json.Instances,
-    folder: Path,
+    folder: ImageFolder,
     classes: Classes,
     known: Collection[Identifier],
     rules: Rules,
@@ -172,30 +189,16 @@ def _samples(
 ) -> list[Sample]:
     """Returns the samples of a split that the rules keep, sorted by name."""
     samples = []
-    images = instances.images(known, problems)
+    images = instances.images(folder, known, problems)
     for image in tqdm(images, desc=f"{rules.split}: objects", unit="image", disable=None):
         label = rules.label(image, classes.ids)
         if label is None:
             continue
-        file = _file(folder, image.file_name)
-        if file.suffix.lower() not in inputs.IMAGE_SUFFIXES:
-            problems.append(
-                f"{instances.path}: image id {image.number}: {file.name} must end in "
-                f"{' or '.join(inputs.IMAGE_SUFFIXES)}"
-            )
+        if problem := folder.problem_of(image.file):
+            problems.append(f"{instances.path}: image id {image.number!r}: {problem}")
             continue
-        name = image.file_name[: -len(file.suffix)]
-        samples.append(Sample(name, file, label))
+        samples.append(Sample(image.name, image.file, label))
     return sorted(samples, key=lambda sample: sample.name)
-
-
-def _file(folder: Path, name: str) -> Path:
-    """Returns the file of an image. Some tools write the name of its folder before its own."""
-    file = folder / name
-    if not file.exists() and Path(name).parts[0] == folder.name:
-        repeated = folder.parent / name
-        return repeated if repeated.exists() else file
-    return file
 
 
 def define_flags() -> None:
@@ -235,7 +238,8 @@ def define_flags() -> None:
         "object_overlap",
         "ignore",
         list(coco_masks.OVERLAPS),
-        "Pixels in several objects: ignored, or of the class of the first object.",
+        "Pixels in several objects: ignored, or of the class of the first object. With "
+        "--categories=own, pixels in several objects of one class have this class.",
     )
     cli.define_alias("overlap", "object_overlap")
 

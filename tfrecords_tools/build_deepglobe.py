@@ -103,17 +103,23 @@ class RoadRule(masks.MaskRule):
         """Returns the ids of a mask.
 
         Raises:
-            BadInput: If the file cannot hold a mask or has colours. (DeepGlobe's land cover masks
-                have the same names.)
+            BadInput: If the file cannot hold a mask, has colours (DeepGlobe's land cover masks have
+                the same names), or holds ids of 0 and 1.
         """
         mask = masks.load_mask(path)
         ids = np.empty((mask.height, mask.width), np.uint8)
-        for rows, packed in mask_files.colour_bands(path, mask):
+        brightest = 0
+        for rows, packed in mask_files.colour_bands(path, mask, otherwise=""):
             channels = np.stack([packed >> 16, packed >> 8 & 255, packed & 255])
             bright = channels >= THRESHOLD
             if not (bright == bright[:1]).all():
                 raise BadInput(path, "has colours; a road mask must be black and white")
             ids[rows] = bright[0]
+            brightest = max(brightest, int(channels.max()))
+        if brightest == 1:
+            raise BadInput(
+                path, "holds 0 and 1, which both are black; in a road mask, roads must be white"
+            )
         return ids
 
 
@@ -133,7 +139,10 @@ def _listed(
             if name in found:
                 samples[split].append(found[name])
             elif name not in present:
-                problems.append(f"{path}: there is no {name}{_IMAGE} for id {name!r}")
+                problems.append(
+                    f"{path}: there is no {name}{_IMAGE} for id {name!r}. A line must be an id, "
+                    f"without {_IMAGE}"
+                )
     return samples
 
 

@@ -103,6 +103,12 @@ def build(
         ignore_colour=ignore_colour,
     )
     layouts.check_splits(splits)
+    known = mask_files.SUFFIXES + inputs.IMAGE_SUFFIXES
+    if label_ending and not label_ending.lower().endswith(known):
+        raise UserError(
+            "`label_ending` must include the ending of the files, as in _mask.png. Received: "
+            f"{label_ending!r}"
+        )
     if (val_fraction or group_by) and len(splits) > 1:
         raise UserError(
             "`val_fraction` and `group_by` need a single split, from which they hold images out. "

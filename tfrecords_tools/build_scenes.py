@@ -19,6 +19,7 @@ keeps them, and `kseg.predict` applies them to TIFFs. Pixels without data are ig
 - a folder with a file for each scene, of the same name except the ending: a TIFF with exactly the
   projection, size and grid of the scene, or a vector file as above. A TIFF holds the ids of the
   classes, 255 and nodata for pixels to ignore; if the classes file has colours, it holds colours.
+  `--label_ending=_mask.tif` is the ending of the names of masks, if it differs.
 
 `--val_fraction=0.2 --seed=0` holds a fifth of the scenes out for the split val: whole scenes, since
 tiles of one scene overlap and resemble each other.
@@ -35,7 +36,8 @@ from absl import flags
 from kseg import cli
 from kseg.data.datasets import LabelSet
 from kseg.data.manifests import Manifest
-from kseg.data.masks import COLOURS
+from kseg.data.masks import COLOURS, MaskRule
+from kseg.data.names import canonical
 from kseg.data.scene_bands import PICTURE, SceneBands
 from kseg.errors import UserError
 from tfrecords_tools import (
@@ -140,6 +142,7 @@ def build(
     label_rules = LabelRules(
         label_set=label_set,
         by_colour=mask_rule.masks_are == COLOURS,
+        trusts_palettes=mask_rule.trusts_palettes,
         nodata=mask_nodata,
         vectors={
             "class_field": class_field,
@@ -156,6 +159,9 @@ def build(
     scene_labels = SceneLabels(Path(labels), found, label_rules, bad, problems)
     usable = {name: path for name, path in found.items() if name not in bad}
     problems += bad.values()
+    problems += sample_checks.contradictions_of_files(
+        scene_labels.rasters(usable), mask_rule, on_error, scene_masks.read_header
+    )
     if problems and (on_error == "fail" or not usable):
         raise sample_checks.nothing_converted(problems)
     parts = {split: sorted(usable)}
@@ -192,6 +198,8 @@ def build(
             samples,
             output_dir=output_dir,
             label_set=label_set,
+            # The labels of tiles are ids. Those of one scene may differ as no masks should.
+            read_label=MaskRule(trusts_palettes=True),
             mask_rule=mask_rule,
             problems=problems,
             on_error=on_error,
@@ -222,13 +230,14 @@ def find_scenes(at: str | Path, label_ending: str | None, problems: list[str]) -
         paths = sorted(map(Path, glob.glob(str(at))))
     found: dict[str, Path] = {}
     for path in paths:
-        is_mask = label_ending is not None and path.name.endswith(label_ending)
+        is_mask = label_ending and layouts.without_ending(path.name, label_ending) is not None
         if path.suffix.lower() not in scene_masks.SUFFIXES or path.name.startswith(".") or is_mask:
             continue
-        if path.stem in found:
-            problems.append(f"{path}: name {path.stem!r} occurs twice, first as {found[path.stem]}")
+        name = canonical(path.stem)
+        if name in found:
+            problems.append(f"{path}: name {name!r} occurs twice, first as {found[name]}")
         else:
-            found[path.stem] = path
+            found[name] = path
     if not found:
         raise UserError(
             "`scenes` must be a folder or a glob of files ending in "

@@ -18,10 +18,13 @@ from typing import Any
 from absl import flags
 
 from kseg import cli
-from kseg.data.datasets import VOC, LabelSet
+from kseg.data.datasets import IGNORE_LABEL, VOC, LabelSet, voc_palette
 from kseg.data.manifests import Manifest
 from kseg.data.masks import COLOURS
 from tfrecords_tools import layouts, lists, voc_layout, writer
+
+# The colour of borders and of objects that are too hard.
+VOID = voc_palette()[IGNORE_LABEL]
 
 
 def build(
@@ -43,8 +46,8 @@ def build(
             val.
         label_dir: Folder of the masks in `raw_dir`. Defaults to `SegmentationClass`.
         label_set: The classes of the masks. Defaults to VOC's 21.
-        masks_are: `"ids"`, whatever the palettes show, or `"colours"`, those of `label_set`.
-            Defaults to None: ids, with palettes that agree.
+        masks_are: `"ids"`, whatever the palettes show, or `"colours"`, those of `label_set` and
+            `VOID`, which is ignored. Defaults to None: ids, with palettes that agree.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
@@ -57,6 +60,8 @@ def build(
     voc_layout.require(raw_dir, label_dir)
     layouts.check_splits(splits)
     problems: list[str] = []
+    by_colour = masks_are == COLOURS
+    has_void = by_colour and VOID not in label_set.colours
     samples = {
         split: voc_layout.samples(
             raw_dir, voc_layout.read_list(raw_dir, split, problems), problems, label_dir
@@ -68,7 +73,12 @@ def build(
         output_dir=output_dir,
         label_set=label_set,
         read_label=dataclasses.replace(
-            lists.mask_rule(label_set, has_colours=masks_are == COLOURS, masks_are=masks_are),
+            lists.mask_rule(
+                label_set,
+                has_colours=by_colour,
+                masks_are=masks_are,
+                ignore_colour=VOID if has_void else None,
+            ),
             palette=None if masks_are else label_set,
         ),
         problems=problems,

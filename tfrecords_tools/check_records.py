@@ -273,6 +273,9 @@ def main(values: flags.FlagValues) -> None:
     for first, second in itertools.combinations(results, 2):
         if shared := first.names.keys() & second.names.keys():
             print(f"note: {len(shared)} names are in both {first.split!r} and {second.split!r}")
+        both = first.manifest, second.manifest
+        if None not in both and both[0].label_set() != both[1].label_set():
+            print(f"note: {first.split!r} and {second.split!r} have different classes")
     if values.sheet:
         with cli.writing({"sheet": values.sheet}):
             drawn = draw_sheet(values.data_dir, results, values.sheet)

@@ -5,7 +5,7 @@ labelme2coco) write the same format with the categories of a project: `own_class
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from kseg.data.datasets import (
     voc_palette,
 )
 from kseg.errors import UserError
+from tfrecords_tools.class_lists import check_spellings
 from tfrecords_tools.coco_values import Identifier, identifier, integer
 
 BACKGROUND = "background"
@@ -56,13 +57,18 @@ def check_is_coco(path: Path, categories: list) -> None:
             )
 
 
-def own_classes(path: Path, categories: list) -> Classes:
+def own_classes(path: Path, categories: list, used: Collection[Identifier] = ()) -> Classes:
     """Returns the classes of a JSON with categories of its own, with a background of id 0.
 
     The classes have the order of the category ids. A category named `background` (or labelme's
     `_background_`) is the background, which is added if there is none. Roboflow writes the name of
-    the project as a category, of which all others are parts; it is not a class. Colours that the
-    JSON gives are used if every class has one; otherwise they are VOC's.
+    the project as a category, of which all others are parts; it is not a class, unless it has
+    objects. Colours that the JSON gives are used if every class has one; otherwise they are VOC's.
+
+    Args:
+        path: The JSON, for messages.
+        categories: Its list of categories.
+        used: Ids of the categories that have objects. Defaults to none.
 
     Raises:
         UserError: If the categories are not distinct ids with distinct names.
@@ -78,7 +84,7 @@ def own_classes(path: Path, categories: list) -> Classes:
         if number in found:
             raise UserError(f"{path}: category id {number!r} occurs twice")
         found[number] = {**entry, "name": name.strip()}
-    heading = _heading(found)
+    heading = _heading(found, used)
     kept = {number: entry for number, entry in found.items() if number != heading}
     ordered = sorted(kept, key=lambda number: (isinstance(number, str), number))
     backgrounds = [n for n in ordered if kept[n]["name"].lower() in _BACKGROUND_NAMES]
@@ -89,6 +95,7 @@ def own_classes(path: Path, categories: list) -> Classes:
         raise UserError(f"{path}: there is no category other than the background")
     names = (BACKGROUND, *(kept[number]["name"] for number in classes))
     colours = [_colour(kept[number].get("color")) for number in classes]
+    check_spellings(f"{path}: ", names)
     black = (0, 0, 0)
     if None in colours or len({black, *colours}) < len(names):
         colours = voc_palette(len(names))[1:] if len(names) <= 256 else ()
@@ -100,12 +107,15 @@ def own_classes(path: Path, categories: list) -> Classes:
     return Classes(label_set, ids)
 
 
-def _heading(categories: Mapping[Identifier, Mapping[str, Any]]) -> Identifier | None:
+def _heading(
+    categories: Mapping[Identifier, Mapping[str, Any]], used: Collection[Identifier]
+) -> Identifier | None:
     """Returns the id of Roboflow's category for the whole project, or None."""
     for number, entry in categories.items():
         others = [value for key, value in categories.items() if key != number]
         if (
             others
+            and number not in used
             and entry.get("supercategory") in (None, "", "none")
             and all(other.get("supercategory") == entry["name"] for other in others)
         ):

@@ -60,14 +60,18 @@ def union_area(label: Label) -> int:
     return int(mask.area(mask.merge([_rle(label, counts) for _, counts in label.objects])))
 
 
-def read_label(label: Label, label_set: LabelSet, *, overlap: str) -> np.ndarray:
+def read_label(
+    label: Label, label_set: LabelSet, *, overlap: str, same_class: bool = True
+) -> np.ndarray:
     """Returns the label map of an image: background (0) and the classes of its objects.
 
     Args:
         label: The objects.
         label_set: The classes, for the ignore label.
-        overlap: What pixels in several objects become, whatever their classes: `"ignore"` for
-            ignored, `"first"` for the class of the first object.
+        overlap: What pixels in several objects become: `"ignore"` for ignored, `"first"` for the
+            class of the first object.
+        same_class: Whether pixels in several objects of one class are ignored as well. Defaults to
+            True, as in torchvision's reference training.
 
     Returns:
         uint8 (height, width).
@@ -80,7 +84,8 @@ def read_label(label: Label, label_set: LabelSet, *, overlap: str) -> np.ndarray
         inside = mask.decode(_rle(label, counts)).astype(bool)
         ids[inside & ~covered] = class_id
         if overlap == "ignore":
-            ids[inside & covered] = label_set.ignore_label
+            conflict = inside & covered if same_class else inside & covered & (ids != class_id)
+            ids[conflict] = label_set.ignore_label
         covered |= inside
     return ids
 

@@ -23,6 +23,8 @@ class Rules:
             categories; those that have enough pixels in objects, but not without the objects below
             `--min_object_area`; and all others below `--min_image_area`. Images with problems are
             not counted.
+        without_pixels: Number of objects that draw no pixel, such as lines and what lies outside
+            of the image, by image. Only images that are kept are counted.
         largest: Pixels and image of the largest object so far.
     """
 
@@ -30,6 +32,7 @@ class Rules:
     min_image_area: int
     min_object_area: int
     left_out: dict[str, int] = dataclasses.field(init=False)
+    without_pixels: dict[str, int] = dataclasses.field(init=False, default_factory=dict)
     largest: tuple[int, str] = (0, "")
 
     def __post_init__(self) -> None:
@@ -49,6 +52,8 @@ class Rules:
         kept = (obj[:2] for obj in drawn if obj[2] >= max(1, self.min_object_area))
         label = Label(*size, tuple(kept))
         if not self.min_image_area or coco_masks.union_area(label) > self.min_image_area:
+            if empty := sum(not area for _, _, area in drawn):
+                self.without_pixels[image.file_name] = empty
             return label
         whole = Label(*size, tuple(obj[:2] for obj in drawn))
         rule = self._image_area

@@ -51,6 +51,38 @@ def polygon(values: list) -> array:
         return array("d", map(float, values))
 
 
+def polygons(values: object) -> list[array]:
+    """Packs the polygons of a segmentation.
+
+    Args:
+        values: `[[x, y, x, y, ...], ...]`; also a single polygon without the outer list, and pairs
+            `[x, y]` in place of the numbers.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If a text among the coordinates is not a number.
+    """
+    if not isinstance(values, list):
+        raise TypeError
+    is_single = values and not isinstance(values[0], list)
+    if is_single or _is_pairs(values):
+        values = [values]
+    return [
+        polygon([number for pair in value for number in pair] if _is_pairs(value) else value)
+        for value in values
+    ]
+
+
+def _is_pairs(values: object) -> bool:
+    """Returns whether a polygon is a list of points. Two pairs may be two damaged polygons."""
+    return (
+        isinstance(values, list)
+        and len(values) >= 3
+        and all(isinstance(value, list) and len(value) == 2 for value in values)
+        and not any(isinstance(number, list) for value in values for number in value)
+    )
+
+
 def problem_of_shape(shape: Shape, height: int, width: int) -> str:
     """Returns what is wrong with a shape, or an empty text. Numbers of an RLE become integers."""
     check = _problem_of_rle if isinstance(shape, dict) else _problem_of_polygons
@@ -70,6 +102,20 @@ def _problem_of_polygons(polygons: list[array], height: int, width: int) -> str:
         for values, size in ((polygon[::2], width), (polygon[1::2], height)):
             if min(values) < -size or max(values) > 2 * size:
                 return f"a polygon lies far outside the image of {width}x{height}"
+    # No object of an annotator is smaller than a pixel and lies in the very corner. A line does not
+    # matter here: it draws no pixel, whatever its unit.
+    are_fractions = height * width > 1 and all(
+        0 <= min(polygon) and max(polygon) <= 1 for polygon in polygons
+    )
+    if are_fractions and any(
+        min(values) < max(values)
+        for polygon in polygons
+        for values in (polygon[::2], polygon[1::2])
+    ):
+        return (
+            "all coordinates lie within 0 to 1, as fractions of the width and height do, but they "
+            "must be pixels"
+        )
     return ""
 
 

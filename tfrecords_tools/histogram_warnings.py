@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from kseg.data.datasets import LABEL_SETS
 from kseg.data.manifests import Manifest
 
+# Its labels are drawn from JSONs: there are no masks, no classes file and no --remap table.
+_COCO = "tfrecords_tools.build_coco"
 # Fractions of the labelled pixels, of all pixels, and of the labelled pixels.
 _NEARLY_ALL, _MANY_IGNORED, _WORTH_COMPARING = 0.98, 0.5, 0.005
 # Two classes are exchanged if their fractions differ between two splits by at least this factor,
@@ -42,6 +44,12 @@ def _warnings_of_split(manifest: Manifest) -> Iterator[str]:
     present = [label for label, fraction in enumerate(labelled) if fraction]
     of_ignored = f"{100 * ignored:.3f} % of all pixels are ignored ({manifest.ignore_label})"
     where = f"in split {manifest.split!r}"
+    empty = manifest.arguments.get("objects_without_pixels", {}).get(manifest.split)
+    if empty:  # From build_coco: the number for each image.
+        yield (
+            f"{where} {sum(empty.values())} object(s) in {len(empty)} image(s) draw no pixel: they "
+            f"are lines or lie outside of the image. The first is in {next(iter(empty))}"
+        )
     if len(present) < 2:
         first = present[0] if present else 0
         finding = "no pixel is labelled"
@@ -51,6 +59,9 @@ def _warnings_of_split(manifest: Manifest) -> Iterator[str]:
             finding += f", and {of_ignored}"
         if manifest.scene_bands:  # The labels of scenes may be vectors.
             yield f"{where} {finding}. Are there other classes in the labels of these scenes?"
+            return
+        if manifest.tool == _COCO:
+            yield f"{where} {finding}. Are there objects of other categories in its JSON?"
             return
         yield (
             f"{where} {finding}. If the masks have more classes, convert them with "
@@ -65,7 +76,13 @@ def _warnings_of_split(manifest: Manifest) -> Iterator[str]:
             f"{manifest.names[largest]!r}. Are the other classes in the labels of this split?"
         )
     if ignored > _MANY_IGNORED:
-        yield f"{where} {of_ignored}. Is {manifest.ignore_label} a class in the labels?"
+        cause = f"Is {manifest.ignore_label} a class in the labels?"
+        if manifest.tool == _COCO:
+            cause = (
+                "Do the objects overlap that much? --object_overlap=first gives such pixels to the "
+                "first object"
+            )
+        yield f"{where} {of_ignored}. {cause}"
 
 
 def _warnings_of_absent_classes(manifests: Sequence[Manifest]) -> Iterator[str]:
@@ -77,10 +94,13 @@ def _warnings_of_absent_classes(manifests: Sequence[Manifest]) -> Iterator[str]:
     counts = [sum(pixels) for pixels in zip(*(m.pixels_per_class for m in manifests), strict=True)]
     absent = [name for name, count in zip(names, counts, strict=True) if not count]
     if absent:
+        question = "Is the order of the classes file that of the ids in the labels?"
+        if manifests[0].tool == _COCO:
+            question = "Do the JSONs have no object of these categories?"
         yield (
             f"no pixel of any split is {', '.join(map(repr, absent[:10]))}"
             + f" and {len(absent) - 10} more classes" * (len(absent) > 10)
-            + ". Is the order of the classes file that of the ids in the labels?"
+            + f". {question}"
         )
 
 
@@ -100,10 +120,12 @@ def _warnings_of_exchanged_classes(first: Manifest, second: Manifest) -> Iterato
                 f"{100 * pairs[label][1]:.3f} %"
                 for label in (one, two)
             ]
+            question = "Do the masks of both splits have the same ids?"
+            if first.tool == _COCO:
+                question = "Do the categories of both JSONs mean the same?"
             yield (
                 f"two classes seem to be exchanged between splits {first.split!r} and "
-                f"{second.split!r}: {' but '.join(names)} of the labelled pixels. Do the masks of "
-                "both splits have the same ids?"
+                f"{second.split!r}: {' but '.join(names)} of the labelled pixels. {question}"
             )
 
 

@@ -15,8 +15,11 @@ from kseg.errors import UserError
 from tfrecords_tools import summary, worker, writer
 from tfrecords_tools.inputs import Sample
 
-# Files that desktops leave in folders of images.
-_CLUTTER = ("thumbs.db", "desktop.ini")
+# Files and folders that desktops, archives and servers leave in folders of images.
+_CLUTTER = (
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+    *("icon\r", "__macosx", "@eadir"),
+)
 
 
 def define_flags(raw_dir_help: str, splits: Sequence[str] = ("train", "val")) -> None:
@@ -169,6 +172,7 @@ def files_by_id(
             If a name has an ending of both kinds, the longer one counts.
         ambiguous: Receives the ids that are left out because of a problem with their files.
     """
+    endings, ignored = [*map(canonical, endings)], [*map(canonical, ignored)]
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         name = canonical(path.name).lower()
@@ -196,6 +200,16 @@ def files_by_id(
         else:
             files[name] = paths[0]
     return files
+
+
+def without_ending(name: str, ending: str) -> str | None:
+    """Returns the name of a file in composed form without an ending, whose case does not matter.
+
+    Returns:
+        None if it has another ending.
+    """
+    name, ending = canonical(name), canonical(ending)
+    return name[: -len(ending)] if name.lower().endswith(ending.lower()) else None
 
 
 def _longest_ending(name: str, endings: Sequence[str]) -> str:

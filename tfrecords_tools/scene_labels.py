@@ -2,15 +2,16 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kseg.data import scenes
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet
+from kseg.data.names import canonical
 from kseg.errors import UserError
-from tfrecords_tools import scene_masks, scene_vectors
+from tfrecords_tools import layouts, scene_masks, scene_vectors
 from tfrecords_tools.scene_masks import ReadWindow
 from tfrecords_tools.scene_vectors import VectorFile
 
@@ -27,16 +28,18 @@ class LabelRules:
     Attributes:
         label_set: The classes.
         by_colour: Whether rasters hold the colours of the classes, and not their ids.
+        trusts_palettes: Whether rasters hold ids whatever their palettes show.
         nodata: What the nodata value of a raster means, see `scene_masks.open_raster`.
         vectors: Keyword arguments of `VectorFile`.
         ending: Ending of the names of the files in place of that of the scene. None: any suffix.
 
     Raises:
-        UserError: `nodata` is not one of `scene_masks.NODATA`.
+        UserError: `nodata` is not one of `scene_masks.NODATA`, or `ending` is not that of a file.
     """
 
     label_set: LabelSet
     by_colour: bool = False
+    trusts_palettes: bool = False
     nodata: str = "refuse"
     vectors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     ending: str | None = None
@@ -46,6 +49,11 @@ class LabelRules:
             raise UserError(
                 f"`mask_nodata` must be one of {', '.join(scene_masks.NODATA)}. "
                 f"Received: {self.nodata!r}"
+            )
+        if self.ending is not None and not self.ending.lower().endswith(SUFFIXES):
+            raise UserError(
+                "`label_ending` must include the ending of the files, as in _mask.tif: one of "
+                f"{', '.join(SUFFIXES)}. Received: {self.ending!r}"
             )
 
 
@@ -95,9 +103,9 @@ class SceneLabels:
         files: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
             if ending is not None:
-                name = path.name.removesuffix(ending) if path.name.endswith(ending) else None
+                name = layouts.without_ending(path.name, ending)
             else:
-                name = path.stem if path.suffix.lower() in SUFFIXES else None
+                name = canonical(path.stem) if path.suffix.lower() in SUFFIXES else None
             if name is None or path.name.startswith(".") or path in found.values():
                 continue
             if name not in found:
@@ -143,7 +151,13 @@ class SceneLabels:
             self._rules.label_set,
             by_colour=self._rules.by_colour,
             nodata=self._rules.nodata,
+            trusts_palettes=self._rules.trusts_palettes,
         )
+
+    def rasters(self, names: Iterable[str]) -> list[Path]:
+        """Returns the files of labels that are rasters, of the scenes with these names."""
+        files = [self._files[name] for name in names]
+        return [file for file in files if not isinstance(file, VectorFile)]
 
     @contextlib.contextmanager
     def open(self, name: str, scene: "rasterio.DatasetReader") -> Iterator[ReadWindow]:

@@ -1,15 +1,17 @@
 """Masks of scenes as rasters on the grid of the scene, read window by window."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kseg.data import masks, scenes
+from kseg.data import mask_files, masks, scenes
 from kseg.data.checked_images import BadInput
 from kseg.data.datasets import LabelSet
+from kseg.data.mask_palettes import Header
 from kseg.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ ReadWindow = Callable[[scenes.Place], np.ndarray]
 
 # Corners may differ by this fraction of a pixel between files of one grid.
 _GRID_TOLERANCE = 0.01
+_PIXELS_PER_BAND = 1 << 22
 
 
 def grid_problem(mask: "rasterio.DatasetReader", scene: "rasterio.DatasetReader") -> str:
@@ -62,6 +65,7 @@ def open_raster(
     *,
     by_colour: bool,
     nodata: str = "refuse",
+    trusts_palettes: bool = False,
 ) -> Iterator[ReadWindow]:
     """Opens the mask of a scene.
 
@@ -74,6 +78,8 @@ def open_raster(
         nodata: What the nodata value of the mask means: `"ignore"`, pixels to ignore; `"class"`,
             the class with this id. `"refuse"` ignores such pixels if the value is not the id of a
             class, and otherwise refuses the mask. Defaults to `"refuse"`.
+        trusts_palettes: Whether the indices of a palette are ids whatever it shows. Defaults to
+            False.
 
     Yields:
         A function that reads a window.
@@ -86,6 +92,11 @@ def open_raster(
             mask = opened.enter_context(scenes.open_tiff(path))
         except UserError as error:
             raise BadInput(path, str(error)) from error
+        compression = mask.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
+        if any(lossy in compression.upper() for lossy in mask_files.LOSSY):
+            raise BadInput(
+                path, f"is compressed as {compression}; a mask must be stored without loss"
+            )
         problem = grid_problem(mask, scene)
         if problem:
             raise BadInput(path, f"{problem}. Warp it onto the grid of the scene")
@@ -97,8 +108,10 @@ def open_raster(
                 f"{label_set.names[unknown_id]!r}. Give `--mask_nodata=class` if these pixels are "
                 "of this class, `--mask_nodata=ignore` if they are to be ignored",
             )
-        to_ids = _by_colour if by_colour else _by_id
-        to_ids = to_ids(path, mask, label_set)
+        if by_colour:
+            to_ids = _by_colour(path, mask, label_set)
+        else:
+            to_ids = _by_id(path, mask, label_set, trusts_palettes)
 
         def read(place: scenes.Place) -> np.ndarray:
             try:
@@ -117,7 +130,43 @@ def open_raster(
         yield read
 
 
-def _by_id(path: Path, mask: "rasterio.DatasetReader", label_set: LabelSet) -> Callable:
+def read_header(path: Path) -> Header | None:
+    """Returns what a mask of ids says without its pixels; None if it is left to its reader."""
+    try:
+        with scenes.open_tiff(path) as mask:
+            bits = mask.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
+            palette = _palette(mask) if _has_palette(mask) else None
+    except UserError:
+        return None
+    values = functools.cache(functools.partial(_values, path))
+    if palette is None:
+        return Header(None, values)
+    # GDAL gives masks of 1 bit a palette.
+    is_plain = bits == "1" and set(palette[:2].ravel().tolist()) == {0, 255}
+    return Header(palette[: 2 if is_plain else 256].tobytes(), values, has_one_bit=is_plain)
+
+
+def _values(path: Path) -> list[int]:
+    """Returns the values that occur in a mask, without nodata; none if it cannot be read."""
+    counts = np.zeros(256, np.int64)
+    try:
+        with scenes.open_tiff(path) as mask, scenes.gdal_errors("The TIFF is damaged"):
+            height = max(1, _PIXELS_PER_BAND // mask.width)
+            for top in range(0, mask.height, height):
+                rows = slice(top, min(top + height, mask.height))
+                window = scenes.window_of((rows, slice(0, mask.width)))
+                values = mask.read(1, window=window)[mask.dataset_mask(window=window) != 0]
+                if ((values < 0) | (values > 255)).any():
+                    return []
+                counts += masks.count_ids(values.astype(np.uint8))
+    except UserError:
+        return []
+    return np.flatnonzero(counts).tolist()
+
+
+def _by_id(
+    path: Path, mask: "rasterio.DatasetReader", label_set: LabelSet, trusts_palettes: bool
+) -> Callable:
     if mask.count != 1 or np.dtype(mask.dtypes[0]).kind not in "ui":
         raise BadInput(
             path,
@@ -126,8 +175,13 @@ def _by_id(path: Path, mask: "rasterio.DatasetReader", label_set: LabelSet) -> C
             f"{mask.dtypes[0]}",
         )
 
+    palette = _palette(mask) if _has_palette(mask) and not trusts_palettes else None
+    known = {*range(label_set.num_classes), label_set.ignore_label}
+
     def to_ids(values: np.ndarray, unknown: np.ndarray) -> np.ndarray:
         ids = values[0]
+        if palette is not None:
+            mask_files.check_greys(path, palette, masks.count_ids(ids[~unknown]), known)
         outside = ~unknown & ((ids < 0) | (ids > 255))
         if outside.any():
             raise BadInput(
@@ -168,13 +222,26 @@ def _by_colour(path: Path, mask: "rasterio.DatasetReader", label_set: LabelSet) 
     return to_ids
 
 
+def _has_palette(mask: "rasterio.DatasetReader") -> bool:
+    if mask.count != 1 or mask.dtypes[0] != "uint8":
+        return False
+    try:
+        return bool(mask.colormap(1))
+    except ValueError:  # rasterio raises it if there is none.
+        return False
+
+
 def _palette(mask: "rasterio.DatasetReader") -> np.ndarray:
     """Returns the colour of each value of a band, uint8 (256, 3); grey without a palette."""
-    palette = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis], 3, axis=1)
-    if mask.count == 1:
-        with contextlib.suppress(ValueError):  # rasterio raises it if there is no palette.
-            for index, colour in mask.colormap(1).items():
-                palette[index] = colour[:3]
+    levels = 2 ** min(8, int(mask.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8)))
+    greys = np.arange(256, dtype=np.uint8)
+    greys[:levels] = np.rint(np.linspace(0, 255, levels))
+    if mask.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        greys[:levels] = greys[:levels][::-1].copy()
+    palette = np.repeat(greys[:, np.newaxis], 3, axis=1)
+    if _has_palette(mask):
+        for index, colour in mask.colormap(1).items():
+            palette[index] = colour[:3]
     return palette
 
 

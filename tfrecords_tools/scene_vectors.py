@@ -18,6 +18,7 @@ from kseg.data import scenes
 from kseg.data.datasets import LabelSet
 from kseg.data.vector_files import has_rtrees, load_fiona
 from kseg.errors import UserError
+from tfrecords_tools import scene_polygons
 from tfrecords_tools.scene_masks import ReadWindow, name_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb")
 IGNORE = "ignore"
-_POLYGONS = ("Polygon", "MultiPolygon")
+_EMPTY = {"type": "GeometryCollection", "geometries": ()}
+# Drivers whose features are numbered in the order of the file.
+_NUMBERED = ("GPKG", "ESRI Shapefile", "FlatGeobuf")
+# Polygons are clipped at this fraction of the size of the scene beyond its edges.
+_MARGIN = 0.1
 
 
 class VectorFile:
@@ -95,18 +100,22 @@ class VectorFile:
                     f"names. Fields: {', '.join(fields) or 'none'}"
                 )
             count = 0
+            labels = set()
             unknown: Counter[str] = Counter()
             kinds: Counter[str] = Counter()
             with scenes.gdal_errors(f"{self.path}: The vector file is damaged"):
                 for feature in source:
-                    if feature.geometry is None:
+                    geometry = feature.geometry and feature.geometry.__geo_interface__
+                    others = scene_polygons.other_kinds(geometry) if geometry else []
+                    if not others and not any(scene_polygons.polygons_of(geometry or _EMPTY)):
                         continue
                     count += 1
-                    if feature.geometry.type not in _POLYGONS:
-                        kinds[feature.geometry.type] += 1
+                    kinds.update(others)
+                    labels.add(self._id_of(feature))
                     if self._id_of(feature) is None:
                         unknown[repr(feature.properties[self._class_field])] += 1
             bounds = source.bounds if count else (0, 0, 0, 0)
+            is_sorted_by_place = source.driver == "FlatGeobuf"
         if not count:
             raise UserError(f"{self.path}: has no polygon")
         if kinds:
@@ -125,6 +134,11 @@ class VectorFile:
                 f"{self.path}: is in {name_of(self._crs)}, whose coordinates are degrees, but has "
                 f"coordinates up to {max(map(abs, bounds)):.0f}. A GeoJSON without a `crs` is read "
                 "as longitude and latitude: save it again with its projection, as GeoPackage"
+            )
+        if is_sorted_by_place and len(labels) > 1:
+            print(
+                f"note: {self.path} is a FlatGeobuf, which need not keep the order in which its "
+                "polygons were written. Where classes overlap, save it as GeoPackage instead"
             )
 
     def _id_of(self, feature: Any) -> int | None:
@@ -163,15 +177,24 @@ class VectorFile:
         bounds = _bounds(scene.transform, whole)
         count = 0
 
-        def polygons(source: Any) -> Iterator[dict[str, Any]]:
+        def records(source: Any) -> Iterator[dict[str, Any]]:
             nonlocal count
-            for feature in _reaching_into(source, bounds_there):
-                geometry = feature.geometry.__geo_interface__
-                if self._crs != scene.crs:
-                    geometry = warp.transform_geom(self._crs, scene.crs, geometry)
-                count += 1
-                properties = {"label": self._id_of(feature), "rank": int(feature.id)}
-                yield {"type": "Feature", "geometry": geometry, "properties": properties}
+            for position, feature in enumerate(_reaching_into(source, bounds_there)):
+                # The numbers of a GeoJSON are ids that its author may have given.
+                rank = int(feature.id) if source.driver in _NUMBERED else position
+                properties = {"label": self._id_of(feature), "rank": rank}
+                for polygon in scene_polygons.polygons_of(feature.geometry.__geo_interface__):
+                    geometry = {"type": "Polygon", "coordinates": polygon}
+                    if self._crs != scene.crs:
+                        # What is far away may have no place in the projection of the scene.
+                        if is_box:
+                            polygon = scene_polygons.clip(polygon, _widened(bounds_there))
+                        if not polygon:
+                            continue
+                        geometry["coordinates"] = polygon
+                        geometry = warp.transform_geom(self._crs, scene.crs, geometry)
+                    count += 1
+                    yield {"type": "Feature", "geometry": geometry, "properties": properties}
 
         schema = {"geometry": "Unknown", "properties": {"label": "int", "rank": "int64"}}
         options = {"driver": "FlatGeobuf", "crs_wkt": scene.crs.to_wkt(), "schema": schema}
@@ -181,11 +204,14 @@ class VectorFile:
             bounds_there = bounds
             if self._crs != scene.crs:
                 bounds_there = warp.transform_bounds(scene.crs, self._crs, *bounds)
+            # Not so across the 180th meridian, or if the scene has no bounds there.
+            left, bottom, right, top = bounds_there
+            is_box = np.isfinite(bounds_there).all() and left < right and bottom < top
             with (
                 self._open(layer=self._layer) as source,
                 self._open(path, mode="w", **options) as t,
             ):
-                t.writerecords(polygons(source))
+                t.writerecords(records(source))
         return count
 
     def _burn(self, polygons: Any, transform: Any, place: scenes.Place) -> np.ndarray:
@@ -234,6 +260,13 @@ def _reaching_into(source: Any, bounds: tuple[float, float, float, float]) -> It
             west, south, east, north = features.bounds(feature.geometry)
             if west <= right and east >= left and south <= top and north >= bottom:
                 yield feature
+
+
+def _widened(bounds: scene_polygons.Bounds) -> scene_polygons.Bounds:
+    """Returns bounds with a margin."""
+    left, bottom, right, top = bounds
+    across, up = _MARGIN * (right - left), _MARGIN * (top - bottom)
+    return left - across, bottom - up, right + across, top + up
 
 
 def _crs_of(source: Any) -> "rasterio.CRS | None":

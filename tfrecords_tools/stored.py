@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kseg import cli
+from kseg.cli.start import start_tensorflow
 from kseg.data import records
 from kseg.data.checked_images import open_image, stored_bits
+from kseg.data.mask_files import LOSSY
 
 # Bytes around each record: its length (8) and two checksums (4 each).
 _FRAME = 16
@@ -15,7 +16,7 @@ _FRAME = 16
 
 def read(path: Path) -> Iterator[tuple[int, bytes | str]]:
     """Yields (index, record) of a shard; if its framing is broken, (index, reason) ends it."""
-    cli.start_tensorflow()
+    start_tensorflow()
     import tensorflow as tf
 
     iterator = iter(tf.data.TFRecordDataset(str(path)))
@@ -76,9 +77,11 @@ def decode(serialized: bytes) -> tuple[str, np.ndarray, np.ndarray]:
 
 
 def _check_header(what: str, name: str, contents: bytes) -> None:
-    """Checks size and bits in the header, before TensorFlow allocates memory or stretches bits."""
+    """Checks the header, before TensorFlow allocates memory or stretches bits."""
     image = open_image(f"{what} of {name!r}", contents)
     bits = stored_bits(image, contents)
+    if what == "label" and image.format in LOSSY:
+        raise ValueError(f"label of {name!r} is {image.format}, which does not keep ids: use PNG")
     if what == "label" and (image.mode != "L" or bits != 8):
         raise ValueError(
             f"label of {name!r} is {image.mode} of {bits} bits, not one channel of 8 bits"

@@ -9,7 +9,7 @@ from kseg.data.checked_images import BadInput
 from kseg.data.names import comparable
 from kseg.errors import UserError
 from tfrecords_tools import layouts, lists
-from tfrecords_tools.inputs import Sample
+from tfrecords_tools.inputs import IMAGE_SUFFIXES, Sample
 
 LISTS = Path("ImageSets") / "Segmentation"
 IMAGES = "JPEGImages"
@@ -54,14 +54,22 @@ def samples(
     Args:
         raw_dir: The folder in VOC's layout.
         names: The ids.
-        problems: Receives a message for each id with several images or masks, which is left out.
+        problems: Receives a message for each id with several images or masks, and each that is the
+            name of a file, which are left out.
         label_dir: Folder of the masks in `raw_dir`. Defaults to `SegmentationClass`.
     """
     found = []
     for name in names:
         try:
             mask = _find(raw_dir / label_dir, name, (".png",))
-            found.append(Sample(name, image_path(raw_dir, name), mask))
+            image = image_path(raw_dir, name)
+            if name.lower().endswith(IMAGE_SUFFIXES) and not image.exists():
+                raise BadInput(
+                    image,
+                    f"there is no id {name!r}; a list must hold ids, which are "
+                    "names without the ending",
+                )
+            found.append(Sample(name, image, mask))
         except BadInput as problem:
             problems.append(str(problem))
     return found

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from kseg import cli
+from kseg.cli.start import start_tensorflow
 from kseg.data.checked_images import DEFAULT_RULES, EXIF, ImageRules
 from kseg.data.datasets import LabelSet
-from kseg.data.manifests import Manifest, shard_name
+from kseg.data.manifests import Manifest, finished_splits, shard_name
 from kseg.data.masks import CLASS_IDS, MaskRule
 from kseg.data.records import encode_example
 from kseg.data.scene_bands import SceneBands
@@ -124,7 +124,9 @@ def convert(
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"`output_dir` {output_dir} cannot be created: {error.strerror}") from error
-    cli.start_tensorflow()
+    for split in set(splits) & set(finished_splits(output_dir)):
+        print(f"note: the finished split {split!r} in {output_dir} is replaced", flush=True)
+    start_tensorflow()
     import tensorflow as tf
 
     from tfrecords_tools import decoding

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import keras
 from keras import layers
 
-from kseg.layers import BatchNorm, DepthwiseConv2D, arguments
+from kseg.layers import BatchNorm, Conv2D, DepthwiseConv2D, arguments
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -13,7 +13,11 @@ OUTPUT_STRIDES = (8, 16, 32)
 _WINDOWED = (layers.Conv2D, layers.DepthwiseConv2D, layers.MaxPooling2D)
 
 # A layer of Keras -> the same layer with faster kernels.
-_FASTER = {layers.BatchNormalization: BatchNorm, layers.DepthwiseConv2D: DepthwiseConv2D}
+_FASTER = {
+    layers.BatchNormalization: BatchNorm,
+    layers.Conv2D: Conv2D,
+    layers.DepthwiseConv2D: DepthwiseConv2D,
+}
 
 # Layers that `at_output_stride` rebuilds correctly: those above, and layers known to process each
 # pixel separately. A composite layer may contain a stride or a window.
@@ -202,6 +206,8 @@ def _window(layer, stride, output_stride, factor):
     input_stride = min(stride, output_stride)
     new_stride = min(stride * _layer_stride(layer), output_stride) // input_stride
     rate = stride // input_stride * factor
+    if set(_window_size(layer)) == {1}:
+        rate = 1  # TensorFlow would split the map into rate x rate small ones and join them again.
     if isinstance(layer, layers.MaxPooling2D):
         if rate != 1 or new_stride != _layer_stride(layer):
             raise ValueError(f"Pooling layer {layer.name!r} cannot be dilated")

@@ -90,6 +90,11 @@ class Backbone:
 
     def _load(self, weights):
         """Builds the undilated network with its weights."""
+        if keras.config.image_data_format() != "channels_last":
+            raise ValueError(
+                "Backbones need `keras.config.set_image_data_format('channels_last')`. "
+                f"Received: {keras.config.image_data_format()!r}"
+            )
         options = {"include_top": False, "input_shape": (None, None, 3)}
         if weights is None or weights == "none":
             return self.application(weights=None, **options)

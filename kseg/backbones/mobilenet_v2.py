@@ -1,4 +1,4 @@
-"""MobileNetV2 of `keras.applications` at width 1 and .5, and DeepLab's at width .5."""
+"""MobileNetV2 of `keras.applications` at width 1 and 0.5, and DeepLab's at width 0.5."""
 
 import functools
 from collections.abc import Callable
@@ -7,8 +7,8 @@ import keras
 
 from kseg.backbones.backbone import Backbone, check_headless
 
-# At width .5 the second stage has 12 channels in DeepLab's code. Keras and slim round them to 16, a
-# multiple of 8, which half of every other number is anyway.
+# At width 0.5 the second stage has 12 channels in DeepLab's code. Keras and slim round them to 16,
+# a multiple of 8, which half of every other number is anyway.
 _DEEPLAB_FILTERS = {
     "block_1_project": 12,
     "block_2_expand": 72,
@@ -23,7 +23,7 @@ def mobilenet_v2_dm05_network(
     weights: None = None,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
 ) -> keras.Model:
-    """Builds the MobileNetV2 of the official DeepLab checkpoints with depth multiplier .5.
+    """Builds the MobileNetV2 of the official DeepLab checkpoints with depth multiplier 0.5.
 
     The layers have the names of `keras.applications.MobileNetV2`.
 

@@ -140,12 +140,7 @@ def _ksac(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
     kernel = ops.cast(ops.convert_to_tensor(modules["fast"].kernel), case.dtype)
 
     def form(convolve: Callable, rates: tuple[int, ...]) -> Form:
-        def call(tensors, training):
-            if convolve is shared_atrous_conv:
-                return convolve(*tensors, rates, training=training)
-            return convolve(*tensors, rates)
-
-        return Form(call, [features, kernel])
+        return Form(lambda tensors, training: convolve(*tensors, rates), [features, kernel])
 
     shared = {name: form(convolve, rates) for name, convolve in convolutions.items()}
     single = {name: form(convolutions[name], (1,)) for name in ("plain", "keras")}

@@ -1,7 +1,7 @@
 """The plain forms of fast layers: textbook code with the same weights and results.
 
-They stand here and not in `kseg.layers`, since only comparisons need them. The tests of the fast
-forms use them as the expected results.
+They are defined here and not in `kseg.layers`, since only comparisons need them. The tests of the
+fast forms use them as the expected results.
 """
 
 import functools
@@ -81,7 +81,7 @@ class PlainKSAC(KSAC):
         super().__init__(filters, **options)
         self._convolve = convolve
 
-    def _convolutions(self, features, training):
+    def _convolutions(self, features):
         kernel = ops.convert_to_tensor(self.kernel)
         return self._convolve(features, kernel, self.dilation_rates)
 

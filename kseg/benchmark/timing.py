@@ -148,7 +148,8 @@ def peak_memory(make_step: Callable[..., Callable], *arguments) -> tuple[float, 
             before, peak = processes.submit(_peaks, make_step, arguments).result()
         except BrokenProcessPool as error:
             raise UserError(
-                "the process that measures the memory was killed, perhaps for want of memory"
+                "the process that measures the memory was killed, possibly because the system ran "
+                "out of memory"
             ) from error
     return peak, peak - before
 

@@ -1,17 +1,20 @@
 """Reads the settings and scores of runs, and finds out which of them were measured alike."""
 
+import contextlib
 import csv
 import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kseg.errors import UserError
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+
+_NAMED = ("best", "newest")  # Checkpoints that a training replaces.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Run:
         measured: What `kseg.evaluate` wrote; None if the run was not evaluated.
         rows: The rows of its metrics.csv.
         changes: What changed when it was resumed, see `RunFolder.changes`.
+        present_step: Step of the checkpoint that was measured, as it is now; None if it is gone.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Run:
     measured: dict[str, Any] | None
     rows: tuple[dict[str, str], ...]
     changes: tuple[dict, ...] = ()
+    present_step: int | None = None
 
     @property
     def miou(self) -> float:
@@ -43,7 +48,13 @@ class Run:
     def checkpoint(self) -> str:
         """The checkpoint that was measured; one that was given by its path is named by its step."""
         which, step = self.measured["checkpoint"], self.measured.get("step")
-        return which if which in ("best", "newest") or step is None else f"step {step}"
+        if step is None:
+            return which
+        if which not in _NAMED:
+            return f"step {step}"
+        if self.present_step in (None, step):
+            return which
+        return f"{which} when it was step {step} (now step {self.present_step})"
 
     @property
     def protocol(self) -> str | None:
@@ -118,24 +129,59 @@ def read_run(folder: RunFolder, name: str) -> Run:
     Raises:
         UserError: If the folder is not a run, or a file in it cannot be read.
     """
-    experiment, label_set = folder.experiment, folder.label_set
-    measured, rows = None, ()
-    try:
-        if folder.eval_file.is_file():
-            measured = json.loads(folder.eval_file.read_text(encoding="utf-8"))
-        if folder.metrics_file.is_file():
-            with open(folder.metrics_file, newline="", encoding="utf-8") as file:
-                rows = tuple(csv.DictReader(file))
-    except (ValueError, csv.Error) as error:
-        raise UserError(f"cannot read the scores of the run {folder.path}: {error}") from error
-    return Run(
+    measured = None
+    if folder.eval_file.is_file():
+        with _damage(folder.eval_file):
+            measured = _measured(folder.eval_file)
+    run = Run(
         name,
-        experiment,
-        label_set.num_classes,
+        folder.experiment,
+        folder.label_set.num_classes,
         measured,
-        rows,
+        _rows(folder.metrics_file) if folder.metrics_file.is_file() else (),
         tuple(folder.changes),
+        _present_step(folder, measured) if measured else None,
     )
+    with _damage(folder.metrics_file):
+        _ = run.curve, run.minutes
+    with _damage(folder.changes_file):
+        change_lines([run])
+    return run
+
+
+@contextlib.contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """Turns what goes wrong while a file of a run is read into a `UserError` that names it."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, csv.Error) as error:
+        raise UserError(f"{file} is damaged and cannot be read: {error!r}") from error
+
+
+def _measured(file: Path) -> dict[str, Any]:
+    """Reads the scores that `kseg.evaluate` wrote."""
+    measured = json.loads(file.read_text(encoding="utf-8"))
+    for key in ("protocol", "split", "checkpoint"):
+        if not isinstance(measured[key], str):
+            raise ValueError(f"{key} is no text")
+    float(measured["miou"])
+    sum(measured["pixels"].values())
+    return measured
+
+
+def _rows(file: Path) -> tuple[dict[str, str], ...]:
+    with _damage(file), open(file, newline="", encoding="utf-8") as text:
+        return tuple(csv.DictReader(text))
+
+
+def _present_step(folder: RunFolder, measured: dict[str, Any]) -> int | None:
+    """Returns the step of the checkpoint that was measured, as it is now; None if it is gone."""
+    if measured["checkpoint"] not in _NAMED:
+        return None
+    try:
+        return folder.checkpoints.read_position(measured["checkpoint"])[0].step
+    except UserError:
+        return None
 
 
 def change_lines(runs: Sequence[Run]) -> list[str]:
@@ -173,11 +219,10 @@ def protocol_differences(runs: Sequence[Run]) -> list[str]:
         line = f"{run.name}: not measured"
         if measured := run.measured:
             step = measured.get("step")
-            at_step = f" (step {step})" if step is not None else ""
+            at_step = "" if step is None or "step" in run.checkpoint else f" (step {step})"
             line = (
                 f"{run.name}: {measured['protocol']}, split {measured['split']}, checkpoint "
-                f"{measured['checkpoint']}{at_step}, {sum(measured['pixels'].values()):,} "
-                "labelled pixels"
+                f"{run.checkpoint}{at_step}, {sum(measured['pixels'].values()):,} labelled pixels"
             )
         lines.append(line)
     return lines

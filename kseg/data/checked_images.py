@@ -4,7 +4,7 @@
 signature of an exported model for encoded images follows them for JPEG and PNG files, see
 `kseg.formats.requests`:
 
-- JPEG (RGB, grey, CMYK), PNG (RGB, grey, palette, with an alpha channel), BMP, TIFF and WebP.
+- JPEG (RGB, grey, CMYK), PNG (RGB, grey, palette, with an alpha channel), BMP, TIFF, WebP and GIF.
 - At most 8 bits per channel.
 - One image in a file. Animations and documents of several pages are refused; of a JPEG that is
   followed by its previews (MPO), the first image counts.
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 EXIF = ("refuse", "apply", "ignore")
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP", "GIF")
 _ORIENTATION = 0x0112
@@ -42,6 +42,8 @@ _TURN_BACK = {
 }
 _BITS_PER_SAMPLE = 0x0102
 _PNG_END = b"IEND\xaeB`\x82"
+# The beginnings of TIFF and BigTIFF files, in both byte orders.
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PIXELS_PER_BAND = 1 << 20
 
 
@@ -119,6 +121,8 @@ def read_picture(
         BadInput: If the file is not an image by the rules.
     """
     image, contents = load_image(path, "image", rules, max_pixels)
+    if image.mode == "LAB":
+        raise BadInput(path, "is in L*a*b*, which cannot be read; save it as RGB")
     is_kept = (
         image.format in ("JPEG", "MPO", "PNG")  # None for an image that was turned.
         and image.mode in ("RGB", "L")
@@ -208,6 +212,13 @@ def open_image(
         raise TooManyPixels(path, f"is rejected as a decompression bomb ({error})") from None
     except Exception as error:
         # Pillow's readers raise errors of many types: struct.error, SyntaxError, ...
+        if contents.startswith(_TIFF):
+            raise BadInput(
+                path,
+                f"is a TIFF of a form that cannot be read ({_reason(error)}), such as colours of "
+                "16 bits or more than four bands. Save it with three bands of 8 bits, or cut it "
+                "with tfrecords_tools.build_scenes",
+            ) from None
         raise BadInput(path, f"is not an image ({_reason(error)})") from None
     if image.width * image.height > limit:
         reason = f"has {image.width} x {image.height} pixels, more than {limit}"

@@ -77,9 +77,12 @@ def find_images(
         raise UserError(f"`--{flag}` must match at least one file{kinds}. Received: {pattern}")
     relative = {path: path.relative_to(root) for path in paths}
     short = collections.Counter(name.with_suffix("") for name in relative.values())
+    # `a.png` is also the short name of a file `a.png.png`.
+    full = set(relative.values())
     return {
-        (name if short[name.with_suffix("")] > 1 else name.with_suffix("")).as_posix(): path
+        (name if short[stem] > 1 or stem in full else stem).as_posix(): path
         for path, name in relative.items()
+        for stem in [name.with_suffix("")]
     }
 
 

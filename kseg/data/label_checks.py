@@ -62,5 +62,6 @@ def reported(num_classes: int, ignore_label: int, source: str) -> Iterator[None]
             raise
         raise UserError(
             f"{source}: {found[1]}; labels must be 0 to {num_classes - 1} or {ignore_label} "
-            "(ignored). Find all such records with: python -m tfrecords_tools.check_records"
+            "(ignored). Find all such records with: python -m tfrecords_tools.check_records "
+            "--data_dir=DIR"
         ) from None

@@ -154,10 +154,16 @@ def read_manifest(data_dir: str | os.PathLike, split: str) -> Manifest:
         raise UserError(f"`data_dir` must be a folder of records. Not found: {data_dir}. {how}")
     path = manifest_path(data_dir, split)
     if not path.is_file():
-        known = ", ".join(finished_splits(data_dir)) or "none"
+        finished = finished_splits(data_dir)
+        known = ", ".join(finished) or "none"
         shards = map(parse_shard_name, os.listdir(data_dir))
         if any(parts and parts[0] == split for parts in shards):
             how = f"{_HOW_TO_FINISH.format(data_dir=data_dir, split=split)}. {how}"
+        elif finished:
+            tool = read_manifest(data_dir, finished[0]).tool
+            how = f"{tool} made {finished[0]!r}; with --splits={split} it makes this one"
+        elif inner := {path.parent.name for path in Path(data_dir).glob(f"*/*{MANIFEST_SUFFIX}")}:
+            how = f"Folders with splits in it: {', '.join(sorted(inner))}"
         raise UserError(
             f"There is no finished split {split!r} in {data_dir}. Finished splits: {known}. {how}"
         )

@@ -17,7 +17,7 @@ from PIL import Image
 
 from kseg.data import mask_files
 from kseg.data.checked_images import BadInput
-from kseg.data.datasets import LabelSet
+from kseg.data.datasets import IGNORE_LABEL, LabelSet
 from kseg.data.mask_files import load_mask
 
 Colour = tuple[int, int, int]
@@ -81,6 +81,13 @@ class MaskRule:
             return ()
         return tuple((*colour, label) for colour, label in self.colours.items())
 
+    @property
+    def ids_of_classes(self) -> set[int]:
+        """The raw ids, besides 0, that the table makes another class than that of `other`."""
+        labels_of_others = (self.other, IGNORE_LABEL)
+        rules = (self.ids or {}).items()
+        return {value for value, label in rules if value and label not in labels_of_others}
+
     def __call__(self, path: Path, label_set: LabelSet) -> np.ndarray:
         """Reads a mask.
 
@@ -98,8 +105,13 @@ class MaskRule:
         if self.masks_are == COLOURS:
             return self._ids_of_colours(path, mask, label_set)
         values = mask_files.stored_values(path, mask)
-        if self.palette is not None and mask.mode == "P":
-            _check_palette(path, mask, values, self.palette)
+        if mask.mode == "P":
+            if self.palette is not None:
+                _check_palette(path, mask, values, self.palette)
+            if not self.trusts_palettes:
+                known = self.ids or {*range(label_set.num_classes), label_set.ignore_label}
+                palette = mask_files.palette_of(mask)
+                mask_files.check_greys(path, palette, mask.histogram()[:256], known)
         if self.ids is None:
             _check_class_ids(path, values, label_set)
             return values
@@ -110,6 +122,13 @@ class MaskRule:
         unknown = [value for value in _present(values) if value not in self.ids]
         if unknown and self.other is None:
             raise BadInput(path, f"has raw ids without a rule in the table: {_first(unknown, 20)}")
+        is_for_white = self.ids_of_classes == {255} and self.ids.keys() <= {0, 255}
+        if is_for_white and {*unknown} - {0} == {1}:
+            raise BadInput(
+                path,
+                "has the raw id 1 without a rule, while the table is for masks of 0 and 255. Add a "
+                "rule such as `1 -> 1`, or save the mask with the values of the others",
+            )
         table = np.full(256, self.other or 0, np.uint8)
         for value, label in self.ids.items():
             table[value] = label
@@ -127,12 +146,13 @@ class MaskRule:
         ids = np.empty((mask.height, mask.width), np.uint8)
         # One flag per colour, because a photograph has too many for a list.
         found = np.zeros(1 << 24, bool)
-        all_known = True
+        all_known, has_known = True, False
         for rows, packed in mask_files.colour_bands(path, mask):
             labels, known = labels_of_colours(packed, self.colours)
             ids[rows] = np.where(known, labels, self.other or 0)
             found[packed[~known]] = True
             all_known &= bool(known.all())
+            has_known |= bool(known.any())
         if all_known:
             return ids
         values = np.flatnonzero(found)
@@ -144,14 +164,16 @@ class MaskRule:
                 "class, in the classes file or a --remap table, or name it with --ignore_colour. "
                 "If the masks hold class ids, give --masks_are=ids",
             )
-        self._check_other(path, mask, values, first, label_set)
+        # A mask in RGB or with a palette that is wholly black can be one of colours.
+        are_greys = values.any() and (values % 0x010101 == 0).all()
+        is_grey = mask.mode in ("L", "1", "LA") or (are_greys and not has_known)
+        self._check_other(path, values, first, label_set, is_grey=is_grey)
         return ids
 
     def _check_other(
-        self, path: Path, mask: Image.Image, values: np.ndarray, first: str, label_set: LabelSet
+        self, path: Path, values: np.ndarray, first: str, label_set: LabelSet, *, is_grey: bool
     ) -> None:
         """Rejects a mask whose colours are `other` only because it is not a mask of colours."""
-        is_grey = mask.mode in ("L", "1", "LA")
         has_grey_rule = any(red == green == blue for red, green, blue in self.colours)
         if is_grey and not has_grey_rule:
             raise BadInput(
@@ -161,7 +183,7 @@ class MaskRule:
                 "the colours of the others",
             )
         class_ids = {label * 0x010101 for label in range(1, label_set.num_classes)}
-        if class_ids.issuperset(values.tolist()):
+        if values.any() and class_ids >= {*values.tolist()} - {0}:
             raise BadInput(
                 path,
                 f"has the colours {first} without a rule, which look like class ids. If it holds "

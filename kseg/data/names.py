@@ -33,7 +33,7 @@ def read_lines(
     """
     try:
         contents = Path(path).read_bytes()
-        text = contents.decode("utf-16" if contents.startswith(_UTF_16) else "utf-8-sig")
+        text = contents.decode(encoding(contents))
     except OSError as error:
         raise UserError(f"{rule}. {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -41,6 +41,11 @@ def read_lines(
     for number, line in enumerate(map(str.strip, _LINE_END.split(text)), 1):
         if line and not (comments and is_comment(line)):
             yield number, line
+
+
+def encoding(contents: bytes) -> str:
+    """Returns the encoding of a text by its first bytes: UTF-16 if it has that mark, or UTF-8."""
+    return "utf-16" if contents.startswith(_UTF_16) else "utf-8-sig"
 
 
 def is_comment(line: str) -> bool:
@@ -72,12 +77,14 @@ def is_dangling(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def find(folder: Path, name: str) -> Path:
+def find(folder: Path, name: str, listings: dict[Path, dict[str, list[str]]] | None = None) -> Path:
     """Finds a file by a name that was typed or written by another system.
 
     Args:
         folder: The folder to which the name is relative.
         name: The name, which may contain folders, separated by `/` or `\\`.
+        listings: Remembers the names in the folders that were read, for calls with many names.
+            Defaults to None: nothing is remembered.
 
     Returns:
         The path of the file that exists: exactly `name`, else with `/` for `\\`, else the only one
@@ -90,20 +97,29 @@ def find(folder: Path, name: str) -> Path:
     wanted = Path(os.path.normpath(folder / name.replace("\\", "/")))
     if os.path.lexists(wanted):
         return wanted
+    listings = {} if listings is None else listings
     found = Path(wanted.anchor)
     for part in wanted.relative_to(found).parts:
         if not os.path.lexists(found / part):
-            try:
-                siblings = [
-                    path for path in found.iterdir() if comparable(path.name) == comparable(part)
-                ]
-            except OSError:
-                return wanted
+            if found not in listings:
+                listings[found] = _listing(found)
+            siblings = listings[found].get(comparable(part), ())
             if len(siblings) != 1:
                 return wanted
-            part = siblings[0].name
+            part = siblings[0]
         found /= part
     return found
+
+
+def _listing(folder: Path) -> dict[str, list[str]]:
+    """Returns the names in a folder by their comparable form; none if it cannot be read."""
+    names: dict[str, list[str]] = {}
+    try:
+        for name in os.listdir(folder):
+            names.setdefault(comparable(name), []).append(name)
+    except OSError:
+        return {}
+    return names
 
 
 def comparable(name: str) -> str:

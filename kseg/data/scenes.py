@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import TiffImagePlugin
 
 from kseg.data.scene_bands import PICTURE, SceneBands
 from kseg.errors import UserError, missing_extra
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import rasterio
 
 CACHE_BYTES = 64_000_000
+_ORIENTATION = 0x0112
+_BIG_TIFF = 43
 
 Place = tuple[slice, slice]
 
@@ -108,8 +111,9 @@ def open_tiff(path: str | os.PathLike) -> Iterator["rasterio.DatasetReader"]:
     """Opens any TIFF.
 
     Raises:
-        UserError: rasterio is not installed, or the file is not a TIFF. The message does not
-            contain the path.
+        UserError: rasterio is not installed, or the file is not a TIFF of one image whose rows run
+            from top to bottom and whose colours are not L*a*b*. The message does not contain the
+            path.
     """
     try:
         import rasterio
@@ -121,6 +125,7 @@ def open_tiff(path: str | os.PathLike) -> Iterator["rasterio.DatasetReader"]:
         with gdal_errors("The TIFF cannot be read"):
             source = rasterio.open(path, driver="GTiff")
         with source:
+            _check_form(source, path)
             yield source
 
 
@@ -160,6 +165,40 @@ def check_bands(source: "rasterio.DatasetReader", bands: SceneBands) -> None:
             f"A TIFF must have values of {bands.dtype} in the bands "
             f"{', '.join(map(str, bands.bands))}, whose range is known. Received: {received}"
         )
+
+
+def _check_form(source: "rasterio.DatasetReader", path: str | os.PathLike) -> None:
+    """Raises `UserError` if GDAL reads a file otherwise than a viewer shows it."""
+    if len(source.subdatasets) > 1:
+        raise UserError(
+            "A TIFF must hold one image; save each in a file of its own. Received: "
+            f"{len(source.subdatasets)} images"
+        )
+    space = source.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "")
+    if space.upper().endswith("LAB"):
+        raise UserError(f"A TIFF must not be in L*a*b*; convert it to RGB. Received: {space}")
+    # Where pixels have a place on the earth, that place says which way is up.
+    if source.transform.is_identity and not source.gcps[0]:
+        orientation = _orientation(path)
+        if orientation not in (0, 1):
+            raise UserError(
+                "A TIFF must have no orientation tag other than 1; save it turned as viewers show "
+                f"it. Received: orientation {orientation}"
+            )
+
+
+def _orientation(path: str | os.PathLike) -> int:
+    """Returns the orientation tag of a TIFF, which GDAL does not tell; 1 if it has none."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(8)
+            header += file.read(8) if _BIG_TIFF in header[2:4] else b""
+            directory = TiffImagePlugin.ImageFileDirectory_v2(header)
+            file.seek(directory.next)
+            directory.load(file)
+            return int(directory.get(_ORIENTATION, 1))
+    except Exception:  # GDAL has opened the file, so it is no less a TIFF for that.
+        return 1
 
 
 @contextlib.contextmanager

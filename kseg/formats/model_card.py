@@ -49,7 +49,7 @@ def model_card(run: RunFolder, model: Segmenter, *, step: int, licence: str) -> 
     head += [f"license: {json.dumps(licence)}"] * bool(licence)
     sections = {
         f"{model.name} on {run.experiment.backbone}": _description(run, model),
-        "Use": _use(),
+        "Use": _use(run),
         "Classes": [", ".join(run.label_set.names)],
         "Data": _data(run),
         "Recipe": ["```", recipe(run.experiment).rstrip(), "```"],
@@ -74,7 +74,7 @@ def _description(run: RunFolder, model: Segmenter) -> list[str]:
     ]
 
 
-def _use() -> list[str]:
+def _use(run: RunFolder) -> list[str]:
     return [
         "```python",
         "import kseg",
@@ -84,6 +84,18 @@ def _use() -> list[str]:
         "```",
         "The network itself takes RGB in 0..255 and returns logits of the size of the image. "
         "`recipe.flags` are its flags, for `kseg.train --init_from` and `--flagfile`.",
+        *_scenes(run),
+    ]
+
+
+def _scenes(run: RunFolder) -> list[str]:
+    """Returns how images are made from scenes, if the run was trained on such images."""
+    if not run.scene_bands:
+        return []
+    return [
+        "",
+        f"It was trained on images that were cut from scenes: {run.scene_bands}. Apply the same to "
+        "yours, for example with `python -m tfrecords_tools.build_scenes --bands --limits`.",
     ]
 
 

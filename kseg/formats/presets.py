@@ -12,6 +12,7 @@ A file whose hash we know is checked. Imports are written beside the file, or in
 that of Keras if that place cannot be written to.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -123,7 +124,7 @@ def _check_hash(preset: Preset, path: Path) -> None:
 
 def _read(preset: Preset, source: Path) -> ImportedNetwork:
     """Imports the official file and checks that it holds the network of the preset."""
-    for folder in _unpacked(source):
+    with _unpacked(source) as folder:
         network = read_network(folder, classes=preset.classes)
     options = {name: getattr(network.experiment, name) for name in preset.options}
     if options != preset.options or not network.complete:
@@ -136,8 +137,9 @@ def _read(preset: Preset, source: Path) -> ImportedNetwork:
     return network
 
 
+@contextlib.contextmanager
 def _unpacked(source: Path) -> Iterator[Path]:
-    """Yields the folder with the checkpoint; that of an archive exists until the next step."""
+    """Yields the folder with the checkpoint; that of an archive exists for the body only."""
     if source.is_dir():
         yield source
         return

@@ -93,7 +93,7 @@ def fusions_are_slow() -> bool:
     With oneDNN (`TF_ENABLE_ONEDNN_OPTS=1`) on a processor without AVX-512, a fused convolution
     applies what follows it, such as a ReLU, element by element, so that inference takes up to
     twenty times as long. TensorFlow itself uses oneDNN by default only on processors with AVX-512.
-    The figures are in `docs/gpu_and_clusters.md`.
+    The measurements are in `docs/gpu_and_clusters.md`.
     """
     asked_for = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower() in ("1", "true")
     return asked_for and not tf.config.list_physical_devices("GPU") and _lacks_avx512()

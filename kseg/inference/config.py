@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 import numbers
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from absl import flags
 
 from kseg import cli
+from kseg.backbones.atrous import OUTPUT_STRIDES
 from kseg.errors import UserError
 from kseg.runs.experiment import Experiment
 from kseg.runs.rules import JIT_COMPILE
@@ -17,9 +17,10 @@ from kseg.runs.rules import JIT_COMPILE
 AVERAGES = ("softmax", "logits")
 TTA = ("none", "dlinknet")
 GROUP = "Inference"
+_LARGEST_SCALE = 1000  # TensorFlow has no sizes above 2 ** 31.
 
-# A transform of the image before the network sees it: (transpose by a rotation of 90 degrees,
-# flip upside down, flip left to right).
+# A transform of the image before the network sees it: (rotate by 90 degrees, flip upside
+# down, flip left to right).
 TtaTransform = tuple[bool, bool, bool]
 IDENTITY: TtaTransform = (False, False, False)
 
@@ -78,10 +79,12 @@ class InferenceConfig:
         object.__setattr__(self, "scales", _as_tuple(self.scales, float))
         for name in ("window_size", "window_stride", "eval_size", "eval_dilation_rates"):
             object.__setattr__(self, name, _as_tuple(getattr(self, name), int))
-        above_0 = all(isinstance(scale, float) and 0 < scale < math.inf for scale in self.scales)
-        if not self.scales or not above_0 or len(set(self.scales)) < len(self.scales):
+        in_range = all(
+            isinstance(scale, float) and 0 < scale <= _LARGEST_SCALE for scale in self.scales
+        )
+        if not self.scales or not in_range or len(set(self.scales)) < len(self.scales):
             raise UserError(
-                "`--scales` must be different numbers above 0. "
+                f"`--scales` must be different numbers above 0 and at most {_LARGEST_SCALE}. "
                 f"Received: {_joined(self.scales) or 'none'}"
             )
         for name, value, known in (
@@ -101,6 +104,11 @@ class InferenceConfig:
                     f"`--{name}` must be height,width, integers of at least 1, or one for both. "
                     f"Received: {_joined(size)}"
                 )
+        if self.output_stride not in (None, *OUTPUT_STRIDES):
+            raise UserError(
+                f"`--output_stride` must be one of {_joined(OUTPUT_STRIDES, ', ')}. "
+                f"Received: {self.output_stride!r}"
+            )
         if not _are_positive_integers(self.eval_dilation_rates):
             raise UserError(
                 "`--eval_dilation_rates` must be integers of at least 1. "

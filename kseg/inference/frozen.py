@@ -56,7 +56,7 @@ def is_faster_folded(model: keras.Model, is_compiled: bool = False) -> bool:
     """Returns whether a network is folded for many images: on a CPU without XLA, in float32.
 
     There TensorFlow adds a bias within the convolution, whereas a batch normalisation reads and
-    writes the map once more. The figures are in `experiments/benchmarks.md`.
+    writes the map once more. The measurements are in `experiments/benchmarks.md`.
 
     Args:
         model: The network.

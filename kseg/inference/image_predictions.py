@@ -87,17 +87,17 @@ class Predictions:
 
     def __init__(self, path: Path):
         self._path = path
-        self._file = self._checked(lambda: np.load(path, allow_pickle=False))
-        self.names = self._checked(lambda: self._file["names"].tolist())
-        self.counts = self._checked(lambda: self._file["counts"])
+        self.names = self._array("names").tolist()
+        self.counts = self._array("counts")
 
     def prediction(self, number: int) -> np.ndarray:
         """Returns the predicted classes of an image, uint8 `(height, width)`."""
-        return self._checked(lambda: self._file[f"prediction_{number}"])
+        return self._array(f"prediction_{number}")
 
-    def _checked(self, read):
+    def _array(self, key):
         try:
-            return read()
+            with np.load(self._path, allow_pickle=False) as file:
+                return file[key]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{self._path} cannot be read: {error}. `python -m kseg.evaluate --predictions` "

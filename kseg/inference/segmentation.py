@@ -1,7 +1,7 @@
 """`Segmenter.predict_classes` and `Segmenter.overlay`: inference on NumPy images.
 
 These are registered with `kseg.models.Segmenter` when kseg is imported, so that the networks, which
-run on every backend of Keras, do not import TensorFlow's input pipeline and pictures.
+run on every backend of Keras, do not import TensorFlow and `kseg.visualization`.
 """
 
 import dataclasses

@@ -5,6 +5,7 @@ argument, states the rule and shows the value received.
 """
 
 import math
+import numbers
 import warnings
 from collections.abc import Collection
 from typing import Any, TypeVar
@@ -23,8 +24,8 @@ def is_integer(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether a value is a finite int or float; booleans are not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Returns whether a value is a finite real number; NumPy's count, booleans do not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def integer_at_least(name: str, value: Any, minimum: int) -> int:

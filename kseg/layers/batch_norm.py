@@ -5,6 +5,8 @@ from keras import ops
 
 from kseg.layers.types import Tensor
 
+_UP_TO_FLOAT32 = ("float32", "bfloat16", "float16")
+
 
 @keras.saving.register_keras_serializable(package="kseg")
 class BatchNorm(keras.layers.BatchNormalization):
@@ -16,9 +18,12 @@ class BatchNorm(keras.layers.BatchNormalization):
     MobileNetV2 takes about a quarter less processor time. Values, gradients, variables and config
     are those of the Keras layer.
 
-    Where the fused kernel cannot be used, the Keras layer computes: on other backends, in dtypes
-    other than float32, with statistics synchronised over replicas, with renormalisation, with a
-    mask, for inputs other than batches of maps, and without scale or centre.
+    Half precision is cast to float32 for it, as by the Keras layer.
+
+    Where the fused kernel cannot be used, the Keras layer computes: on other backends, with float64
+    features, with variables of other dtypes than float32, with statistics synchronised over
+    replicas, with renormalisation, with a mask, for inputs other than batches of maps, and without
+    scale or centre.
 
     Args:
         **kwargs: Arguments of `keras.layers.BatchNormalization`, with the same defaults.
@@ -53,7 +58,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         in_training = bool(training and self.trainable)
         statistics = {} if in_training else self._moving_statistics()
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs,
+            ops.cast(inputs, "float32"),  # As the Keras layer does.
             ops.convert_to_tensor(self.gamma),
             ops.convert_to_tensor(self.beta),
             epsilon=self.epsilon,
@@ -65,7 +70,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             biased = variance * (count - 1) / count
             self._move(self.moving_mean, mean)
             self._move(self.moving_variance, biased)
-        return outputs
+        return ops.cast(outputs, self.compute_dtype)
 
     def _can_fuse(self, inputs):
         return (
@@ -75,8 +80,9 @@ class BatchNorm(keras.layers.BatchNormalization):
             and self.scale
             and self.center
             and not (self.synchronized or self.renorm)
-            and keras.backend.standardize_dtype(inputs.dtype) == "float32"
-            and self.compute_dtype == "float32"
+            and keras.backend.standardize_dtype(inputs.dtype) in _UP_TO_FLOAT32
+            and self.compute_dtype in _UP_TO_FLOAT32
+            and self.variable_dtype == "float32"
         )
 
     def _moving_statistics(self):

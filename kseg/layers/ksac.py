@@ -112,13 +112,11 @@ class KSAC(ContextModule):
         # The ReLU precedes the sum, so that a rate can add evidence but not remove any.
         return [
             ops.relu(norm(rate_map, training=training))
-            for norm, rate_map in zip(
-                self.norms, self._convolutions(features, training), strict=True
-            )
+            for norm, rate_map in zip(self.norms, self._convolutions(features), strict=True)
         ]
 
-    def _convolutions(self, features, training):
-        return shared_atrous_conv(features, self.kernel, self.dilation_rates, training=training)
+    def _convolutions(self, features):
+        return shared_atrous_conv(features, self.kernel, self.dilation_rates)
 
     def get_config(self) -> dict:
         return {

@@ -5,6 +5,7 @@ from keras import ops
 
 from kseg.layers import arguments
 from kseg.layers.conv_norm_act import ConvNormAct
+from kseg.layers.kernels.dropout import dropout
 from kseg.layers.resize import Resize
 from kseg.layers.types import Shape, Tensor
 
@@ -101,7 +102,7 @@ class PyramidPooling(keras.layers.Layer):
             maps.append(self.resize([grid(pooled, training=training), features]))
         features = self.project(ops.concatenate(maps, axis=-1), training=training)
         if training and self.dropout_rate:
-            features = keras.random.dropout(features, self.dropout_rate, seed=self.seed_generator)
+            features = dropout(features, self.dropout_rate, self.seed_generator)
         return features
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -16,7 +16,8 @@ class Segmenter(keras.Model):
 
     It is used like any functional `keras.Model`: `segmenter(images)`, `fit`, `save`, `layers`. In
     addition it knows the facts that inference needs, and `predict_classes` and `overlay` apply it
-    to images of any size. `keras.models.clone_model` returns a plain model without these facts.
+    to images of any size. `keras.models.clone_model` does not keep these facts: its copy has their
+    defaults. `Segmenter.from_config(segmenter.get_config())` keeps them.
 
     Args:
         inputs: `keras.Input` of images `(batch, height, width, 3)`.
@@ -174,8 +175,8 @@ class Segmenter(keras.Model):
     def register_inference(cls, load: Callable[[], ModuleType]) -> None:
         """Registers the implementation of `predict_classes` and `overlay`.
 
-        They need TensorFlow's input pipeline and pictures, which this library part does not
-        import. The package registers them when it is imported, and loads them at the first use.
+        They need TensorFlow and `kseg.visualization`, which this library part does not import. The
+        package registers them when it is imported, and loads them at the first use.
 
         Args:
             load: Function that returns a module with functions `predict_classes` and `overlay`,

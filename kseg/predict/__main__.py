@@ -1,8 +1,8 @@
 """Predicts images with a trained run: python -m kseg.predict --model_dir=runs/X --images=WHERE.
 
-`--images` is a glob in quotes, a folder (all JPEG, PNG and TIFF files below it), or a `.txt` list
-with a path on each line, relative to the folder of the list. For each image it writes to
-`--output_dir`:
+`--images` is a glob in quotes, a folder (all files below it that have the ending of an image), or a
+`.txt` list with a path on each line, relative to the folder of the list. For each image it writes
+to `--output_dir`:
 
     labels/NAME.png         palette PNG of class ids, of the size of the image
     overlays/NAME.png       the image with the class colours drawn over it
@@ -28,8 +28,9 @@ labels are 255 and probabilities NaN, which are the nodata values of the results
 of the contact sheet.
 
 `--vectors=out.gpkg` also writes the regions of each class in TIFFs as polygons in the projection of
-the scene, with the fields `class`, `class_id` and `area` (square metres). Each scene is a layer; a
-`.geojson` holds one scene. `--min_area` leaves out specks, `--vector_classes` all other classes.
+the scene, with the fields `class`, `class_id` and `area` (square metres, or pixels without a
+projection). Each scene is a layer; a `.geojson` holds one scene. `--min_area` leaves out specks,
+`--vector_classes` all other classes.
 
 `--submission=DIR` writes the palette PNGs that the server of PASCAL VOC accepts to
 `DIR/results/VOC2012/Segmentation/comp6_test_cls/`; `tar -czf x.tgz -C DIR results` packs them.

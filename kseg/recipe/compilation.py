@@ -98,8 +98,8 @@ def train_backbone(model: keras.Model, factor: float) -> None:
     stays the same, so that this is possible between two calls of `fit` on every backend.
 
     Args:
-        model: A compiled `kseg.models.Segmenter`; any compiled `keras.Model` for a factor of 1 that
-            it already has.
+        model: A compiled `kseg.models.Segmenter`. Another compiled `keras.Model` is accepted only
+            with a factor of 1.
         factor: Float >= 0 that multiplies the learning rate of the backbone, and with it the effect
             of the weight decay; see `kseg.recipe.optimizer.SGD`. With 0 the backbone stays as it
             is, the statistics of its batch normalisations included: these then compute as in

@@ -43,8 +43,15 @@ class _PixelLoss(keras.losses.Loss):
         self.ignore_label = ignore_label
 
     def __call__(self, labels, logits, weights=None):
+        labels, logits = ops.convert_to_tensor(labels), ops.convert_to_tensor(logits)
+        if len(labels.shape) == len(logits.shape) and labels.shape[-1] == 1:
+            labels = ops.squeeze(labels, axis=-1)
+        _require_fit("labels", labels.shape, logits.shape)
         if weights is None:
             weights = pixel_weights(labels, self.ignore_label)
+        else:
+            weights = ops.convert_to_tensor(weights)
+            _require_fit("weights", weights.shape, logits.shape)
         return super().__call__((labels, weights), logits)
 
     def call(self, truth, logits):
@@ -111,6 +118,7 @@ class CrossEntropy(_PixelLoss):
                 raise ValueError(
                     f"`class_weights` must be numbers >= 0. Received: {class_weights!r}"
                 )
+            self.class_weights = tuple(map(float, self.class_weights))
         self.ohem_fraction = arguments.positive_fraction("ohem_fraction", ohem_fraction)
 
     def value(self, labels: Tensor, weights: Tensor, logits: Tensor) -> Tensor:
@@ -219,6 +227,18 @@ class SumOfLosses(keras.losses.Loss):
 
 # Name of a loss, as a flag takes it -> the loss.
 LOSSES = {"cross_entropy": CrossEntropy, "dice": Dice}
+
+
+def _require_fit(name, shape, logits_shape):
+    """Raises unless a tensor has one value for each pixel; otherwise it would be broadcast."""
+    expected = logits_shape[:-1]
+    if len(shape) != len(expected) or any(
+        None not in sides and len(set(sides)) > 1 for sides in zip(shape, expected, strict=True)
+    ):
+        raise ValueError(
+            f"`{name}` must have one value for each pixel of the logits, which have the shape "
+            f"{tuple(logits_shape)}. Received: shape {tuple(shape)}"
+        )
 
 
 def _count(tensor):

@@ -115,8 +115,8 @@ class ConfusionMatrix(keras.metrics.Metric):
 
     It takes logits or probabilities, like a loss on logits; its cost is one arg-max and one
     bincount. Counts are kept as pairs of int32 (low and high word), because float32 counters stop
-    at 16.8 million, a few dozen images. Labels that are neither a class nor `ignore_label` are
-    counted as well, and `matrix()` then raises an error.
+    at 16.8 million, a few dozen images. Labels that are neither a class nor `ignore_label`, and
+    predictions that are no class, are counted as well, and `matrix()` then raises an error.
 
     Args:
         num_classes: Integer >= 2. Number of classes.
@@ -146,7 +146,7 @@ class ConfusionMatrix(keras.metrics.Metric):
         super().__init__(name=name, **kwargs)
         self.num_classes = arguments.integer_at_least("num_classes", num_classes, 2)
         self.ignore_label = ignore_label
-        # The last cell counts labels that are not a class.
+        # The last cell counts labels and predictions that are not a class.
         cells = (self.num_classes * self.num_classes + 1,)
         self.low = self.add_variable(cells, "zeros", dtype="int32", name="low")
         self.high = self.add_variable(cells, "zeros", dtype="int32", name="high")
@@ -158,14 +158,23 @@ class ConfusionMatrix(keras.metrics.Metric):
             raise ValueError(
                 "`sample_weight` must be None: mark the pixels to leave out with `ignore_label`"
             )
+        if y_pred.shape[-1] != self.num_classes:
+            raise ValueError(
+                f"`y_pred` must have {self.num_classes} channels, one for each class. "
+                f"Received: shape {tuple(y_pred.shape)}"
+            )
         self.count(y_true, ops.argmax(y_pred, axis=-1))
 
     def count(self, labels: Tensor, predictions: Tensor) -> None:
         """Counts pairs of label and predicted class, integer tensors of the same shape."""
+        shapes = tuple(labels.shape), tuple(predictions.shape)
+        if any(None not in pair and len(set(pair)) > 1 for pair in zip(*shapes, strict=False)):
+            raise ValueError(f"`labels` and `predictions` must have one shape. Received: {shapes}")
         labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
         predictions = ops.reshape(ops.cast(predictions, "int32"), (-1,))
         invalid = self.num_classes * self.num_classes
         is_class = (labels >= 0) & (labels < self.num_classes)
+        is_class &= (predictions >= 0) & (predictions < self.num_classes)
         index = ops.where(is_class, labels * self.num_classes + predictions, invalid)
         index = ops.where(labels == self.ignore_label, invalid + 1, index)
         with _counting_device():
@@ -183,15 +192,17 @@ class ConfusionMatrix(keras.metrics.Metric):
         """Returns the exact counts, int64 `(num_classes, num_classes)`; row = label.
 
         Raises:
-            ValueError: If some labels were neither a class nor `ignore_label`.
+            ValueError: If some labels were neither a class nor `ignore_label`, or some predictions
+                were no class.
         """
         low = ops.convert_to_numpy(self.low).astype(np.int64)
         high = ops.convert_to_numpy(self.high).astype(np.int64)
         counts = low + high * self._WORD
         if counts[-1]:
             raise ValueError(
-                f"`y_true` must contain only 0..{self.num_classes - 1} or {self.ignore_label}. "
-                f"Received: {counts[-1]} pixels with another label"
+                f"`y_true` must contain only 0..{self.num_classes - 1} or {self.ignore_label}, and "
+                f"predictions only 0..{self.num_classes - 1}. Received: {counts[-1]} pixels with "
+                "another label or prediction"
             )
         return counts[:-1].reshape(self.num_classes, self.num_classes)
 

@@ -36,8 +36,8 @@ class WarmUp(LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config: dict) -> "WarmUp":
-        schedule = keras.saving.deserialize_keras_object(config.pop("schedule"))
-        return cls(schedule, **config)
+        schedule = keras.saving.deserialize_keras_object(config["schedule"])
+        return cls(schedule, steps=config["steps"], learning_rate=config["learning_rate"])
 
 
 def poly(
@@ -50,7 +50,10 @@ def poly(
 def linear(
     learning_rate: float, *, total_steps: int, steps_per_epoch: int, **_
 ) -> LearningRateSchedule:
-    """DFP: `learning_rate * (T - e) / T` in epoch e of T, constant within an epoch."""
+    """DFP: `learning_rate * (T - e) / T` in epoch e of T, constant within an epoch.
+
+    After a warm-up, epochs are counted from its end.
+    """
     epochs = -(-total_steps // steps_per_epoch)  # The last epoch may be incomplete.
     return _stairs([learning_rate * (epochs - e) / epochs for e in range(epochs)], steps_per_epoch)
 

@@ -54,6 +54,7 @@ _RECIPE_FIELDS = (
     "backbone_learning_rate_factor",
     "losses",
     "class_weights",
+    "ohem_fraction",
     "auxiliary_weight",
 )
 
@@ -95,7 +96,6 @@ def compile_experiment(
         ignore_label=ignore_label,
         replicas=replicas,
         jit_compile=jit_compile,
-        ohem_fraction=experiment.ohem_fraction,
         **experiment.fields(_RECIPE_FIELDS),
     )
 

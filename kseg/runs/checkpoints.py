@@ -58,8 +58,8 @@ class Checkpoints:
                 training has taken over. The earlier checkpoints remain.
         """
         path = self.folder / f"step-{position.step:08d}.npz"
-        earlier = max((file for file in self.paths() if file < path), default=None)
-        kept = f"{earlier} is complete" if earlier else "there is no earlier checkpoint"
+        earlier = [file for file in self.paths() if step_of(file) < position.step][-1:]
+        kept = f"{earlier[0]} is complete" if earlier else "there is no earlier checkpoint"
         _refuse_not_finite(model, position.step, kept)
         try:
             # The best checkpoint is written first: a run that is killed between the two resumes
@@ -72,7 +72,8 @@ class Checkpoints:
             else:
                 write(path, _arrays(model), position, self._guard)
             self._of_this_run.add(path)
-            kept_paths = [file for file in self.paths() if file <= path][-self.keep :]
+            until_now = [file for file in self.paths() if step_of(file) <= position.step]
+            kept_paths = until_now[-self.keep :]
             for file in self._of_this_run - set(kept_paths):
                 if self._guard:
                     self._guard()
@@ -162,14 +163,17 @@ class Checkpoints:
         return file.position, file.path
 
     def _open(self, which: str) -> CheckpointFile:
-        newest = max(self.paths(), default=None)
+        newest = next(reversed(self.paths()), None)
         # A run has no best checkpoint without validation, or if it stopped before the first.
         named = {"best": self.best if self.best.is_file() else newest, "newest": newest}
         path = named[which] if which in named else Path(which)
         if path is None:
             raise UserError(f"There is no checkpoint in {self.folder}")
         if not path.is_file():
-            raise UserError(f"There is no checkpoint {path}")
+            raise UserError(
+                f"There is no checkpoint {path}. `--checkpoint` must be best, newest, or the path "
+                f"of a file such as those in {self.folder}"
+            )
         return CheckpointFile(path)
 
 

@@ -1,4 +1,4 @@
-"""What the splits of a run hold, as recorded in its folder, so that other data are noticed."""
+"""The number of images and a hash of each split of a run, to detect data that changed."""
 
 import dataclasses
 import hashlib

@@ -66,8 +66,8 @@ def make_devices(
 
     Without a GPU, `mirrored` uses all logical CPUs, which is how it is tested. Several processes
     always use all devices of each. On TensorFlow, `fit` under the strategy supports neither several
-    steps in one call nor XLA, accumulated gradients or a scaled loss. kseg has no flags for the
-    first three and refuses the last here. Dropout drops the same positions of each replica's part
+    steps in one call nor accumulated gradients, for which kseg has no flags, nor XLA or a scaled
+    loss, which are refused here. Dropout drops the same positions of each replica's part
     of a batch, since Keras gives all replicas the same seed.
 
     Args:

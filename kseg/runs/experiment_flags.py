@@ -83,9 +83,9 @@ def define_flags(
 def _custom_contexts(arguments: Sequence[str]) -> list[str]:
     """Returns the values `package.module:Class` of `--context` in arguments and flagfiles."""
     try:
-        expanded = flags.FlagValues().read_flags_from_files(list(arguments))
+        expanded = cli.with_flagfiles(arguments)
     except flags.Error as error:
-        raise UserError(str(error)) from error
+        raise UserError(str(error).removeprefix("ERROR:: ")) from error
     return _CUSTOM_CONTEXT.findall("\n".join(expanded))
 
 
@@ -180,10 +180,6 @@ def from_flagfile(path: str | Path) -> Experiment:
     if not Path(path).is_file():
         raise UserError(f"There is no flagfile {path}")
     try:
-        Path(path).read_text(encoding="utf-8")  # absl would fail with the error of the decoder.
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file of flags: {error.reason}") from error
-    try:
         return from_arguments([f"--flagfile={path}"])
     except flags.Error as error:
         raise UserError(f"{path}: {error}") from error
@@ -194,11 +190,13 @@ def from_arguments(arguments: Sequence[str]) -> Experiment:
 
     Raises:
         absl.flags.Error: An argument is no flag of an experiment.
-        UserError: A value breaks its rule.
+        UserError: A value breaks its rule, or an argument or a line of a flagfile is not a flag.
     """
     values = flags.FlagValues()
     define_flags(values, arguments)
-    values(["kseg", *arguments])
+    _, *others = values(["kseg", *cli.with_flagfiles(arguments)])
+    if others:
+        raise UserError(f"Every argument must be a flag, as in --name=value. Received: {others}")
     return from_flags(values)
 
 

@@ -50,12 +50,25 @@ class RunFolder:
     @cached_property
     def experiment(self) -> Experiment:
         """The experiment of the run, with the present path of the folder as `model_dir`."""
-        if not self.experiment_file.is_file():
-            raise UserError(
-                f"There is no run in {self.path}: {self.experiment_file.name} is missing. "
-                "`python -m kseg.train --model_dir=...` starts one"
-            )
+        self._require()
         return from_flagfile(self.experiment_file).replace(model_dir=str(self.path))
+
+    def _require(self) -> None:
+        """Raises `UserError` unless the folder holds a run."""
+        if self.experiment_file.is_file():
+            return
+        name = self.experiment_file.name
+        text = f"There is no run in {self.path}: {name} is missing. "
+        if (self.path / "config.json").is_file():
+            text += (
+                "It holds a network that Keras has saved, for `kseg.load` and "
+                "`kseg.train --init_from`"
+            )
+        elif runs := sorted(path.parent.name for path in self.path.glob(f"*/{name}")):
+            text += f"Runs in it: {', '.join(runs)}"
+        else:
+            text += "`python -m kseg.train --model_dir=...` starts one"
+        raise UserError(text)
 
     @cached_property
     def label_set(self) -> LabelSet:
@@ -69,6 +82,7 @@ class RunFolder:
 
     @cached_property
     def _labels(self) -> tuple[LabelSet, MaskRule]:
+        self._require()
         try:
             labels = json.loads(self.labels_file.read_text(encoding="utf-8"))
             label_set = LabelSet(
@@ -81,7 +95,7 @@ class RunFolder:
                 labels.get("masks_are", IDS), labels.get("mask_colours", ())
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"The labels of the run cannot be read: {error}") from error
+            raise UserError(f"{self.labels_file} cannot be read: {error!r}") from error
 
     @cached_property
     def scene_bands(self) -> SceneBands | None:

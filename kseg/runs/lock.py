@@ -80,14 +80,24 @@ class RunLock:
     def require(self) -> None:
         """Raises `UserError` unless this process still has the lock."""
         if not self._holds():
+            text = self._read()
+            if text is None:
+                raise UserError(
+                    f"{self.path} is gone: the folder of the run was removed or moved while it was "
+                    "trained. This training stops and writes nothing more"
+                )
             raise UserError(
-                f"Another training has taken over {self.path.parent} ({_owner(self._read())}), "
+                f"Another training has taken over {self.path.parent} ({_owner(text)}), "
                 "since this one did not renew its lock for a while (it was paused, or the file "
                 "system did not answer). This training stops and writes nothing more"
             )
 
     def _holds(self) -> bool:
-        return _token(self._read()) == self._token
+        text = self._read()
+        if text is None:  # Another process may have moved it for a moment, see `_take_over`.
+            time.sleep(0.1)
+            text = self._read()
+        return _token(text) == self._token
 
     def _create(self) -> bool:
         """Makes the lock; returns False if there is one."""
@@ -145,8 +155,8 @@ class RunLock:
         if _token(found).split(".")[0] == files.process_token().split(".")[0]:
             raise self._in_use(found)
         print(
-            f"{self.path.parent} is locked by {_owner(found)}; waiting at most "
-            f"{self._stale_seconds:g} s for a sign of life",
+            f"{self.path.parent} is locked by {_owner(found)}; waiting up to "
+            f"{self._stale_seconds:g} s for its heartbeat",
             flush=True,
         )
         end = time.monotonic() + self._stale_seconds

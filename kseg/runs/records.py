@@ -12,8 +12,8 @@ from kseg import files
 def read(path: Path) -> list[dict]:
     """Returns the entries of a record.
 
-    A file that is missing has none. Neither has a file that cannot be read, of which a warning is
-    printed, since a run does not depend on it.
+    A missing file gives an empty list. So does a file that cannot be read, with a warning, since a
+    run does not depend on it.
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))

@@ -40,6 +40,9 @@ _AT_LEAST_0 = (
     "early_stop_after",
     "freeze_backbone_epochs",
 )
+# Keras seeds NumPy, which takes 32 bits. The optimizer counts steps in 32 bits with a sign.
+_LIMITS = {"seed": 2**32, "steps": 2**31, "epochs": 2**31, "batch_size": 2**31}
+_MOST_PIXELS = 2**31 // 12  # A constant of TensorFlow is smaller than 2 GiB.
 _FRACTIONS = ("ohem_fraction", "backbone_learning_rate_factor")
 _BELOW_1 = ("momentum", "batch_norm_momentum")
 
@@ -66,6 +69,11 @@ def check(experiment: Any) -> None:
             value = getattr(experiment, name)
             if not holds(value):
                 raise UserError(f"`--{name}` must be {rule}. Received: {value}")
+    for name, limit in _LIMITS.items():
+        if getattr(experiment, name) >= limit:
+            raise UserError(
+                f"`--{name}` must be below {limit}. Received: {getattr(experiment, name)}"
+            )
     _check_data(experiment)
     weights = experiment.class_weights
     if weights and not (min(weights) >= 0 < sum(weights) < math.inf):
@@ -98,6 +106,10 @@ def _check_data(experiment) -> None:
             f"`--mixture_weights` must hold a number for each of the {len(splits)} splits. "
             f"Received: {to_text(weights)}"
         )
+    if weights and not (min(weights) > 0 and sum(weights) < math.inf):
+        raise UserError(
+            f"`--mixture_weights` must be finite and above 0. Received: {to_text(weights)}"
+        )
     if not 0 < experiment.min_scale <= experiment.max_scale:
         raise UserError(
             "`--min_scale` must be above 0 and at most `--max_scale`. "
@@ -108,6 +120,10 @@ def _check_data(experiment) -> None:
         raise UserError(
             "`--crop_size` must be height,width, each at least twice `--output_stride`. "
             f"Received: {to_text(size)}"
+        )
+    if math.prod(size) > _MOST_PIXELS:
+        raise UserError(
+            f"`--crop_size` must have at most {_MOST_PIXELS:,} pixels. Received: {to_text(size)}"
         )
 
 

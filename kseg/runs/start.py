@@ -55,8 +55,9 @@ def start(
     """Prepares the folder of a run for training.
 
     The flags, the labels, what the masks meant, the hashes of the data, the bands of scenes, the
-    versions and the commit are written before training begins. A folder with flags but without any
-    checkpoint, which a failed start has left, is begun anew with the present flags.
+    versions and the commit are written before training begins. A folder that has flags
+    but no checkpoint was left by a failed start; the run starts from the beginning with the
+    present flags.
 
     Args:
         run: The folder.

@@ -31,7 +31,6 @@ from kseg.study import jobs, plan
 from kseg.study.program import Study
 from kseg.visualization.curves import require_matplotlib
 
-STOPPED = 128  # Added to the number of the signal in the exit status, as shells do.
 _LOCK = ".study.lock"
 
 
@@ -40,8 +39,8 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "experiments",
         [],
-        "Flagfiles or quoted globs of them, separated by commas. Names that begin with _ are parts "
-        "of others and do not count.",
+        "Flagfiles or quoted globs of them, separated by commas. Files whose names begin with "
+        "_ are shared parts and are skipped.",
     )
     flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds of the runs of each flagfile.")
     flags.DEFINE_string("data_dir", "", "Folder of the TFRecord shards and manifests.")
@@ -84,8 +83,8 @@ def main(values: flags.FlagValues) -> int:
         except KeyboardInterrupt:  # While no child runs.
             stopped = signal.SIGINT
         if stopped:
-            print("stopped; the same command goes on")
-            return STOPPED + stopped
+            print("stopped; run the same command again to continue")
+            return cli.STOPPED + stopped
         return 0 if finished else 1
 
 

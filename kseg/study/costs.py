@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kseg import files
 from kseg.benchmark import device, steps, timing
-from kseg.errors import UserError
+from kseg.errors import UserError, first_line
 from kseg.inference import counting
 from kseg.models import Segmenter
 from kseg.runs.assembly import dtype_policy
@@ -83,8 +83,7 @@ def _peak_memory(name: str, experiment: Experiment, num_classes: int) -> float |
     try:
         return timing.peak_memory(step, experiment, num_classes)[0]
     except (UserError, OSError, MemoryError, tf.errors.OpError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"{name}: its memory was not measured: {reason}", file=sys.stderr)
+        print(f"{name}: its memory was not measured: {first_line(error)}", file=sys.stderr)
         return None
 
 

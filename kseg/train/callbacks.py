@@ -131,8 +131,7 @@ class StopOnBadLoss(StepCallback):
         if not np.isfinite(logs["loss"]):
             raise UserError(
                 f"The loss is {logs['loss']} at step {step}. The earlier checkpoints are complete. "
-                "Try a lower --learning_rate, --warm_up_steps or --clip_norm. Labels that are not "
-                "classes have this effect, too: python -m tfrecords_tools.check_records finds them"
+                "Try a lower --learning_rate, --warm_up_steps or --clip_norm"
             )
 
 

@@ -76,7 +76,10 @@ def build_network(
 
 
 def freeze_parts(model: Segmenter, experiment: Experiment, epoch: int) -> None:
-    """Freezes what is not trained in an epoch (0-based), and releases what was frozen before it."""
+    """Freezes what is not trained in an epoch (0-based).
+
+    The backbone is unfrozen once its frozen epochs are over.
+    """
     if 0 <= experiment.freeze_batch_norm_epoch <= epoch:
         freeze_batch_norms(model)
     is_frozen = epoch < experiment.freeze_backbone_epochs

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from kseg import cli
 from kseg.data import damage, label_checks
 from kseg.formats.loading import read_initial_weights
 from kseg.inference.backend import prepare_backend
@@ -45,8 +46,6 @@ from kseg.train.run_page import charts, hyperparameters
 from kseg.train.training_data import TrainingData, warn_about_recipe
 from kseg.train.validation import Validation
 from kseg.visualization.progress import progress_bar
-
-STOPPED = 128  # Added to the number of the signal in the exit status, as shells do.
 
 
 def train(
@@ -322,4 +321,4 @@ class Trainer:
                 f"stopped at step {self._position.step}, saved {path}; the same command resumes "
                 "the run"
             )
-        return STOPPED + signal_number
+        return cli.STOPPED + signal_number

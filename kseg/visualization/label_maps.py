@@ -1,7 +1,4 @@
-"""Label maps as colours: colour tables, colour images and overlays.
-
-This module needs NumPy only, so that programs, TensorBoard callbacks and notebooks can share it.
-"""
+"""Label maps as colours: colour tables, colour images and overlays."""
 
 from collections.abc import Sequence
 

@@ -128,9 +128,11 @@ def read_mask(
 
 
 def _mask_rule(run: RunFolder, masks_are: str | None) -> MaskRule:
+    if masks_are == IDS:
+        return MaskRule(trusts_palettes=True)
     if masks_are in (None, run.mask_rule.masks_are):
         return run.mask_rule
-    return CLASS_IDS if masks_are == IDS else MaskRule.of_colours(run.label_set)
+    return MaskRule.of_colours(run.label_set)
 
 
 def _common_label_set(runs: Sequence[RunFolder]) -> LabelSet:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, and a line once a minute in a log."""
+"""Progress bars for long work: a bar on a terminal, and a line once a minute in a log."""
 
 import os
 import sys

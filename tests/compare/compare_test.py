@@ -1,6 +1,7 @@
 """The comparison of runs: the table, what is ranked, and the figures."""
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -213,11 +214,34 @@ def test_a_run_that_was_changed_while_it_was_trained_is_shown(make_run, tmp_path
     assert "changes.json is left out" in capsys.readouterr().err
 
 
-def test_a_table_of_scores_that_is_not_text_is_named(make_run, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("metrics.csv", b"\xff\xfe\x00"),
+        ("metrics.csv", b"epoch,step,images_per_second\n1,30,2.0\n1,none,2.0\n"),
+        ("metrics.csv", b"epoch,step,images_per_second\n1,30,0\n"),
+        ("metrics.csv", b"epoch,step\n1,30\n"),
+        ("eval.json", b"[]"),
+        ("eval.json", b'{"split": "val", "protocol": "p", "checkpoint": "best", "miou": 0.5}'),
+        (
+            "eval.json",
+            b'{"split": "val", "protocol": "p", "checkpoint": "best", "miou": null, "pixels": {}}',
+        ),
+        ("changes.json", b'[{"step": 3, "changes": {"--epochs": ["1"]}}]'),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(file, content, make_run, tmp_path):
     make_run("damaged")
-    (tmp_path / "damaged" / "metrics.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=str(tmp_path / "damaged")):
+    (tmp_path / "damaged" / file).write_bytes(content)
+    with pytest.raises(UserError, match=str(tmp_path / "damaged" / file)):
         run_scores.read_run(RunFolder(tmp_path / "damaged"), "damaged")
+
+
+def test_scores_of_a_checkpoint_that_training_has_replaced_are_not_ranked(make_run):
+    runs = [make_run("trained_on", 0.25), make_run("other", 0.5)]
+    runs[0] = dataclasses.replace(runs[0], present_step=90)
+    assert "now step 90" in run_scores.protocol_differences(runs)[0]
+    assert [row["run"] for row in tables.table(runs)] == ["trained_on", "other"]
 
 
 def test_arguments_that_are_not_runs_are_left_out(make_run, tmp_path, monkeypatch, capsys):

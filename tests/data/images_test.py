@@ -35,6 +35,14 @@ def test_two_images_that_would_write_the_same_outputs_keep_their_suffixes(tmp_pa
     assert list(find_images(str(tmp_path), tmp_path / "out")) == ["a.jpg", "a.png", "b", "x/a"]
 
 
+def test_no_image_takes_the_name_that_another_one_keeps(tmp_path):
+    for name in ("a.png", "a.jpg", "a.png.png", "b.jpg.png"):
+        write_image(tmp_path / name)
+    assert list(find_images(str(tmp_path), tmp_path / "out")) == [
+        "a.jpg", "a.png", "a.png.png", "b.jpg"
+    ]  # fmt: skip
+
+
 def test_a_glob_without_a_match_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"`--images`.*nothing\*"):
         find_images(str(tmp_path / "nothing*"), tmp_path)

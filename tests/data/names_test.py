@@ -54,6 +54,16 @@ def test_exact_name_comes_first_and_an_ambiguous_one_is_not_found(tmp_path):
     assert names.find(tmp_path, "x\\y.png") == tmp_path / "x" / "y.png"
 
 
+def test_folder_is_read_once_for_many_names(tmp_path, monkeypatch):
+    for name in ("a.JPG", "b.JPG"):
+        (tmp_path / name).touch()
+    listings = {}
+    assert names.find(tmp_path, "a.jpg", listings).name == "a.JPG"
+    monkeypatch.setattr(os, "listdir", None)
+    assert names.find(tmp_path, "b.jpg", listings).name == "b.JPG"
+    assert names.find(tmp_path, "c.jpg", listings) == tmp_path / "c.jpg"
+
+
 def test_canonical_names_are_equal():
     assert names.canonical(DECOMPOSED) == names.canonical(COMPOSED) == COMPOSED
     assert unicodedata.is_normalized("NFC", names.canonical(DECOMPOSED))

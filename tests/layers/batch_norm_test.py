@@ -47,18 +47,23 @@ def test_outputs_and_statistics_equal_keras(training):
 
 
 @on_tensorflow
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("training", [False, True])
-def test_gradients_equal_keras(training):
+def test_gradients_equal_keras(training, policy):
     import tensorflow as tf
 
     maps, gradients = tf.constant(random_maps()), []
-    for layer in ours_and_theirs(4):
+    for layer in ours_and_theirs(4, dtype=policy):
         with tf.GradientTape() as tape:
             tape.watch(maps)
-            loss = tf.reduce_sum(tf.sin(layer(maps, training=training)))
+            outputs = layer(maps, training=training)
+            loss = tf.reduce_sum(tf.sin(tf.cast(outputs, "float32")))
+        assert outputs.dtype == layer.compute_dtype
         gradients.append(tape.gradient(loss, [maps, layer.gamma.value, layer.beta.value]))
+    # Gradients of half precision pass through casts.
+    tolerance = 1e-4 if policy == "float32" else 0.02
     for ours, theirs in zip(*gradients, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 @on_tensorflow
@@ -73,6 +78,8 @@ def test_training_uses_the_fused_kernel_unless_synchronised_or_without_scale():
         return {operation.type for operation in graph.graph.get_operations()}
 
     assert "FusedBatchNormV3" in operations(BatchNorm())
+    assert "FusedBatchNormV3" in operations(BatchNorm(dtype="mixed_bfloat16"))
+    assert "FusedBatchNormV3" not in operations(BatchNorm(dtype="bfloat16"))
     assert "FusedBatchNormV3" not in operations(BatchNorm(synchronized=True))
     assert "FusedBatchNormV3" not in operations(BatchNorm(scale=False))
 

@@ -118,6 +118,21 @@ def test_bfloat16_logits_are_computed_in_float32(loss):
     assert value(loss, labels, half) == pytest.approx(exact, rel=1e-6)
 
 
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(ohem_fraction=0.5), Dice()])
+def test_labels_may_have_an_axis_of_one_channel(loss):
+    labels, logits = (array[:1, :5, :5] for array in batch())
+    assert value(loss, labels[..., None], logits) == value(loss, labels, logits)
+
+
+def test_labels_and_weights_that_would_be_broadcast_raise():
+    labels, logits = (array[:4, :4, :4] for array in batch())
+    for wrong in (labels[:1], labels[:, :1], labels[0], np.stack([labels] * 3, axis=-1)):
+        with pytest.raises(ValueError, match="`labels`"):
+            value(CrossEntropy(), wrong, logits)
+    with pytest.raises(ValueError, match="`weights`"):
+        value(CrossEntropy(), labels, logits, np.ones(4, "float32"))
+
+
 def test_mean_over_two_replicas_equals_the_mean_over_the_global_batch():
     """The replicas have different numbers of ignored pixels."""
     labels, logits = batch()

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from kseg.layers.kernels import forms
 from kseg.recipe.metrics import ConfusionMatrix, near_border, scores
@@ -82,6 +83,22 @@ def test_labels_outside_the_classes_raise():
     metric.update_state(np.array([[[0, 7]]], "uint8"), one_hot(np.zeros((1, 1, 2), int), 3))
     with pytest.raises(ValueError, match="`y_true`.* 1 pixels"):
         metric.matrix()
+
+
+@pytest.mark.parametrize("prediction", [-1, 3, 255])
+def test_predictions_outside_the_classes_raise(prediction):
+    metric = ConfusionMatrix(3)
+    metric.count(ops.zeros((1, 1, 2), "int32"), ops.convert_to_tensor([[[0, prediction]]]))
+    with pytest.raises(ValueError, match="predictions.* 1 pixels"):
+        metric.matrix()
+
+
+@pytest.mark.parametrize(("channels", "height"), [(4, 2), (3, 5)])
+def test_predictions_of_other_shapes_raise(channels, height):
+    with pytest.raises(ValueError, match=r"`y_pred`|`predictions`"):
+        ConfusionMatrix(3).update_state(
+            ops.zeros((1, 2, 5), "uint8"), ops.zeros((1, height, 10 // height, channels))
+        )
 
 
 def test_sample_weights_raise():

@@ -146,6 +146,14 @@ def test_differences_hold_both_values_of_each_flag_except_the_folders():
     assert old.differences(Experiment(epochs=3, merge="concat")) == {"merge": ("sum", "concat")}
 
 
+@pytest.mark.parametrize("line", ["crop_size=65", "--", "nonsense"])
+def test_a_line_of_a_flagfile_that_is_no_flag_is_an_error(line, tmp_path):
+    path = tmp_path / "x.flags"
+    path.write_text(f"--batch_size=4\n{line}\n--epochs=3\n")
+    with pytest.raises(UserError, match="--epochs=3" if line == "--" else line):
+        from_flagfile(path)
+
+
 def test_an_unknown_flag_in_a_flagfile_and_a_missing_flagfile_are_errors(tmp_path):
     path = tmp_path / "x.flags"
     path.write_text("--learning_rat=1\n")

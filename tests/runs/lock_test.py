@@ -134,6 +134,13 @@ def test_a_process_that_lost_the_lock_stops_and_leaves_the_lock_of_the_other(tmp
     assert json.loads((tmp_path / NAME).read_text())["token"] == ELSEWHERE
 
 
+def test_a_folder_that_was_removed_is_not_called_another_training(tmp_path):
+    with quick(tmp_path / "run") as lock:
+        (tmp_path / "run").rename(tmp_path / "moved")
+        with pytest.raises(UserError, match="removed or moved"):
+            lock.require()
+
+
 def test_a_lock_that_was_taken_over_in_the_meantime_is_given_back(tmp_path, monkeypatch):
     lock_of(tmp_path, ELSEWHERE)
     rename = os.rename

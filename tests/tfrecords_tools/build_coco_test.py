@@ -1,6 +1,7 @@
 """COCO: its objects drawn into VOC's 21 classes, or into all 81 classes."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw
 from kseg.data.datasets import COCO, VOC
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
-from tfrecords_tools import build_coco, check_records, coco_values
+from tfrecords_tools import build_coco, check_records, coco_values, summary
 
 # Category ids in the JSON files of COCO.
 PERSON, CAT, UMBRELLA, DOG = 1, 17, 28, 18
@@ -211,6 +212,42 @@ def test_overlap_of_two_objects_of_the_same_class_is_ignored(tmp_path):
     assert [(ids == value).sum() for value in (VOC.names.index("cat"), 255)] == [400, 200]
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_overlap_with_own_categories_is_ignored_between_classes_only(tmp_path, same):
+    """Nothing is doubtful where two objects of one class overlap, or one was drawn twice."""
+    other = CAT if same else DOG
+    objects = [(0, CAT, rectangle(0, 0, 20, 20)), (0, other, rectangle(10, 0, 30, 20))]
+    manifest = build(coco(tmp_path, [*objects, objects[0]]), categories="own")
+    cat, dog = (manifest.pixels_per_class[manifest.names.index(name)] for name in ("cat", "dog"))
+    assert (cat, dog, manifest.pixels_ignored) == ((600, 0, 0) if same else (200, 200, 200))
+
+
+def test_objects_without_pixels_are_counted_in_the_summary(tmp_path):
+    line, outside = [[5, 5, 9, 9, 5, 5]], rectangle(60, 0, 70, 10)
+    shapes = [GOOD, line, outside, [[0, 0, 0, 0, 0, 0]], {"size": [40, 50], "counts": [2000]}]
+    root = coco(tmp_path, [(0, CAT, shape) for shape in shapes])
+    manifest = build(root)
+    assert manifest.arguments["objects_without_pixels"] == {"tiny": {"0.jpg": 4}}
+    assert re.search(r"'tiny' 4 object.*0\.jpg", summary.report([manifest], root))
+    assert manifest.pixels_per_class[VOC.names.index("cat")] == 400
+
+
+@pytest.mark.parametrize(
+    ("objects", "named"),
+    [
+        ([], "all labelled pixels are 'background'.*JSON"),
+        ([(0, CAT, rectangle(0, 0, 50, 35)), (0, DOG, rectangle(0, 5, 50, 35))], "overlap=first"),
+        ([(0, CAT, rectangle(0, 0, 50, 20))], "no pixel of any split is .*'dog'.*JSON"),
+    ],
+)
+def test_warnings_do_not_name_what_a_json_has_not(tmp_path, objects, named):
+    """There are no masks, no classes file and no --remap table."""
+    root = coco(tmp_path, objects)
+    report = summary.report([build(root, categories="own")], "out")
+    assert re.search(named, report)
+    assert not re.search("mask|remap|build_folder|classes file", report)
+
+
 def test_categories_that_are_not_in_voc_are_background_or_classes(tmp_path):
     root = coco(tmp_path, [(0, UMBRELLA, rectangle(0, 0, 20, 20))])
     assert only_label(root).max() == 0
@@ -270,6 +307,11 @@ BAD_SHAPES = {
     "negative": ({"size": [40, 50], "counts": [-1, 2001]}, "2000"),
     "damaged": ({"size": [40, 50], "counts": "\u00e9~~"}, "2000"),
     "no counts": ({"size": [40, 50]}, "2000"),
+    "fractions": ([[0.1, 0.1, 0.3, 0.1, 0.3, 0.3]], "0 to 1"),
+    "all of the image": (rectangle(0, 0, 1, 1), "0 to 1"),
+    "two numbers": ([1, 2], "polygon"),
+    "two points": ([[1, 1], [5, 5]], "polygon"),
+    "nothing after a polygon": ([[0, 0, 5, 0, 5, 5], []], "polygon"),
 }
 
 
@@ -292,21 +334,25 @@ def test_all_problems_are_found_in_one_run_and_nothing_is_written(tmp_path):
             (0, 12, GOOD),
             (1, DOG, GOOD),
             (9, DOG, GOOD),
-            (2, DOG, GOOD, {"id": 0}),
+            (2, DOG, GOOD),
+            (2, DOG, GOOD, {"id": 4}),
         ],
-        sizes=((40, 50),) * 4,
+        sizes=((40, 50),) * 5,
     )
     path = root / "annotations" / "instances_tiny.json"
     content = json.loads(path.read_text())
     content["images"] += [
-        {"id": 100, "file_name": "again.jpg", "height": 40, "width": 50},
+        {"id": 104, "file_name": "again.jpg", "height": 40, "width": 50},
         {"id": 200, "file_name": "../0.jpg", "height": 40, "width": 50},
         {"id": 201, "file_name": "/tmp/0.jpg", "height": 40, "width": 50},
-        {"id": 202, "file_name": "a\\..\\0.jpg", "height": 40, "width": 50},
+        {"id": 202, "file_name": "a\\..\\..\\0.jpg", "height": 40, "width": 50},
         {"id": 203, "file_name": "gone.jpg", "height": 40, "width": 50},
         {"id": 204, "file_name": "huge.jpg", "height": 10**6, "width": 10**6},
         {"id": 205, "file_name": "flat.jpg", "height": 0, "width": 50},
-        {"id": 206, "file_name": "3.jpg", "height": 40, "width": 50},
+        {"id": 206, "file_name": "./3.jpg", "height": 40, "width": 50},
+        {"id": 208, "file_name": "images/1.jpg", "height": 40, "width": 50},
+        {"id": 209, "file_name": "C:\\1.jpg", "height": 40, "width": 50},
+        {"id": 210, "image_id": 210, "category_id": 1},
         {"id": 207, "file_name": "text.txt", "height": 40, "width": 50},
         {"file_name": "unnumbered.jpg"},
     ]
@@ -321,15 +367,18 @@ def test_all_problems_are_found_in_one_run_and_nothing_is_written(tmp_path):
         ("0.jpg (image id 100): annotation 1: category id 12", "annotation 7: the segmentation"),
         ("1.jpg: ", "50x40", "50x41"),
         ("image id 109", "annotation 3"),
-        ("2.jpg (image id 102): annotation 0: its id", "twice"),
-        ("image id 100 occurs twice",),
+        ("2.jpg (image id 102): annotation 4: its id", "twice"),
+        ("image id 104 occurs twice", "'4.jpg'", "'again.jpg'"),
         ("image id 200: ", "'../0.jpg'"),
         ("image id 201: ", "'/tmp/0.jpg'"),
-        ("image id 202: ", "'a/../0.jpg'"),
+        ("image id 202: ", "'a/../../0.jpg'"),
         ("gone.jpg: ", "not found"),
         ("image id 204 (huge.jpg): ", "1000000x1000000"),
         ("image id 205 (flat.jpg): ", "height"),
-        ("3.jpg: ", "'3'", "'tiny'"),
+        ("3.jpg: ", "'3'", "image id 103", "image id 206"),
+        ("image id 208: ", "'images/1.jpg'"),
+        ("image id 209: ", "'C:/1.jpg'"),
+        ("without id", "210"),
         ("image id 207: ", "text.txt", ".jpg"),
         ("without id", "unnumbered.jpg"),
         ("annotation without an image id: {'id': 8",),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kseg.data.checked_images import BadInput
 from kseg.data.datasets import ROADS
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
@@ -51,6 +52,20 @@ def test_road_begins_at_128(tmp_path, value, road, mode):
     ids = build_deepglobe.RoadRule()(tmp_path / "a_mask.png", ROADS)
     np.testing.assert_array_equal(ids, np.full((2, 3), road))
     assert ids.dtype == np.uint8
+
+
+def test_ids_and_16_bits_are_no_road_masks(tmp_path):
+    path = tmp_path / "a_mask.png"
+    Image.fromarray(np.uint8([[0, 1]])).save(path)
+    with pytest.raises(BadInput, match=r"a_mask\.png"):
+        build_deepglobe.RoadRule()(path, ROADS)
+    Image.fromarray(np.uint8([[0, 2]])).save(path)
+    assert (build_deepglobe.RoadRule()(path, ROADS) == 0).all()
+    Image.fromarray(np.uint16([[0, 65535]])).save(path)
+    with pytest.raises(BadInput, match=r"a_mask\.png") as caught:
+        build_deepglobe.RoadRule()(path, ROADS)
+    # A flag that this program does not have.
+    assert "--masks_are" not in str(caught.value)
 
 
 def test_random_split_depends_only_on_ids_and_seed(tmp_path):

@@ -259,3 +259,40 @@ def test_ignore_colour_must_be_red_green_blue(raw, colour):
     arguments = [f"--{name}={value}" for name, value in given.items()]
     with pytest.raises(UserError, match=f"`ignore_colour`.*{colour}"):
         build_folder.main(shards.flag_values(build_folder.define_flags, *arguments))
+
+
+def test_the_ending_of_masks_includes_that_of_the_file(raw):
+    with pytest.raises(UserError, match="`label_ending`.*_mask"):
+        _build(raw, label_ending="_mask")
+
+
+def test_images_of_two_splits_may_have_one_name_if_they_differ(raw):
+    for number, split in enumerate(("train", "val")):
+        for name in ("0001", "0002"):
+            folders.image(raw / split / "images" / f"{name}.jpg", seed=10 * number + int(name))
+            folders.mask(raw / split / "labels" / f"{name}.png", number)
+    arguments = (raw / "{split}/images", raw / "{split}/labels", raw / "classes.txt", raw / "out")
+    splits = ["train", "val"]
+    assert [m.num_examples for m in build_folder.build(*arguments, splits=splits)] == [2, 2]
+    assert all(not result.problems for result in check_records.check(raw / "out"))
+    same = (raw / "train/images/0001.jpg").read_bytes()
+    (raw / "val/images/0001.jpg").write_bytes(same)
+    with pytest.raises(UserError) as caught:
+        build_folder.build(*arguments, splits=splits)
+    folders.assert_each_in_one(
+        [("val/images/0001.jpg: ", "'0001'", "train/images/0001.jpg")],
+        folders.problems_of(caught.value),
+    )
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_white_that_is_ignored_in_some_masks_and_a_class_in_others_is_rejected(raw, on_error):
+    road = np.uint8([[0, 1] * 6] * 9)
+    Image.fromarray(road * 255).save(raw / "labels" / "a.png")
+    for name in "bc":
+        Image.fromarray(road).save(raw / "labels" / f"{name}.png")
+    with pytest.raises(UserError, match=r"labels/a\.png"):
+        _build(raw, on_error=on_error)
+    assert _build(raw, masks_are="ids").pixels_ignored == 54
+    (raw / "remap.txt").write_text("0 -> 0\n1 -> 1\n255 -> 1\n")
+    assert _build(raw, remap=raw / "remap.txt").pixels_per_class == (3 * 54, 3 * 54)

@@ -23,7 +23,7 @@ def encoded(pixels, form):
     return buffer.getvalue()
 
 
-def official(folder, split, labels, count=2):
+def official(folder, split, labels, count=2, form="png"):
     """Writes shards with the keys, formats and names of the official `build_data.py`.
 
     Each image is a JPEG of one grey value, ten times the number of its record.
@@ -47,7 +47,7 @@ def official(folder, split, labels, count=2):
                     "image/height": image.shape[0],
                     "image/width": image.shape[1],
                     "image/channels": 3,
-                    "image/segmentation/class/encoded": encoded(labels[number], "png"),
+                    "image/segmentation/class/encoded": encoded(labels[number], form),
                     "image/segmentation/class/format": b"png",
                 }
                 features = {key: feature(value) for key, value in values.items()}
@@ -180,3 +180,10 @@ def test_program_reads_its_flags_and_prints_a_table(voc, capsys):
     assert manifests.finished_splits(voc) == ["train"]
     with pytest.raises(UserError, match="`--data_dir`"):
         build_manifest.main(shards.flag_values(build_manifest.define_flags, "--dataset=voc"))
+
+
+@pytest.mark.parametrize("form", ["jpeg", "webp"])
+def test_lossy_labels_are_rejected(tmp_path, form):
+    official(tmp_path / "voc", "train", filled(0, 1), count=1, form=form)
+    with pytest.raises(UserError, match=f"record 0: .*{form.upper()}"):
+        build_manifest.build(tmp_path / "voc", dataset="voc")

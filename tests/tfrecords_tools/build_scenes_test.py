@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from kseg.data import manifests, records, scenes
 from kseg.data.scene_bands import SceneBands
+from kseg.data.vector_files import load_fiona
 from kseg.errors import UserError
 from tests import scene_files
 from tests.tfrecords_tools import folders, shards
-from tfrecords_tools import build_scenes, scene_flags, scene_stretch, staging
+from tfrecords_tools import build_scenes, scene_flags, scene_polygons, scene_stretch, staging
 from tfrecords_tools.scene_tiles import TileRules
 from tfrecords_tools.scene_vectors import VectorFile
 
@@ -113,6 +115,169 @@ def test_a_vector_file_that_is_gone_is_named_once(raw):
     ):
         pass
     assert str(caught.value).count("roads.geojson: The ") == 1
+
+
+def test_the_later_polygon_is_seen_whatever_its_id(raw):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    shapes = [
+        (scene_files.box(0, 0, 50, 50), {"kind": "road", "id": 9}),
+        (scene_files.box(0, 0, 50, 50), {"kind": "water", "id": 3}),
+    ]
+    scene_files.write_geojson(raw / "areas.geojson", shapes)
+    build(raw, "areas.geojson", class_field="kind")
+    assert np.unique(put_together(raw)[0]).tolist() == [0, 2]
+
+
+def test_a_flatgeobuf_of_several_classes_is_noted(raw, capsys):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    schema = {"geometry": "Polygon", "properties": {"kind": "str"}}
+    for kinds, notes in ((("road",), 0), (("road", "water"), 1)):
+        path = raw / f"{len(kinds)}.fgb"
+        with load_fiona("the tests").open(
+            path, "w", driver="FlatGeobuf", crs=scene_files.CRS, schema=schema
+        ) as file:
+            for kind in kinds:
+                geometry = scene_files.box(0, 0, 9, 9)
+                file.write({"geometry": geometry, "properties": {"kind": kind}})
+        build(raw, path.name, class_field="kind")
+        assert capsys.readouterr().out.count("FlatGeobuf") == notes
+
+
+@pytest.mark.parametrize(
+    "reach", [(-180, -90, 180, 90), (-10, 0, 40, 85), (-179, 47.0, 9.0016, 80)]
+)
+def test_polygons_that_reach_beyond_the_projection_of_the_scene_are_seen(raw, reach):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    left, bottom, right, top = reach
+    corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+    shapes = [({"type": "Polygon", "coordinates": [corners]}, {"kind": "road"})]
+    scene_files.write_geojson(raw / "land.geojson", shapes, "EPSG:4326")
+    build(raw, "land.geojson", class_field="kind")
+    labels = put_together(raw)[0]
+    if right > 10:
+        assert (labels == 1).all()
+    else:
+        # The meridian crosses the scene, whose first column lies at 9 degrees.
+        assert labels[50, 0] == 1 and labels[50, -1] == 0
+
+
+def test_a_clipped_ring_keeps_its_shape_inside():
+    ring = [(0, 0), (10, 0), (10, 10), (5, 2), (0, 10), (0, 0)]
+    hole, gone = [(1, 1), (3, 1), (3, 2), (1, 1)], [(9, 1), (9.5, 1), (9.5, 2), (9, 1)]
+    (outline, kept) = scene_polygons.clip([ring, hole, gone], (-1, -1, 6, 4))
+    assert kept == hole and outline[0] == outline[-1]
+    assert {(0, 0), (6, 0), (5, 2), (0, 4)} <= set(outline)
+    assert all(x <= 6 and y <= 4 for x, y in outline)
+    assert scene_polygons.clip([ring], (20, 20, 30, 30)) == []
+    assert scene_polygons.clip([ring], (1, -1, 2, 0)) != []
+    assert scene_polygons.clip([ring[:-1]], (-1, -1, 11, 11)) == [ring]
+
+
+def test_collections_of_polygons_and_empty_geometries_are_read(raw):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    boxes = [scene_files.box(0, 0, 10, 10), scene_files.box(20, 0, 30, 10)]
+    several = {"type": "MultiPolygon", "coordinates": [boxes[1]["coordinates"]]}
+    shapes = [
+        ({"type": "GeometryCollection", "geometries": [boxes[0], several]}, {"kind": 1}),
+        ({"type": "GeometryCollection", "geometries": []}, {"kind": 1}),
+        ({"type": "Polygon", "coordinates": []}, {"kind": 1}),
+    ]
+    scene_files.write_geojson(raw / "roads.geojson", shapes)
+    build(raw, "roads.geojson", class_field="kind")
+    assert (put_together(raw)[0] == 1).sum() == 200
+    line = {"type": "LineString", "coordinates": [(5e5, 5.4e6), (5.1e5, 5.3e6)]}
+    shapes[1][0]["geometries"].append(line)
+    scene_files.write_geojson(raw / "roads.geojson", shapes)
+    with pytest.raises(UserError, match=r"roads\.geojson.*LineString"):
+        build(raw, "roads.geojson", class_field="kind")
+
+
+def write_mask(path, ids, palette=None, **options):
+    scene_files.write(path, ids[np.newaxis], **options)
+    if palette is not None:
+        with scene_files.rasterio.open(path, "r+") as file:
+            file.write_colormap(1, {index: (*colour, 255) for index, colour in palette.items()})
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_masks_that_contradict_each_other_are_refused(raw, on_error):
+    ids = np.random.default_rng(1).integers(0, 2, (HEIGHT, WIDTH), np.uint8)
+    black_red, red_black = {0: (0, 0, 0), 1: (255, 0, 0)}, {0: (255, 0, 0), 1: (0, 0, 0)}
+    for name in "ab":
+        scene_files.write(raw / "scenes" / f"{name}.tif", scene_files.values())
+    masks = raw / "masks"
+    for first, second in (
+        ({"palette": black_red}, {"ids": 1 - ids, "palette": red_black}),
+        ({"nbits": 1}, {"ids": ids * 255}),
+        ({}, {"ids": ids * 255}),
+    ):
+        photometric = {} if "nbits" in first else {"photometric": None}
+        write_mask(masks / "a.tif", **{"ids": ids} | photometric | first)
+        write_mask(masks / "b.tif", photometric=None, **second)
+        with pytest.raises(UserError, match=r"masks/b\.tif") as caught:
+            build(raw, "masks", on_error=on_error)
+        assert len(folders.problems_of(caught.value)) == 1
+        (manifest,) = build(raw, "masks", masks_are="ids")
+        assert not manifest.skipped
+    # 255 is nodata there, and ignored on purpose.
+    write_mask(masks / "b.tif", ids * 255, nodata=255)
+    build(raw, "masks")
+
+
+def test_a_palette_that_shows_other_ids_is_refused(raw):
+    ids = np.random.default_rng(1).integers(0, 2, (HEIGHT, WIDTH), np.uint8)
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    greys = {0: (0, 0, 0), 1: (2, 2, 2)}
+    write_mask(raw / "masks" / "a.tif", ids, greys, photometric=None)
+    with pytest.raises(UserError, match=r"masks/a\.tif"):
+        build(raw, "masks")
+    build(raw, "masks", masks_are="ids")
+    np.testing.assert_array_equal(put_together(raw)[0], ids)
+
+
+def test_tiles_of_one_mask_do_not_contradict_each_other(raw):
+    """One has background and pixels to ignore, the others have background and road."""
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    ids = np.zeros((1, HEIGHT, WIDTH), np.uint8)
+    ids[0, :10, :10], ids[0, -10:, -10:] = 255, 1
+    scene_files.write(raw / "masks" / "a.tif", ids)
+    build(raw, "masks", overlap=0)
+    np.testing.assert_array_equal(put_together(raw)[0], ids[0])
+
+
+def test_a_lossy_mask_is_refused(raw):
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    ids = np.random.default_rng(1).integers(0, 3, (1, HEIGHT, WIDTH), np.uint8)
+    scene_files.write(raw / "masks" / "a.tif", ids, compress="jpeg")
+    with pytest.raises(UserError, match=r"masks/a\.tif.*JPEG"):
+        build(raw, "masks")
+
+
+def test_greys_of_few_bits_and_of_white_as_0_are_those_that_a_person_sees(raw):
+    (raw / "classes.txt").write_text("ground 0 0 0\nroad 255 255 255\n")
+    scene_files.write(raw / "scenes" / "a.tif", scene_files.values())
+    road = np.random.default_rng(1).integers(0, 2, (1, HEIGHT, WIDTH), np.uint8)
+    for stored, options in (
+        (road, {"nbits": 1}),
+        (1 - road, {"nbits": 1, "photometric": "miniswhite"}),
+        (3 * road, {"nbits": 2}),
+        (255 - 255 * road, {"photometric": "miniswhite"}),
+    ):
+        scene_files.write(raw / "masks" / "a.tif", stored, **options)
+        build(raw, "masks")
+        np.testing.assert_array_equal(put_together(raw)[0], road[0])
+
+
+def test_names_and_endings_of_masks_match_in_any_composition_and_case(raw):
+    scene_files.write(raw / "scenes" / "cafe\u0301.tif", scene_files.values())
+    ids = np.ones((1, HEIGHT, WIDTH), np.uint8)
+    scene_files.write(raw / "masks" / "caf\u00e9_mask.tif", ids)
+    build(raw, "masks", label_ending="_Mask.TIF")
+    assert (put_together(raw)[0] == 1).all()
+    (raw / "masks" / "caf\u00e9_mask.tif").rename(raw / "masks" / "caf\u00e9.tif")
+    build(raw, "masks")
+    with pytest.raises(UserError, match="`label_ending`.*_mask"):
+        build(raw, "masks", label_ending="_mask")
 
 
 def test_hidden_files_are_neither_scenes_nor_labels(raw):
@@ -418,3 +583,23 @@ def test_the_program_reads_its_flags(raw, capsys):
 def test_a_flag_that_breaks_its_rule_is_named(parse, texts, flag):
     with pytest.raises(UserError, match=flag):
         parse(texts)
+
+
+def test_tiffs_that_gdal_reads_otherwise_than_viewers_show_them_are_refused(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    for orientation in (0, 1, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.save(tmp_path / f"turned{orientation}.tif", exif=exif)
+    picture.save(tmp_path / "pages.tif", save_all=True, append_images=[picture])
+    Image.new("LAB", (12, 9)).save(tmp_path / "lab.tif")
+    for name in ("turned6", "pages", "lab"):
+        with (
+            pytest.raises(UserError, match="A TIFF must"),
+            scenes.open_scene(tmp_path / f"{name}.tif"),
+        ):
+            pass
+    for name in ("turned0", "turned1"):
+        with scenes.open_scene(tmp_path / f"{name}.tif") as scene:
+            np.testing.assert_array_equal(scene[slice(0, 9), slice(0, 12)], pixels)

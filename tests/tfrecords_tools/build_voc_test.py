@@ -325,3 +325,20 @@ def test_masks_are_what_the_flag_says(raw, tmp_path):
         assert shards.labels(tmp_path / "out", "val")["v0"][0, 0] == label
     with pytest.raises(UserError, match=r"v0\.png"):
         build_voc.build(raw, tmp_path / "out", splits=["val"])
+
+
+def test_masks_of_colours_may_have_the_border_of_voc(raw, tmp_path):
+    ids = build_voc.build(raw, tmp_path / "ids", splits=["train"])
+    colours = build_voc.build(raw, tmp_path / "out", splits=["train"], masks_are="colours")
+    assert colours[0].pixels_per_class == ids[0].pixels_per_class
+    assert colours[0].pixels_ignored == ids[0].pixels_ignored > 0
+
+
+def test_lists_of_file_names_are_told_what_an_id_is(raw, tmp_path):
+    path = raw / "ImageSets" / "Segmentation" / "train.txt"
+    names = path.read_text().split()
+    path.write_text("".join(f"{name}.jpg\n" for name in names))
+    with pytest.raises(UserError) as caught:
+        build_voc.build(raw, tmp_path / "out", splits=["train"])
+    problems = folders.problems_of(caught.value)
+    assert sum("without the ending" in problem for problem in problems) == len(names)

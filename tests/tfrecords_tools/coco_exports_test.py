@@ -92,6 +92,7 @@ def test_colours_of_the_json_are_used_if_every_class_has_one(tmp_path, colours, 
         ([{"id": 1, "name": "background"}], "no category"),
         ([{"id": 1, "name": "Background"}, {"id": 2, "name": "_background_"}, WELD], "background"),
         ([WELD, {**WELD, "id": 5}], "weld"),
+        ([{"id": 1, "name": "caf\u00e9"}, {"id": 2, "name": "cafe\u0301"}], "caf\u00e9"),
         ([WELD, {**RUST, "id": 4.0}], "4"),
         ([{"id": 1}], "name"),
         (["weld"], "weld"),
@@ -117,12 +118,23 @@ def test_own_categories_are_rejected_with_the_flag_that_takes_them(tmp_path):
         build(own(tmp_path))
 
 
+PAIRS = [GOOD[0][k : k + 2] for k in range(0, 8, 2)]
 LOOSE = {
     "category": lambda c: c["annotations"][0].update(category_id=float(DOG)),
     "category text": lambda c: c["annotations"][0].update(category_id=str(DOG)),
     "size": lambda c: c["images"][0].update(height=40.0, width="50"),
     "image": lambda c: [c["images"][0].update(id="100"), c["annotations"][0].update(image_id=1e2)],
     "coordinates": lambda c: c["annotations"][0].update(segmentation=[[*map(str, GOOD[0])]]),
+    "flat": lambda c: c["annotations"][0].update(segmentation=GOOD[0]),
+    "pairs": lambda c: c["annotations"][0].update(segmentation=PAIRS),
+    "nested pairs": lambda c: c["annotations"][0].update(segmentation=[PAIRS]),
+    "no size": lambda c: [c["images"][0].pop("height"), c["images"][0].update(width=None)],
+    "size 0": lambda c: c["images"][0].update(height=0, width="0"),
+    "image with image id": lambda c: c["images"][0].update(image_id=100),
+    "ids begin again": lambda c: [
+        c["annotations"].append(c["annotations"][0] | {"image_id": 101}),
+        c["images"].append(c["images"][0] | {"id": 101, "file_name": "1.jpg"}),
+    ],
     "no ids": lambda c: [entry.pop("id") for entry in c["annotations"]],
     "null ids": lambda c: [entry.update(id=None, area=None) for entry in c["annotations"]],
     "crowd": lambda c: c["annotations"][0].update(iscrowd="0", area="many"),
@@ -136,6 +148,7 @@ LOOSE = {
 def test_loose_types_are_read_as_what_they_say(tmp_path, name):
     objects = [(0, DOG, GOOD), (0, CAT, rectangle(30, 0, 50, 40))]
     expected = shards.labels(coco_out(coco(tmp_path / "plain", objects)), "tiny")["0"]
+    folders.image(tmp_path / "loose" / "tiny" / "1.jpg", size=(50, 40))
     root = rewrite(coco(tmp_path / "loose", objects), LOOSE[name])
     np.testing.assert_array_equal(shards.labels(coco_out(root), "tiny")["0"], expected)
 
@@ -145,8 +158,9 @@ def coco_out(root):
     return root / "out"
 
 
-def test_byte_order_mark_and_missing_info_are_accepted(tmp_path):
-    root = rewrite(coco(tmp_path, [(0, DOG, GOOD)]), lambda content: None, encoding="utf-8-sig")
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_mark_and_missing_info_are_accepted(tmp_path, encoding):
+    root = rewrite(coco(tmp_path, [(0, DOG, GOOD)]), lambda content: None, encoding=encoding)
     assert build(root).num_examples == 1
 
 
@@ -154,6 +168,8 @@ def test_byte_order_mark_and_missing_info_are_accepted(tmp_path):
     "change",
     [
         lambda c: c["images"][0].update(height=39.5),
+        lambda c: c["images"][0].update(height=-40),
+        lambda c: c["images"][0].update(height=0, width=49),
         lambda c: c["annotations"][0].update(category_id=18.5),
         lambda c: c["annotations"][0].update(category_id=True),
         lambda c: c["annotations"][0].update(segmentation=["0123456789"]),
@@ -180,7 +196,7 @@ def test_text_with_leading_zeros_is_an_id_of_its_own(tmp_path):
     }
 
 
-@pytest.mark.parametrize("bad", [{"category_id": 12}, {"segmentation": [[1, 2]]}, {"id": 0}])
+@pytest.mark.parametrize("bad", [{"category_id": 12}, {"segmentation": [[1, 2]]}, {"id": 1}])
 def test_image_with_several_faulty_objects_is_left_out_and_named_once(tmp_path, bad):
     root = coco(
         tmp_path,
@@ -199,6 +215,107 @@ def test_object_that_may_belong_to_any_image_cannot_be_skipped(tmp_path):
     with pytest.raises(UserError, match="annotation without an image id: 1"):
         build(root, on_error="skip")
     assert not (root / "out").exists()
+
+
+@pytest.mark.parametrize("number", ["007", "a"])
+def test_objects_of_an_unknown_image_cannot_be_skipped_if_an_image_has_none(tmp_path, number):
+    root = coco(tmp_path, [(0, CAT, GOOD), (1, CAT, GOOD)], sizes=((40, 50), (40, 50)))
+    rewrite(root, lambda content: content["images"][1].update(id=number))
+    with pytest.raises(UserError, match=r"instances_tiny\.json: image id 101"):
+        build(root, on_error="skip")
+    # An image without objects is not kept here, and the object is named.
+    assert "101" in build(root, on_error="skip", min_image_area=1).skipped[0]
+
+
+def test_objects_of_a_removed_image_can_be_skipped(tmp_path):
+    root = coco(tmp_path, [(0, CAT, GOOD), (1, CAT, GOOD)])
+    assert "image id 101" in build(root, on_error="skip").skipped[0]
+
+
+def test_all_images_of_a_repeated_id_are_left_out(tmp_path):
+    """Nobody knows to which of them the objects belong."""
+    root = coco(tmp_path, [(0, CAT, GOOD), (2, CAT, GOOD)], sizes=((40, 50),) * 3)
+    rewrite(root, lambda content: content["images"][1].update(id=100.0))
+    (problem,) = build(root, on_error="skip").skipped
+    assert "0.jpg" in problem
+    assert "1.jpg" in problem
+    assert list(shards.labels(root / "out", "tiny")) == ["2"]
+
+
+@pytest.mark.parametrize("name", ["0.jpg", "./0.jpg", "tiny/0.jpg", "a/../0.jpg", "0.JPG"])
+def test_file_that_is_listed_twice_is_left_out_in_any_spelling(tmp_path, name):
+    """Each of the two entries has a part of its objects."""
+    bad = {"segmentation": []}
+    root = coco(tmp_path, [(0, CAT, GOOD), (1, CAT, GOOD), (1, CAT, GOOD, bad)], ((40, 50),) * 3)
+    rewrite(root, lambda content: content["images"][1].update(file_name=name))
+    with pytest.raises(UserError, match=r"0\.jpg: id '0' occurs twice"):
+        build(root)
+    build(root, on_error="skip")
+    assert list(shards.labels(root / "out", "tiny")) == ["2"]
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9 1", "cafe\u0301 1"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{DECOMPOSED}.JPG",
+        f"{COMPOSED}.jpg",
+        f"tiny/{COMPOSED}.jpg",
+        f"../tiny/{COMPOSED}.JPG",
+        f"{{root}}/tiny/{DECOMPOSED}.JPG",
+        f"{{link}}/tiny/{COMPOSED}.jpg",
+        "caf%C3%A9%201.jpg",
+        "..\\tiny\\caf%C3%A9%201.jpg",
+    ],
+)
+def test_file_is_found_by_the_names_that_tools_write(tmp_path, name):
+    root, link = tmp_path / "root", tmp_path / "link"
+    link.symlink_to(root)
+    coco(root, [(0, CAT, GOOD)])
+    (root / "tiny" / "0.jpg").rename(root / "tiny" / f"{DECOMPOSED}.JPG")
+    name = name.format(root=root, link=link)
+    rewrite(root, lambda content: content["images"][0].update(file_name=name))
+    build(link)
+    assert list(shards.labels(root / "out", "tiny")) == [COMPOSED]
+
+
+def test_percent_sign_in_the_name_of_a_file_is_no_code(tmp_path):
+    root = coco(tmp_path, [(0, CAT, GOOD)], sizes=((40, 50), (40, 50)))
+    for k, name in enumerate(("a%20b.jpg", "a b.jpg")):
+        (root / "tiny" / f"{k}.jpg").rename(root / "tiny" / name)
+        rewrite(root, lambda c, k=k, name=name: c["images"][k].update(file_name=name))
+    build(root)
+    assert list(shards.labels(root / "out", "tiny")) == ["a b", "a%20b"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/data/local-files/?d=imgs/0.jpg", "x/tiny/0.jpg", "C:\\tiny\\0.jpg", "\ud800.jpg", "", 1],
+)
+def test_name_that_is_not_in_the_folder_is_named_with_the_folder(tmp_path, name):
+    root = coco(tmp_path, [(0, CAT, GOOD)])
+    rewrite(root, lambda content: content["images"][0].update(file_name=name))
+    with pytest.raises(UserError, match=rf"image id 100: .*{root / 'tiny'}"):
+        build(root)
+
+
+def test_category_with_objects_is_a_class_also_if_others_are_its_parts(tmp_path):
+    categories = [
+        {"id": 1, "name": "vehicle", "supercategory": ""},
+        {"id": 2, "name": "car", "supercategory": "vehicle"},
+    ]
+    expected = {(): ("background", "car"), (1, 2): ("background", "vehicle", "car")}
+    for used, names in expected.items():
+        assert own_classes(tmp_path, categories, used).label_set.names == names
+    # It is used in one split only, but both must have the same classes.
+    for split, number in (("tiny", 2), ("held_out", 1)):
+        own(tmp_path, categories, [(0, number, GOOD)], split=split)
+    (tmp_path / "held_out" / "0.jpg").rename(tmp_path / "held_out" / "1.jpg")
+    rewrite(tmp_path, lambda c: c["images"][0].update(file_name="1.jpg"), "held_out")
+    manifest = build(tmp_path, splits=["tiny", "held_out"], categories="own")
+    assert manifest.names == ("background", "vehicle", "car")
 
 
 def test_rules_count_what_they_leave_out(tmp_path):
@@ -237,7 +354,7 @@ def test_file_names_with_folders_and_foreign_separators_are_found(tmp_path):
 
     root = rewrite(coco(tmp_path, [(0, CAT, GOOD)], sizes=((40, 50),) * 3), change)
     build(root)
-    assert list(shards.labels(root / "out", "tiny")) == ["a/0", "b/0", "tiny/c"]
+    assert list(shards.labels(root / "out", "tiny")) == ["a/0", "b/0", "c"]
 
 
 def test_layouts_of_other_tools_are_named_by_flags(tmp_path):

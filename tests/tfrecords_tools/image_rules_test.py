@@ -89,6 +89,7 @@ ACCEPTED = {
     "bmp": (saved(scene(), "BMP"), False),
     "webp": (saved(scene(), "WEBP", lossless=True), False),
     "tiff": (saved(scene(), "TIFF"), False),
+    "still gif": (saved(scene().quantize(7), "GIF"), False),
 }
 # What all three refuse, with a word of the reason.
 REFUSED = {
@@ -103,6 +104,11 @@ REFUSED = {
     "gif": (saved(scene(), "GIF", save_all=True, append_images=[scene(1)]), "2 images"),
     "transparent webp": (saved(with_alpha(alpha=9), "WEBP"), "transparent"),
     "grey tiff": (saved(Image.new("I;16", SIZE, 4000), "TIFF"), "8 bits"),
+    "lab tiff": (saved(Image.new("LAB", SIZE), "TIFF"), "RGB"),
+    "tiff of another form": (
+        saved(scene(), "TIFF").replace(b"\x08\0" * 3, b"\x0c\0" * 3),
+        "8 bits",
+    ),
 }
 # What the signature refuses, conversion asks about and prediction turns.
 TURNED = {

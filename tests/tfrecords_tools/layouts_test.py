@@ -15,6 +15,10 @@ from tfrecords_tools.inputs import Sample
 def test_files_are_found_by_their_endings_and_others_are_reported(tmp_path):
     for name in ("b_sat.jpg", "a_sat.JPG", "a_mask.png", "notes.txt", ".hidden", "Thumbs.db"):
         (tmp_path / name).touch()
+    for name in ("ehthumbs.db", "Icon\r"):
+        (tmp_path / name).touch()
+    for name in ("__MACOSX", "@eaDir"):
+        (tmp_path / name).mkdir()
     (tmp_path / "_sat.jpg").touch()
     (tmp_path / "more").mkdir()
     problems = []
@@ -121,3 +125,11 @@ def test_missing_folder_or_list_of_a_layout_is_named(tmp_path):
     for name in ("masks", "train.txt/masks", "images/val.txt"):
         with pytest.raises(UserError, match=f"`sbd_dir`.*SBD.*{tmp_path / name}"):
             layouts.require_layout(tmp_path, ("images", name), "SBD", "sbd_dir")
+
+
+def test_endings_match_in_any_case_and_composition(tmp_path):
+    path = tmp_path / "a_m\u00e1scara.PNG"
+    path.touch()
+    assert layouts.files_by_id(tmp_path, ("_ma\u0301scara.png",), []) == {"a": path}
+    assert layouts.without_ending("e\u0301_Mask.TIF", "_mask.tif") == "\u00e9"
+    assert layouts.without_ending("a.tif", "_mask.tif") is None

@@ -36,8 +36,8 @@ def results(task: Task, settings: Settings) -> list[dict]:
         return list(MEASUREMENTS[task.part](task, settings))
     except Exception as error:  # The other tasks are measured all the same.
         traceback.print_exc()
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        reason = errors.explanation(error) or f"{type(error).__name__}: {first_line}"
+        name = type(error).__name__
+        reason = errors.explanation(error) or f"{name}: {errors.first_line(error)}"
         return [{"note": f"failed: {reason}"}]
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 # smp's default rates are those of output stride 8.
 _RATES = {"decoder_atrous_rates": (6, 12, 18)}
-# Name of a network of `kseg.benchmark.gpu.networks` -> arguments of smp's DeepLabV3Plus.
+# Name of a network in `kseg.benchmark.gpu.measurements` -> arguments of smp's DeepLabV3Plus.
 SMP = {
     "xception_65": {"encoder_name": "tu-xception65", **_RATES},
     "mobilenet_v2": {"encoder_name": "mobilenet_v2", **_RATES},

@@ -13,8 +13,8 @@ from kseg.errors import UserError
 from kseg.layers.types import Tensor
 
 MAX_IMAGES = 64
-# Image pooling has one value in each image. The network of the tests was right on .90 to .91 of the
-# pixels in training mode with 8 photographs, on .94 with 16 and on .95 with 79.
+# Image pooling has one value in each image. The network of the tests was right on 0.90 to 0.91 of
+# the pixels in training mode with 8 photographs, on 0.94 with 16 and on 0.95 with 79.
 ENOUGH_IMAGES = 16
 HE_NORM = math.sqrt(2)  # Of a filter of n weights with the variance 2 / n.
 

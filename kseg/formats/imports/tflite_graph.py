@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kseg import errors
 from kseg.errors import UserError
 
 # What a tensor is made of: ("image",); ("convolution", number); ("add", set of sources);
@@ -116,8 +117,9 @@ def read_graph(path: str | os.PathLike) -> Graph:
     except UserError as error:
         raise UserError(f"{path} {error}") from error
     except _DAMAGE as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is damaged and cannot be read: {reason}") from error
+        raise UserError(
+            f"{path} is damaged and cannot be read: {errors.first_line(error)}"
+        ) from error
 
 
 class _Reader:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from kseg.errors import UserError
+from kseg.errors import UserError, first_line
 
 FROZEN_GRAPH = "frozen_inference_graph.pb"  # The name in the official tar files.
 CLASSIFIER = "logits/semantic"
@@ -49,7 +49,7 @@ class Variables:
         except UserError:
             raise  # It is a ValueError, but says itself what is wrong.
         except (tf.errors.OpError, IndexError, ValueError) as error:  # IndexError if truncated.
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"{self.path} is damaged: {name} cannot be read: {reason}") from error
 
     def scopes(self) -> str:
@@ -135,7 +135,7 @@ def _open_checkpoint(path: str) -> Variables:
         reader = tf.train.load_checkpoint(_PART.sub("", path))
         shapes = reader.get_variable_to_shape_map()
     except (ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(
             "`--checkpoint` must be the prefix of a TF1 checkpoint, such as model.ckpt for the "
             f"file model.ckpt.index. Received: {path}: {reason}"

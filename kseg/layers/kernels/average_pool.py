@@ -8,12 +8,12 @@ as many: on a CPU, at 33x33x2048, it trains 34 times slower at k = 27 and 1.8 ti
 1.3 times faster at 5.
 
 GPUs use the same forms. On an H200 at 16x33x33x2048 in bfloat16, a map of 71 MB, the two products
-took .31 ms at k = 9 and .39 ms at k = 27 under TensorFlow, and .27 ms compiled by XLA; both passes
-.71 ms, and .51 ms compiled. In a step of several replicas, which Keras cannot compile, they are
-therefore compiled by themselves. By calculation they could take .060 ms, the time of reading and
-writing a map twice. Other forms were not measured there. By calculation, poolings of k x 1 and
-1 x k move the same bytes between memory and chip but read k values for each pixel from the caches,
-1.9 GB in each direction at k = 27; prefix sums must be float32: 857 MB, .18 ms.
+took 0.31 ms at k = 9 and 0.39 ms at k = 27 under TensorFlow, and 0.27 ms compiled by XLA; both
+passes 0.71 ms, and 0.51 ms compiled. In a step of several replicas, which Keras cannot compile,
+they are therefore compiled by themselves. By calculation they could take 0.060 ms, the time of
+reading and writing a map twice. Other forms were not measured there. By calculation, poolings of
+k x 1 and 1 x k move the same bytes between memory and chip but read k values for each pixel from
+the caches, 1.9 GB in each direction at k = 27; prefix sums must be float32: 857 MB, 0.18 ms.
 """
 
 from keras import ops

@@ -1,4 +1,4 @@
-"""What Keras has no operation for: XLA's matrix product, and functions that XLA compiles."""
+"""Operations for XLA that Keras lacks."""
 
 from collections.abc import Callable
 
@@ -26,8 +26,29 @@ def float32_product(left: Tensor, right: Tensor) -> Tensor:
     return tf.raw_ops.BatchMatMulV3(x=left, y=right, Tout=tf.float32)
 
 
+def stored(tensor: Tensor) -> Tensor:
+    """Returns the tensor, which XLA computes once and stores with the precision of its dtype.
+
+    Where float32 values are rounded to half precision and cast back, XLA leaves out both casts and
+    stores the float32 values, which are twice as many bytes. float32 tensors are returned as they
+    are, and XLA may compute them again for every reader.
+
+    Args:
+        tensor: Float tensor in a function that XLA compiles.
+    """
+    if keras.backend.standardize_dtype(tensor.dtype) not in ("bfloat16", "float16"):
+        return tensor
+    if keras.config.backend() == "jax":
+        import jax
+
+        return jax.lax.optimization_barrier(tensor)
+    from tensorflow.compiler.tf2xla.python import xla  # There is no public function for it.
+
+    return xla.optimization_barrier(tensor)[0]
+
+
 def run_compiled(function: Callable, *tensors: Tensor) -> Tensor | list[Tensor]:
-    """Calls a function of TensorFlow tensors, compiled by XLA, in a graph that need not be.
+    """Calls a function that XLA compiles, from a graph of TensorFlow that XLA need not compile.
 
     Args:
         function: Function of tensors that returns tensors.

@@ -7,7 +7,7 @@ from kseg.layers.types import Tensor
 
 
 def dropout(features: Tensor, rate: float, seed: keras.random.SeedGenerator) -> Tensor:
-    """Sets a random part of the features to zero and divides the others by the rest.
+    """Sets a random part of the features to zero and divides the others by `1 - rate`.
 
     The result is that of `keras.random.dropout` with the same seed. TensorFlow's own form selects
     between the features and a scalar zero, which its layout optimizer for GPUs tries to transpose

@@ -2,25 +2,36 @@
 
 Measured on one H200 in bfloat16, at 16x33x33x2048 -> 256, in ms, forward and in both passes:
 
-    KSAC's convolution by taps, rates 1 6 12 18 24, JAX                      .320    .830
+    KSAC's convolution by taps, rates 1 6 12 18 24, JAX                     0.320   0.830
     the same, TensorFlow                                                    1.73    4.09
-    the same, TensorFlow, the whole function compiled by XLA                 .324    .949
-    the same, TensorFlow, the convolution compiled by itself (*)             .391   1.07
-    rates 6 12 18, JAX, without the rim that no rate reads                   .553   1.06
-    one plain 3x3 convolution of the backend, JAX                            .255    .736
-    averages over 27x27, TensorFlow (*)                                      .388    .707
-    the same, compiled by XLA (*)                                            .273    .506
+    the same, TensorFlow, the whole function compiled by XLA                0.324   0.949
+    the same, TensorFlow, the convolution compiled by itself (*)            0.391   1.07
+    rates 6 12 18, JAX, without the rim that no rate reads                  0.553   1.06
+    one plain 3x3 convolution of the backend, JAX                           0.255   0.736
+    averages over 27x27, TensorFlow (*)                                     0.388   0.707
+    the same, compiled by XLA (*)                                           0.273   0.506
     depthwise line 1x16, the backend's convolution, TensorFlow (*)          1.08    4.00
     the same, rows as columns (*)                                           1.07   16.6
     the same, the backend's convolution compiled by XLA (*)                 2.68    7.05
 
 The rows with (*) are from another run, while other programs compiled on the same machine. In that
-run the second row was 1.81 and 4.00, and the third .374 and .967. What follows from the table, and
-what is calculated from the card's 4.8 TB/s and 790 TFLOP/s instead:
+run the second row was 1.81 and 4.00, and the third 0.374 and 0.967. "Compiled for an H200" means
+that XLA compiled a program for the card without having one; `experiments/benchmarks.md` has the
+kernels and bytes of whole steps. What follows from the table, from such programs, and from
+calculations with the card's 4.8 TB/s and 790 TFLOP/s:
 
 - `leaves_out_rim`: on a GPU three rates without the rim take longer than five rates with it. By
   calculation the copies of eight parts of the features take longer there than the products that
   they save, unless the smallest rate is more than half the map. On a CPU the products cost most.
+- `one_product`: on a GPU one matrix product computes those of all nine taps. Compiled for an H200,
+  five rates are 3 kernels that move 309 MB in place of 12 that move 923 MB, and in both passes 8
+  (963 MB) in place of 17 (1,577 MB). The measurements above are of nine products. On a CPU the
+  taps are products of different parts of the map.
+- `widening_by_taps`: the products of nine taps are nine values for each filter and pixel, which
+  cost a GPU more than they save unless the features have more channels than there are filters, as
+  in ASPP. Compiled for an H200, a training step of DeepLabv3+ on ResNet50 at output stride 8, whose
+  atrous convolutions have 256 and 512 of both, would move 127 GB in place of 96. JAX has no other
+  fast form.
 - `compiles_itself`: without XLA the additions are one kernel for each shift, which makes the
   convolution four to five times slower. Keras cannot compile the step of several replicas, so that
   the convolution compiles itself there, and so do the averages. The depthwise convolutions keep
@@ -34,15 +45,17 @@ what is calculated from the card's 4.8 TB/s and 790 TFLOP/s instead:
   cast to float32 instead, at the same cost: 0.96 of the time forward and 1.09 in both passes, on
   two cores with AVX2, at 2x33x33x512 -> 9x128.
 - `float32_products`: products that stay in float32 until they are added have the error of the
-  convolution. Only XLA can compute them, and on a GPU they double the bytes of the taps. By
-  calculation five rates then take .03 ms longer, if each product is read once, to .10, if each rate
-  reads it: 1.4 to 1.6 times the plain convolution forward, and 1.2 to 1.3 times in both passes.
-  They are therefore used in training and not in inference.
+  convolution. Only XLA can compute them. They double the bytes of the products: compiled for an
+  H200, five rates move 470 MB in place of 309, by calculation 0.03 ms.
 - `depthwise_by_taps`: XLA's depthwise convolution is slow. On two CPU cores a sum over the taps is
   12 to 56 times faster, and 1.9 to 10 times in both passes (3x3 at three sizes, lines of 16; the
   table is in `experiments/benchmarks.md`). On a GPU it was not measured. By calculation the line
-  above takes .3 ms forward in place of 2.68: KSAC's additions, which are a third as many, need
-  about .1 ms. Nothing is known of TPUs, which keep the convolution.
+  above takes 0.3 ms forward in place of 2.68: KSAC's additions, which are a third as many, need
+  about 0.1 ms. Nothing is known of TPUs, which keep the convolution.
+- `sums_rows_first`: XLA sums a map on a GPU in two kernels. Where the first one sums over rows
+  only, those of all taps share the second one: 6 kernels in place of 15 for the gradient of a 3x3
+  kernel at 16x33x33x728, compiled for an H200. On two CPU cores this form takes 1.2 to 3 times as
+  long.
 - `rows_as_columns`: TensorFlow's CPU kernel for the gradient of a depthwise line is slow along the
   width. On the H200, rows viewed as columns took four times as long in both passes.
 """
@@ -87,22 +100,30 @@ class Forms:
     Attributes:
         leaves_out_rim: Whether an atrous convolution computes no products of pixels that no rate
             reads.
+        one_product: Whether it computes the products of all taps as one.
+        widening_by_taps: Whether an atrous convolution at one rate is computed by its taps if it
+            has at least as many filters as channels.
         sums_in_float32: Whether it adds its products in float32.
-        float32_inputs: Whether matrix products are computed of inputs that are cast to float32.
-        float32_products: Whether its products are float32 tensors, of features of half precision.
+        float32_inputs: Whether the inputs of matrix products are cast to float32 first.
+        float32_products: Whether an atrous convolution keeps the products of half-precision
+            features in float32 until it adds them.
         compiles_itself: Whether an atrous convolution or an average is compiled by XLA in a graph
             that is not.
         depthwise_by_taps: Whether a depthwise convolution is computed as a sum over its taps.
+        sums_rows_first: Whether the gradient of its kernel is summed over the rows first.
         rows_as_columns: Whether a depthwise line along the width is computed on the rows of the
             map, each viewed as a column.
     """
 
     leaves_out_rim: bool
+    one_product: bool
+    widening_by_taps: bool
     sums_in_float32: bool
     float32_inputs: bool
     float32_products: bool
     compiles_itself: bool
     depthwise_by_taps: bool
+    sums_rows_first: bool
     rows_as_columns: bool
 
 
@@ -124,6 +145,8 @@ def rule(situation: Situation, dtype: str, training: bool) -> Forms:
     )
     return Forms(
         leaves_out_rim=situation.device == "CPU",
+        one_product=situation.device == "GPU",
+        widening_by_taps=situation.device == "CPU" or situation.backend == "jax",
         sums_in_float32=half,
         float32_inputs=(
             dtype == "bfloat16"
@@ -131,9 +154,10 @@ def rule(situation: Situation, dtype: str, training: bool) -> Forms:
             and situation.truncates
             and not situation.xla
         ),
-        float32_products=half and training and (situation.xla or compiles_itself),
+        float32_products=half and (situation.xla or compiles_itself),
         compiles_itself=compiles_itself,
         depthwise_by_taps=situation.xla and situation.device in ("CPU", "GPU"),
+        sums_rows_first=situation.device == "GPU",
         rows_as_columns=on_tensorflow and situation.device == "CPU" and training,
     )
 

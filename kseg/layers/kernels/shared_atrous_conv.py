@@ -26,11 +26,7 @@ _OFFSETS = tuple((row, column) for row in (-1, 0, 1) for column in (-1, 0, 1))
 
 
 def shared_atrous_conv(
-    features: Tensor,
-    kernel: Tensor,
-    dilation_rates: tuple[int, ...],
-    *,
-    training: bool | None = False,
+    features: Tensor, kernel: Tensor, dilation_rates: tuple[int, ...]
 ) -> list[Tensor]:
     """Convolves features with one 3x3 kernel at each dilation rate.
 
@@ -43,13 +39,11 @@ def shared_atrous_conv(
         kernel: Tensor `(3, 3, channels, filters)` of the same dtype.
         dilation_rates: Tuple of integers >= 1. A rate may reach beyond the map: taps that fall
             outside are skipped.
-        training: Boolean. Whether gradients will be computed, for which XLA keeps the products of
-            half precision in float32.
 
     Returns:
         List of tensors `(batch, height, width, filters)`, one for each rate.
     """
-    chosen = forms.choose(features.dtype, training)
+    chosen = forms.choose(features.dtype)
     run = run_compiled if chosen.compiles_itself else _run
 
     @ops.custom_gradient
@@ -86,11 +80,21 @@ def _maps(features, taps, dilation_rates, chosen):
     cropped = min(dilation_rates)
     cropped = cropped if cropped > 1 and chosen.leaves_out_rim else 0
     size = ops.shape(features)[1:3]
-    products = {}
-    for index, (row, column) in enumerate(_OFFSETS):
-        if not _outside((row, column), cropped, size):
-            part = _crop(features, row * cropped, column * cropped)
-            products[row, column] = _project(part, taps[index], chosen)
+    used = {
+        tap: kernel
+        for tap, kernel in zip(_OFFSETS, ops.unstack(taps, 9), strict=True)
+        if not _outside(tap, min(dilation_rates), size)
+    }
+    if chosen.one_product:
+        product = _project(features, ops.concatenate(list(used.values()), axis=-1), chosen)
+        products = dict(zip(used, ops.split(product, len(used), axis=-1), strict=True))
+    else:
+        products = {
+            (row, column): _project(
+                _crop(features, row * cropped, column * cropped), kernel, chosen
+            )
+            for (row, column), kernel in used.items()
+        }
     maps = []
     for rate in dilation_rates:
         shifted = []
@@ -165,14 +169,14 @@ def _margins(offset, length):
     return [0, dropped] if offset > 0 else [dropped, 0]
 
 
-def _project(tensor, tap, chosen):
+def _project(tensor, kernel, chosen):
     """Computes a 1x1 convolution as one matrix product, in the dtype in which they are added."""
     batch, height, width, channels = ops.shape(tensor)
     multiply = float32_product if chosen.float32_products else ops.matmul
-    product = multiply(ops.reshape(tensor, (-1, channels)), tap)
+    product = multiply(ops.reshape(tensor, (-1, channels)), kernel)
     if chosen.sums_in_float32:
         product = ops.cast(product, "float32")
-    return ops.reshape(product, (batch, height, width, tap.shape[-1]))
+    return ops.reshape(product, (batch, height, width, kernel.shape[-1]))
 
 
 def _total(tensors):

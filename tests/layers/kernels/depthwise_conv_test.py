@@ -184,7 +184,7 @@ def test_the_form_by_taps_takes_unknown_sizes():
     def with_gradients(features, kernel):
         with tf.GradientTape() as tape:
             tape.watch((features, kernel))
-            outputs = module._by_taps(features, kernel, 2, "valid", 1)
+            outputs = module._by_taps(features, kernel, 2, "valid", 1, forms.choose("float32"))
             total = tf.reduce_sum(tf.sin(outputs))
         return outputs, *tape.gradient(total, (features, kernel))
 

@@ -3,11 +3,10 @@
 import contextlib
 import logging as std_logging
 import os
-import re
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -15,17 +14,11 @@ from absl import app, flags, logging
 from kseg import errors
 from kseg.errors import UserError
 
-# What TensorFlow prints about the machine before it reads TF_CPP_MIN_LOG_LEVEL. Warnings, and
-# errors about a GPU that is there, are not among it.
-_START_LINES = re.compile(
-    rb"I\d{4} |WARNING: All log messages before absl::|To enable the following instructions: |"
-    rb"E\d{4} .*failed call to cuInit: .*(\(303\)|NO_DEVICE|no CUDA-capable device)"
-)
-_PACKAGES = ("kseg", "tfrecords_tools")
-_PROGRAM = "KSEG_PROGRAM"  # Set in the environment of programs, and read by `kseg/__init__.py`.
-_WHOLE = b"\0"  # Ends what is written during a start that succeeded.
+PACKAGES = ("kseg", "tfrecords_tools")
+STOPPED = 128  # Added to the number of the signal in the exit status, as shells do.
 _HELP_FLAGS = ("help", "helpshort", "helpfull")
 _OTHER_GROUP = "This program"
+_BYTE_ORDER_MARK = "\ufeff"  # Editors on Windows begin files with it.
 
 
 def run(
@@ -74,6 +67,9 @@ def run(
                 return main(flags.FLAGS)
         except UserError as error:
             return _report(error)
+        except KeyboardInterrupt as error:
+            print("\n".join(["interrupted", *getattr(error, "__notes__", ())]), file=sys.stderr)
+            return STOPPED + signal.SIGINT
 
     app.run(parsed_main, flags_parser=_parse)
 
@@ -81,7 +77,7 @@ def run(
 def _parse(arguments: list[str]) -> list[str]:
     """Parses the flags; an error of them ends the program in one line."""
     try:
-        return flags.FLAGS(arguments)
+        return flags.FLAGS([arguments[0], *with_flagfiles(arguments[1:])])
     except flags.Error as error:
         text = " ".join(str(error).removeprefix("ERROR:: ").split()).rstrip(" .")
         text = text.replace(" ?", "?")  # "Did you mean: model_dir ?"
@@ -89,6 +85,28 @@ def _parse(arguments: list[str]) -> list[str]:
         sys.exit(_report(UserError(f"{text}{stop} `--help` lists the flags")))
     except UserError as error:
         sys.exit(_report(error))
+
+
+def with_flagfiles(arguments: Sequence[str]) -> list[str]:
+    """Returns arguments with the lines of flagfiles in place of each `--flagfile`.
+
+    Raises:
+        absl.flags.Error: If a flagfile is missing.
+        UserError: If a flagfile is not UTF-8 text.
+    """
+    try:
+        lines = flags.FlagValues().read_flags_from_files(list(arguments))
+    except UnicodeDecodeError as error:
+        given = [argument for argument in arguments if "flagfile" in argument]
+        raise UserError(
+            f"`--flagfile` must name files of UTF-8 text. Received: {' '.join(given)} "
+            f"({error.reason})"
+        ) from error
+    if not any(line.startswith(_BYTE_ORDER_MARK) for line in lines):
+        return lines
+    # absl takes the mark for a part of the first line, which may be a comment or a flagfile.
+    lines = [line.removeprefix(_BYTE_ORDER_MARK) for line in lines]
+    return with_flagfiles([line for line in lines if not line.startswith(("#", "//"))])
 
 
 def _report(error: UserError) -> int:
@@ -144,93 +162,6 @@ def _is_beside(file: str | os.PathLike, output: str | os.PathLike) -> bool:
     """Returns whether a file belongs to an output, lies beside it, or is a folder above it."""
     file, output = Path(file).absolute(), Path(output).absolute()
     return file.is_relative_to(output.parent) or output.is_relative_to(file)
-
-
-def start_tensorflow() -> None:
-    """Imports TensorFlow in a program, without the lines about the machine that it prints.
-
-    They are shown if `--verbosity` is at least 0 or TF_CPP_MIN_LOG_LEVEL is 0 or 1. Nothing is done
-    if TensorFlow is imported already, or in a process that is not one of our programs: it may use
-    kseg as a library.
-    """
-    if "tensorflow" in sys.modules:
-        return
-    # `python -m NAME arguments`: these are all but the arguments.
-    command = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
-    is_program = command[-2:-1] == ["-m"] and command[-1].split(".")[0] in _PACKAGES
-    if not is_program and _PROGRAM not in os.environ:
-        return
-    os.environ[_PROGRAM] = "1"  # For the processes that it starts.
-    wanted = r"(^| )--?(verbosity|v)[= ](\d|info|debug)"
-    if re.search(wanted, " ".join(sys.argv[1:]), re.IGNORECASE):
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
-    shown = os.environ.get("TF_CPP_MIN_LOG_LEVEL") in ("0", "1")
-    with contextlib.nullcontext() if shown else _without_start_lines():
-        with _hidden("matplotlib", "sklearn"):
-            import tensorflow as tf
-
-        tf.config.list_physical_devices()  # The search for GPUs prints lines, too.
-
-
-@contextlib.contextmanager
-def _hidden(*packages: str) -> Iterator[None]:
-    """Lets the body find that packages are not installed, unless they are imported already.
-
-    Keras, which TensorFlow imports, tries to import them for functions that no program uses. With
-    both installed, a start took 10.2 s of processor time, and 8.2 s when they are hidden.
-    """
-    hidden = [package for package in packages if package not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # Python raises ImportError for these.
-    try:
-        yield
-    finally:
-        for package in hidden:
-            del sys.modules[package]
-
-
-@contextlib.contextmanager
-def _without_start_lines() -> Iterator[None]:
-    """Holds back what is written to descriptor 2, and leaves out `_START_LINES`.
-
-    A child process holds it. So nothing is lost if this process ends inside the body, as
-    TensorFlow ends it on a processor without AVX: everything is printed then, and on an exception.
-    """
-    try:
-        stderr = os.dup(2)
-    except OSError:  # It is closed.
-        yield
-        return
-    source, target = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(target)
-        _print_held(source)
-    os.close(source)
-    os.dup2(target, 2)
-    os.close(target)
-    try:
-        yield
-        os.write(2, _WHOLE)
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.waitpid(child, 0)
-
-
-def _print_held(source: int) -> None:
-    """Reads a pipe to its end, prints it and ends this process."""
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the writing process.
-        held = b""
-        while chunk := os.read(source, 1 << 16):
-            held += chunk
-        if held.endswith(_WHOLE):
-            lines = held.removesuffix(_WHOLE).splitlines(keepends=True)
-            held = b"".join(line for line in lines if not _START_LINES.match(line))
-        while held:
-            held = held[os.write(2, held) :]
-    finally:
-        os._exit(0)
 
 
 def require(values: flags.FlagValues, *names: str) -> None:
@@ -292,7 +223,7 @@ def help_text(description: str, values: flags.FlagValues = flags.FLAGS) -> str:
     groups: dict[str, list[flags.Flag]] = {}
     for module, defined in values.flags_by_module_dict().items():
         # absl names the module of the program after the command line.
-        if module != sys.argv[0] and module.split(".")[0] not in _PACKAGES:
+        if module != sys.argv[0] and module.split(".")[0] not in PACKAGES:
             continue
         for flag in defined:
             if not getattr(flag, "is_alias", False):
