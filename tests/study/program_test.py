@@ -79,7 +79,7 @@ def test_a_study_goes_on_after_a_kill_and_after_ctrl_c(root):
     wait_for(lambda: first.newest_step() > killed_at + 1, study)
     os.kill(study.pid, signal.SIGINT)
     assert study.wait(timeout=120) == 130, (root / "study.log").read_text()
-    assert "the same command goes on" in (root / "study.log").read_text()
+    assert "run the same command again" in (root / "study.log").read_text()
     assert trainings(root) == []
     log = (root / "out" / "logs" / "tiny_ksac_seed_1.log").read_text()
     assert "stopped at step" in log

@@ -398,7 +398,7 @@ def test_ctrl_c_while_the_page_is_written_ends_the_study(root, study, monkeypatc
 
     monkeypatch.setattr(program.Study, "_write", interrupt)
     assert call(root)[0] == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "run the same command again" in capsys.readouterr().out
 
 
 def test_a_study_that_was_stopped_evaluates_nothing(root, monkeypatch):

@@ -6,6 +6,7 @@ import resource
 import pytest
 import tensorflow as tf
 
+from kseg import files
 from kseg.errors import UserError
 from kseg.train.run_log import RunLog
 
@@ -65,7 +66,8 @@ def test_an_incomplete_record_at_the_end_does_not_hide_the_events_before(tmp_pat
     (path,) = logs.glob("events.*")
     before = steps(logs)
     # A process that was killed while it removed events leaves this. TensorBoard would read it.
-    killed = 2**22 + 1  # Greater than the number of any process.
+    machine = files.process_token().split(".")[0]
+    killed = f"{machine}.{2**22 + 1}.1"  # Greater than the number of any process.
     (logs / f".partial-{killed}-{path.name}").write_bytes(path.read_bytes())
     path.write_bytes(path.read_bytes() + path.read_bytes()[:20])
     with RunLog(logs, tmp_path / "metrics.csv", step=5):

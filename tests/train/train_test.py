@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kseg import evaluate as evaluation
+from kseg import files
 from kseg import train as training
 from kseg.data import manifests
 from kseg.data.datasets import VOC, LabelSet
@@ -177,7 +178,8 @@ def test_a_folder_that_is_not_a_run_is_an_error(experiment, tmp_path):
 def test_a_run_killed_before_its_flags_were_written_can_be_started_again(experiment, tmp_path):
     run = RunFolder(tmp_path / "run")
     start(run, experiment, VOC)
-    killed = 2**22 + 1  # Greater than the number of any process.
+    machine = files.process_token().split(".")[0]
+    killed = f"{machine}.{2**22 + 1}.1"  # Greater than the number of any process.
     run.experiment_file.rename(run.path / f".partial-{killed}-experiment.flags")
     start(RunFolder(run.path), experiment, VOC)
     assert not list(run.path.glob(".partial-*"))
