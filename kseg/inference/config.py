@@ -241,10 +241,11 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         **into,
     )
     flags.DEFINE_bool("crf", False, "Refine the result with a dense CRF (extra crf).", **into)
-    flags.DEFINE_string(
+    flags.DEFINE_enum(
         "jit_compile",
         "auto",
-        "Compile the network with XLA for windows, padded images and tiles: auto, true or false. "
+        JIT_COMPILE,
+        "Compile the network with XLA for windows, padded images and tiles. "
         "auto: on a GPU. On JAX it is always compiled.",
         **into,
     )

@@ -48,7 +48,9 @@ class ConvStack(keras.layers.Layer):
         recalled from the paper.
     """
 
-    def __init__(self, filters: int, kernel_size: int = 7, channels: int | None = None, **kwargs):
+    def __init__(
+        self, filters: int, *, kernel_size: int = 7, channels: int | None = None, **kwargs
+    ):
         super().__init__(**kwargs)
         self.filters = arguments.positive_integer("filters", filters)
         self.kernel_size = arguments.odd_integer("kernel_size", kernel_size, minimum=3)

@@ -49,7 +49,7 @@ class GCN(keras.layers.Layer):
         counts of Table 2.
     """
 
-    def __init__(self, filters: int, kernel_size: int = 7, **kwargs):
+    def __init__(self, filters: int, *, kernel_size: int = 7, **kwargs):
         super().__init__(**kwargs)
         self.filters = arguments.positive_integer("filters", filters)
         self.kernel_size = arguments.odd_integer("kernel_size", kernel_size)

@@ -42,7 +42,7 @@ class LargeKernelConv(keras.layers.Layer):
         Network", 2017, Table 2 ("Conv"), whose parameter counts leave no room for a bias.
     """
 
-    def __init__(self, filters: int, kernel_size: int = 7, **kwargs):
+    def __init__(self, filters: int, *, kernel_size: int = 7, **kwargs):
         super().__init__(**kwargs)
         self.filters = arguments.positive_integer("filters", filters)
         self.kernel_size = arguments.odd_integer("kernel_size", kernel_size)

@@ -58,7 +58,7 @@ def test_equals_a_plain_convolution_at_kernel_size_3():
 # GCN, Table 4, k = 7 on res-5: 75885K, 28505K, 4307K for m = 2048, 1024, 210.
 @pytest.mark.parametrize(("channels", "printed"), [(None, 75885), (1024, 28505), (210, 4307)])
 def test_parameter_counts_equal_the_paper(channels, printed):
-    layer = ConvStack(21, 7, channels)
+    layer = ConvStack(21, kernel_size=7, channels=channels)
     layer.build((None, None, None, 2048))
     assert abs(layer_checks.trainable_count(layer) / 1000 - printed) < 1
 

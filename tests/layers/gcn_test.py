@@ -57,7 +57,7 @@ def test_equals_a_large_convolution_with_the_product_of_its_kernels():
     [(3, 260, 260_694), (5, 434, 434_490), (7, 608, 608_286), (9, 782, 782_082)],
 )
 def test_parameter_counts_equal_the_paper(kernel_size, printed, count):
-    layer = GCN(21, kernel_size)
+    layer = GCN(21, kernel_size=kernel_size)
     layer.build((None, None, None, 2048))
     assert trainable_count(layer) == count
     assert count // 1000 == printed

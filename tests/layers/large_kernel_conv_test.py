@@ -38,7 +38,7 @@ def test_response_to_one_pixel_is_the_mirrored_kernel(kernel_size):
 # GCN, Table 2, on res-5: 387K, 1075K, 2107K, 3484K.
 @pytest.mark.parametrize(("kernel_size", "printed"), [(3, 387), (5, 1075), (7, 2107), (9, 3484)])
 def test_parameter_counts_equal_the_paper(kernel_size, printed):
-    layer = LargeKernelConv(21, kernel_size)
+    layer = LargeKernelConv(21, kernel_size=kernel_size)
     layer.build((None, None, None, 2048))
     (kernel,) = layer.trainable_variables
     assert abs(np.prod(kernel.shape) / 1000 - printed) < 1

@@ -15,7 +15,7 @@ from keras import ops
 from kseg.benchmark.gpu import child, measurements, processes, tasks
 from kseg.benchmark.gpu.tasks import Settings, Task
 from kseg.benchmark.peers.torch_networks import MARK
-from kseg.files import has_ended
+from kseg.files import _start
 
 KERNEL = Task("kernels", tasks.FIVE_RATES, "kseg", tasks.FORWARD, "float32", False)
 
@@ -53,16 +53,16 @@ time.sleep(600)
     begun = time.monotonic()
     received = messages(code, tmp_path, seconds=60.0 if is_closed else 3.0)
     (number,) = next(received)["rows"]
-    assert not has_ended(str(number))
+    assert _start(number) is not None
     if is_closed:
         received.close()
     else:
         assert list(received) == [{"ended": processes.TIME_LIMIT}]
         assert time.monotonic() - begun >= 3
     deadline = time.monotonic() + 10
-    while not has_ended(str(number)) and time.monotonic() < deadline:
+    while _start(number) is not None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert has_ended(str(number)) and time.monotonic() - begun < 50
+    assert _start(number) is None and time.monotonic() - begun < 50
 
 
 def test_the_temporary_files_of_a_process_are_removed_with_it(tmp_path):
