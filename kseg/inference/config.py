@@ -241,11 +241,10 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         **into,
     )
     flags.DEFINE_bool("crf", False, "Refine the result with a dense CRF (extra crf).", **into)
-    flags.DEFINE_enum(
+    flags.DEFINE_string(
         "jit_compile",
         "auto",
-        JIT_COMPILE,
-        "Compile the network with XLA for windows, padded images and tiles. "
+        "Compile the network with XLA for windows, padded images and tiles: auto, true or false. "
         "auto: on a GPU. On JAX it is always compiled.",
         **into,
     )
