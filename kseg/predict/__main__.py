@@ -140,13 +140,15 @@ def main(values: flags.FlagValues) -> int:
             scene_bands=run.scene_bands,
             vectors=vectors,
         )
-    if vectors:
+    if vectors and Path(values.vectors).is_file():  # Not if no TIFF could be predicted.
         print(f"{vectors.count} polygons in {values.vectors}")
     done = len(images) - len(failures)
     folders = " and ".join(filter(None, (values.output_dir, values.submission)))
     how = str(config)
     if tiling:
         how = how.replace("whole images", f"tiles of {tiling.tile[0]}x{tiling.tile[1]}")
+    elif any(map(is_tiff, images.values())):
+        how += "; TIFFs in tiles"
     print(f"{done} of {len(images)} images predicted ({how}); results in {folders}")
     for failure in failures:
         print(f"skipped {failure}")

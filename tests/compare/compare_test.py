@@ -244,6 +244,21 @@ def test_scores_of_a_checkpoint_that_training_has_replaced_are_not_ranked(make_r
     assert [row["run"] for row in tables.table(runs)] == ["trained_on", "other"]
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "present"), [("newest", 9), ("best", 9), ("gone.npz", None)]
+)
+def test_the_present_step_of_the_checkpoint_that_was_measured_is_read(
+    make_run, tmp_path, checkpoint, present
+):
+    make_run("one", 0.5, checkpoint=checkpoint, step=3)
+    folder = RunFolder(tmp_path / "one")
+    assert run_scores.read_run(folder, "one").present_step is None
+    model = folder.experiment.build_model(VOC.num_classes)
+    model.compile("sgd")
+    folder.checkpoints.save(model, Position(step=9))
+    assert run_scores.read_run(folder, "one").present_step == present
+
+
 def test_arguments_that_are_not_runs_are_left_out(make_run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tables, "_cost", lambda run, known: (0, 0))
     make_run("one", 0.5)

@@ -81,5 +81,7 @@ def test_dtypes_are_those_of_keras(policy):
     found, truth = ours(maps), theirs(maps)
     assert found.dtype == truth.dtype
     found, truth = (layer_checks.to_numpy(ops.cast(t, "float64")) for t in (found, truth))
-    tolerance = {"mixed_bfloat16": 0.02, "float64": 1e-12}[policy]
+    # Elsewhere Keras computes matrix products of float64 in float32.
+    exact = 1e-12 if keras.config.backend() == "tensorflow" else 1e-5
+    tolerance = {"mixed_bfloat16": 0.02, "float64": exact}[policy]
     np.testing.assert_allclose(found, truth, rtol=0, atol=tolerance * np.abs(truth).max())
