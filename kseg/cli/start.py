@@ -36,7 +36,7 @@ def start_tensorflow() -> None:
     if not is_program and _PROGRAM not in os.environ:
         return
     os.environ[_PROGRAM] = "1"  # For the processes that it starts.
-    if command[-1] == "kseg.predict":
+    if command[-1:] == ["kseg.predict"]:  # Empty in the processes that a program starts.
         # Imported after TensorFlow, fiona writes GeoPackages without a spatial index.
         with contextlib.suppress(UserError):
             load_fiona("kseg.predict")
