@@ -45,7 +45,8 @@ from kseg.runs.folder import RunFolder
 from kseg.visualization import confusion_matrix, worst_sheet
 
 BOUNDARY_WIDTH = 7  # GCN, Table 5
-_OF_IMAGES = ("images.csv", "worst.png", "predictions.npz")  # Written on demand.
+# Files that are made of single images -> the flag that asks for them.
+_OF_IMAGES = {"images.csv": "worst", "worst.png": "worst", "predictions.npz": "predictions"}
 LESS_MEMORY = (
     "Less is needed with `--batch_size=1`, smaller `--scales`, or `--window_size` for large images"
 )
@@ -194,8 +195,7 @@ def main(values: flags.FlagValues) -> None:
     }
     if values.boundary_width:
         content["boundary_width"] = values.boundary_width
-    of_images = [*_OF_IMAGES[:2]] if values.worst else []
-    of_images += [_OF_IMAGES[2]] if values.predictions else []
+    of_images = [name for name, flag in _OF_IMAGES.items() if values[flag].value]
     outputs = [output, output.with_suffix(".csv"), _beside(output, "confusion.png")]
     outputs += [_beside(output, name) for name in of_images]
     with cli.writing({"report": output}, "Nothing was written."), contextlib.ExitStack() as stack:
@@ -218,9 +218,9 @@ def main(values: flags.FlagValues) -> None:
         partials[1].write_text(csv_text(run.label_set, scores), encoding="utf-8")
         confusion_matrix.draw(scores.matrix, run.label_set.names).save(partials[2])
     print(f"inference: {config}\nwritten: {', '.join(map(str, outputs))}")
-    kept = [_beside(output, name) for name in _OF_IMAGES if name not in of_images]
-    if kept := [str(file) for file in kept if file.is_file()]:
-        print(f"note: not of this evaluation: {', '.join(kept)}")
+    others = [_beside(output, name) for name in _OF_IMAGES if name not in of_images]
+    if kept := [str(file) for file in others if file.is_file()]:
+        print(f"note: left there by an earlier evaluation: {', '.join(kept)}")
 
 
 def _printed(label_set: LabelSet, scores: Scores, classes: Sequence[str]) -> dict:

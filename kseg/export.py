@@ -25,7 +25,8 @@ which `kseg.load` and `keras.saving.load_model` read and which can be put on a h
 `--format=litert` (for phones and small boards) and `--format=onnx` (extra `onnx`) write one file
 instead, for single images of `--image_size`, with `labels.json` next to it. The file is loaded and
 compared with the SavedModel on a test image before it is put in place. The caller pads smaller
-images below and on the right with the colour that becomes 0: grey 127, for ResNets RGB 124,117,104.
+images at the bottom and on the right with the colour that the network normalises to zero: grey 127,
+for ResNets RGB 124, 117, 104.
 
     python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=onnx --image_size=360,480
     python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=litert \\
@@ -62,13 +63,16 @@ from kseg.models import Segmenter
 from kseg.runs.folder import RunFolder
 
 FORMATS = ("saved_model", "litert", "onnx", "weights")
-LESS_MEMORY = "Less is needed with a smaller `--image_size` and fewer `--calibration_images`"
+LESS_MEMORY = (
+    "Less is needed with a smaller `--image_size` (litert, onnx) and fewer `--calibration_images` "
+    "(int8)"
+)
 # The formats in which a flag has an effect.
 _FORMATS_OF_FLAGS = {
-    "probabilities": FORMATS[:3],
-    "max_pixels": FORMATS[:1],
-    "image_size": FORMATS[1:3],
-    "licence": FORMATS[3:],
+    "probabilities": ("saved_model", "litert", "onnx"),
+    "max_pixels": ("saved_model",),
+    "image_size": ("litert", "onnx"),
+    "licence": ("weights",),
 }
 
 
@@ -81,7 +85,7 @@ def export(
     max_pixels: int = MAX_PIXELS,
     scene_bands: SceneBands | None = None,
 ) -> Path:
-    """Writes a network as the next version of a SavedModel, or nothing if that fails.
+    """Writes a network as the next version of a SavedModel. A failed export leaves nothing behind.
 
     Args:
         model: A network of `kseg.models`: RGB images in 0..255 in, logits of the same size out.
@@ -97,7 +101,8 @@ def export(
         The folder of the new version.
 
     Raises:
-        UserError: If `export_dir` is a file, or `label_set` has not as many classes as the model.
+        UserError: If `export_dir` is a file, or if `label_set` has another number of classes than
+            the model.
     """
     export_dir = _prepare(model, label_set, export_dir)
     version = export_dir / str(saved_model.highest_version(export_dir) + 1)
@@ -270,7 +275,15 @@ def main(values: flags.FlagValues) -> None:
         print(f"SavedModel written: {version}")
         print(f"To inspect it: saved_model_cli show --dir {shlex.quote(str(version))} --all")
         return
-    calibration = _calibration_images(values, run, model, size)
+    calibration = []
+    if values.export_precision == "int8":
+        calibration = litert.calibration_images(
+            model,
+            run.data_dir(values.data_dir),
+            values.split or run.experiment.train_split[0],
+            size,
+            values.calibration_images,
+        )
     with writing:
         path, agreement = export_file(
             model,
@@ -310,20 +323,6 @@ def _image_size(values: flags.FlagValues) -> tuple[int, int]:
             f"Received: {','.join(values.image_size)}"
         )
     return sides[0], sides[-1]
-
-
-def _calibration_images(
-    values: flags.FlagValues, run: RunFolder, model: Segmenter, size: tuple[int, int]
-) -> list[np.ndarray]:
-    if values.export_precision != "int8":
-        return []
-    return litert.calibration_images(
-        model,
-        run.data_dir(values.data_dir),
-        values.split or run.experiment.train_split[0],
-        size,
-        values.calibration_images,
-    )
 
 
 if __name__ == "__main__":

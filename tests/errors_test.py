@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kseg.errors import UserError, explanation, missing_extra
+from kseg.errors import UserError, explanation, first_line, missing_extra
 from tests.conftest import REPOSITORY
 
 HUGE = 4_000_000  # A square of so many numbers has 58 TiB.
@@ -79,6 +79,11 @@ def test_the_operation_of_a_graph_that_runs_out_of_memory_is_named():
 def test_memory_errors_without_a_text_are_explained():
     for error in (MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")):
         assert explanation(error) == "Out of memory"
+
+
+def test_the_first_line_of_an_error_is_its_text_or_its_type():
+    assert first_line(ValueError("\na\nb")) == "a"
+    assert first_line(MemoryError()) == "MemoryError"
 
 
 def test_errors_of_the_file_system_are_explained_with_the_file_and_the_reason(tmp_path):

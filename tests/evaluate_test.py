@@ -223,9 +223,9 @@ def test_predictions_are_written_if_asked_for_and_are_those_of_the_scores(
     iou = [np.nan if value is None else value for value in content["iou"].values()]
     np.testing.assert_allclose(image_predictions.iou(found.counts.sum(axis=0)), iou)
     assert (tmp_path / "worst.png").is_file() and (tmp_path / "images.csv").is_file()
-    assert "not of this evaluation" not in capsys.readouterr().out
+    assert "earlier evaluation" not in capsys.readouterr().out
     call_main(f"--model_dir={run.path}", "--predictions", f"--report={tmp_path / 'eval.json'}")
-    (note,) = (line for line in capsys.readouterr().out.splitlines() if "not of this" in line)
+    (note,) = (line for line in capsys.readouterr().out.splitlines() if "earlier" in line)
     assert "worst.png" in note and "images.csv" in note and "predictions.npz" not in note
 
 

@@ -138,9 +138,7 @@ def _read_roboflow(lines: Sequence[str], where: str) -> _Classes:
 
 
 def _read_labelme(lines: Sequence[str], where: str) -> _Classes:
-    if [line.lower() == _LABELME_IGNORE for line in lines].index(True) or any(
-        line.lower() == _LABELME_IGNORE for line in lines[1:]
-    ):
+    if [place for place, line in enumerate(lines) if line.lower() == _LABELME_IGNORE] != [0]:
         raise UserError(
             f"{where}{_LABELME_IGNORE} must be the first line and occur once, as in labelme's "
             "labels.txt, where it has the id -1 and the next line the id 0"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import keras
 from keras import layers
 
-from kseg.layers import BatchNorm, Conv2D, DepthwiseConv2D, arguments
+from kseg.layers import BatchNorm, DepthwiseConv2D, arguments
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -13,11 +13,7 @@ OUTPUT_STRIDES = (8, 16, 32)
 _WINDOWED = (layers.Conv2D, layers.DepthwiseConv2D, layers.MaxPooling2D)
 
 # A layer of Keras -> the same layer with faster kernels.
-_FASTER = {
-    layers.BatchNormalization: BatchNorm,
-    layers.Conv2D: Conv2D,
-    layers.DepthwiseConv2D: DepthwiseConv2D,
-}
+_FASTER = {layers.BatchNormalization: BatchNorm, layers.DepthwiseConv2D: DepthwiseConv2D}
 
 # Layers that `at_output_stride` rebuilds correctly: those above, and layers known to process each
 # pixel separately. A composite layer may contain a stride or a window.

@@ -52,9 +52,13 @@ class Run:
             return which
         if which not in _NAMED:
             return f"step {step}"
-        if self.present_step in (None, step):
-            return which
-        return f"{which} when it was step {step} (now step {self.present_step})"
+        return f"{which} of step {step}{self._replaced}" if self._replaced else which
+
+    @property
+    def _replaced(self) -> str:
+        """Words for a checkpoint that training has replaced since it was measured, or nothing."""
+        is_same = self.present_step in (None, self.measured.get("step"))
+        return "" if is_same else f", now step {self.present_step}"
 
     @property
     def protocol(self) -> str | None:
@@ -129,19 +133,17 @@ def read_run(folder: RunFolder, name: str) -> Run:
     Raises:
         UserError: If the folder is not a run, or a file in it cannot be read.
     """
-    measured = None
-    if folder.eval_file.is_file():
-        with _damage(folder.eval_file):
-            measured = _measured(folder.eval_file)
+    measured = _measured(folder.eval_file)
     run = Run(
         name,
         folder.experiment,
         folder.label_set.num_classes,
         measured,
-        _rows(folder.metrics_file) if folder.metrics_file.is_file() else (),
+        _rows(folder.metrics_file),
         tuple(folder.changes),
         _present_step(folder, measured) if measured else None,
     )
+    # What is read of these files later is read once here, where the file is known.
     with _damage(folder.metrics_file):
         _ = run.curve, run.minutes
     with _damage(folder.changes_file):
@@ -158,18 +160,24 @@ def _damage(file: Path) -> Iterator[None]:
         raise UserError(f"{file} is damaged and cannot be read: {error!r}") from error
 
 
-def _measured(file: Path) -> dict[str, Any]:
-    """Reads the scores that `kseg.evaluate` wrote."""
-    measured = json.loads(file.read_text(encoding="utf-8"))
-    for key in ("protocol", "split", "checkpoint"):
-        if not isinstance(measured[key], str):
-            raise ValueError(f"{key} is no text")
-    float(measured["miou"])
-    sum(measured["pixels"].values())
+def _measured(file: Path) -> dict[str, Any] | None:
+    """Reads the scores that `kseg.evaluate` wrote; None if there are none."""
+    if not file.is_file():
+        return None
+    with _damage(file):
+        measured = json.loads(file.read_text(encoding="utf-8"))
+        for key in ("protocol", "split", "checkpoint"):
+            if not isinstance(measured[key], str):
+                raise ValueError(f"{key} is no text")
+        # These raise an error if the values are no numbers.
+        _ = float(measured["miou"]), sum(measured["pixels"].values())
     return measured
 
 
 def _rows(file: Path) -> tuple[dict[str, str], ...]:
+    """Reads the rows of a metrics.csv; none if there is no file."""
+    if not file.is_file():
+        return ()
     with _damage(file), open(file, newline="", encoding="utf-8") as text:
         return tuple(csv.DictReader(text))
 
@@ -219,10 +227,11 @@ def protocol_differences(runs: Sequence[Run]) -> list[str]:
         line = f"{run.name}: not measured"
         if measured := run.measured:
             step = measured.get("step")
-            at_step = "" if step is None or "step" in run.checkpoint else f" (step {step})"
+            at_step = f" (step {step}{run._replaced})" if step is not None else ""
             line = (
                 f"{run.name}: {measured['protocol']}, split {measured['split']}, checkpoint "
-                f"{run.checkpoint}{at_step}, {sum(measured['pixels'].values()):,} labelled pixels"
+                f"{measured['checkpoint']}{at_step}, {sum(measured['pixels'].values()):,} "
+                "labelled pixels"
             )
         lines.append(line)
     return lines

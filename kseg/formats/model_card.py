@@ -92,10 +92,13 @@ def _scenes(run: RunFolder) -> list[str]:
     """Returns how images are made from scenes, if the run was trained on such images."""
     if not run.scene_bands:
         return []
+    bands = run.scene_bands
+    limits = ", ".join(f"{low:g} to {high:g}" for low, high in bands.limits)
     return [
         "",
-        f"It was trained on images that were cut from scenes: {run.scene_bands}. Apply the same to "
-        "yours, for example with `python -m tfrecords_tools.build_scenes --bands --limits`.",
+        f"The images were made from scenes of {bands.dtype}: red, green and blue are the bands "
+        f"{to_text(bands.bands)}, whose values {limits} became 0 to 255. Images of your own scenes "
+        "must be made in the same way; `labels.json` has these numbers, too.",
     ]
 
 

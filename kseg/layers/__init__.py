@@ -3,7 +3,6 @@
 from kseg.layers.aspp import ASPP
 from kseg.layers.batch_norm import BatchNorm
 from kseg.layers.boundary_refinement import BoundaryRefinement
-from kseg.layers.conv2d import Conv2D
 from kseg.layers.conv2d_transpose import Conv2DTranspose
 from kseg.layers.conv_norm_act import ConvNormAct
 from kseg.layers.conv_stack import ConvStack
@@ -31,7 +30,6 @@ __all__ = [
     "LKSPP",
     "BatchNorm",
     "BoundaryRefinement",
-    "Conv2D",
     "Conv2DTranspose",
     "ConvNormAct",
     "ConvStack",

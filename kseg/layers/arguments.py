@@ -7,7 +7,7 @@ argument, states the rule and shows the value received.
 import math
 import numbers
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import keras
@@ -159,6 +159,11 @@ def map_shape(layer: keras.layers.Layer, shape: Shape) -> None:
             f"Height and width of the features of {type(layer).__name__} {layer.name!r} must be "
             f">= 1. Received features of shape: {tuple(shape)}"
         )
+
+
+def may_be_equal(shape: Sequence[int | None], other: Sequence[int | None]) -> bool:
+    """Returns whether the sizes that two shapes have in common may be equal; None is unknown."""
+    return all(None in sizes or len(set(sizes)) == 1 for sizes in zip(shape, other, strict=False))
 
 
 def shape_pair(layer: keras.layers.Layer, input_shape: Any) -> tuple[Shape, Shape]:

@@ -231,10 +231,7 @@ LOSSES = {"cross_entropy": CrossEntropy, "dice": Dice}
 
 def _require_fit(name, shape, logits_shape):
     """Raises unless a tensor has one value for each pixel; otherwise it would be broadcast."""
-    expected = logits_shape[:-1]
-    if len(shape) != len(expected) or any(
-        None not in sides and len(set(sides)) > 1 for sides in zip(shape, expected, strict=True)
-    ):
+    if len(shape) != len(logits_shape) - 1 or not arguments.may_be_equal(shape, logits_shape):
         raise ValueError(
             f"`{name}` must have one value for each pixel of the logits, which have the shape "
             f"{tuple(logits_shape)}. Received: shape {tuple(shape)}"

@@ -167,9 +167,11 @@ class ConfusionMatrix(keras.metrics.Metric):
 
     def count(self, labels: Tensor, predictions: Tensor) -> None:
         """Counts pairs of label and predicted class, integer tensors of the same shape."""
-        shapes = tuple(labels.shape), tuple(predictions.shape)
-        if any(None not in pair and len(set(pair)) > 1 for pair in zip(*shapes, strict=False)):
-            raise ValueError(f"`labels` and `predictions` must have one shape. Received: {shapes}")
+        if not arguments.may_be_equal(labels.shape, predictions.shape):
+            raise ValueError(
+                "`labels` and `predictions` must have the same shape. "
+                f"Received: {tuple(labels.shape)} and {tuple(predictions.shape)}"
+            )
         labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
         predictions = ops.reshape(ops.cast(predictions, "int32"), (-1,))
         invalid = self.num_classes * self.num_classes

@@ -58,8 +58,8 @@ class Checkpoints:
                 training has taken over. The earlier checkpoints remain.
         """
         path = self.folder / f"step-{position.step:08d}.npz"
-        earlier = [file for file in self.paths() if step_of(file) < position.step][-1:]
-        kept = f"{earlier[0]} is complete" if earlier else "there is no earlier checkpoint"
+        earlier = [file for file in self.paths() if step_of(file) < position.step]
+        kept = f"{earlier[-1]} is complete" if earlier else "there is no earlier checkpoint"
         _refuse_not_finite(model, position.step, kept)
         try:
             # The best checkpoint is written first: a run that is killed between the two resumes
@@ -73,8 +73,7 @@ class Checkpoints:
                 write(path, _arrays(model), position, self._guard)
             self._of_this_run.add(path)
             until_now = [file for file in self.paths() if step_of(file) <= position.step]
-            kept_paths = until_now[-self.keep :]
-            for file in self._of_this_run - set(kept_paths):
+            for file in self._of_this_run - set(until_now[-self.keep :]):
                 if self._guard:
                     self._guard()
                 file.unlink(missing_ok=True)

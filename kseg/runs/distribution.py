@@ -65,9 +65,9 @@ def make_devices(
     """Returns the devices of `--strategy`: `default` is one, `mirrored` all GPUs of the machine.
 
     Without a GPU, `mirrored` uses all logical CPUs, which is how it is tested. Several processes
-    always use all devices of each. On TensorFlow, `fit` under the strategy supports neither several
-    steps in one call nor accumulated gradients, for which kseg has no flags, nor XLA or a scaled
-    loss, which are refused here. Dropout drops the same positions of each replica's part
+    always use all devices of each. On TensorFlow, `fit` under the strategy does not support XLA or
+    a scaled loss, which are refused here, and neither several steps in one call nor accumulated
+    gradients, for which kseg has no flags. Dropout drops the same positions of each replica's part
     of a batch, since Keras gives all replicas the same seed.
 
     Args:

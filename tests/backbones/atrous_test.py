@@ -40,6 +40,17 @@ def test_a_convolution_that_loses_its_stride_keeps_the_previous_rate(output_stri
     assert windows(at_output_stride(network, output_stride)) == expected
 
 
+def test_a_kernel_of_one_pixel_gets_no_dilation_rate():
+    network = small_network(
+        *(strided(number, 2) for number in range(5)),
+        layers.Conv2D(4, 1, name="pointwise"),
+        layers.Conv2D(4, 3, padding="same", name="wide"),
+    )
+    copy = at_output_stride(network, 16)
+    rates = [copy.get_layer(name).dilation_rate for name in ("pointwise", "wide")]
+    assert rates == [(1, 1), (2, 2)]
+
+
 def test_multi_grid_multiplies_the_dilation_rates_of_the_named_layers():
     strides = (2, 2, 2, 2, 1, 2, 1)
     network = small_network(*(strided(number, stride) for number, stride in enumerate(strides)))

@@ -211,3 +211,12 @@ def test_as_backbone_of_anything_else_raises(value):
 @pytest.mark.one_backend
 def test_docstring_example_of_as_backbone():
     run_docstring_example(as_backbone)
+
+
+def test_channels_first_is_refused():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="channels_last"):
+            BACKBONES["mobilenet_v2"]()
+    finally:
+        keras.config.set_image_data_format("channels_last")

@@ -170,6 +170,15 @@ def test_a_missing_split_is_reported_with_the_existing_ones(tmp_path):
         manifests.read_manifest(tmp_path, "train")
 
 
+def test_a_folder_of_data_sets_is_reported_with_their_names(tmp_path):
+    for name in ("roads", "animals"):
+        path = manifests.manifest_path(tmp_path / name, "val")
+        path.parent.mkdir()
+        manifests.write_manifest(path, MANIFEST)
+    with pytest.raises(UserError, match="'val'.* animals, roads"):
+        manifests.read_manifest(tmp_path, "val")
+
+
 def test_shards_without_a_manifest_are_reported_with_the_command_that_creates_it(tmp_path):
     (tmp_path / "train-00000-of-00001.tfrecord").write_bytes(b"")
     with pytest.raises(UserError, match=r"build_manifest.*--splits=train"):

@@ -21,8 +21,7 @@ REPLICA_ON_GPU = {"device": "GPU", "replicas": 2}
 @pytest.fixture(scope="module")
 def model():
     images = keras.Input((None, None, 3))
-    # On a GPU, convolutions with more channels than filters are computed by taps.
-    x = ConvNormAct(2, kernel_size=3, dilation_rate=2)(images)
+    x = ConvNormAct(4, kernel_size=3, dilation_rate=2)(images)
     return Segmenter(images, keras.layers.Conv2D(3, 1)(x))
 
 

@@ -11,9 +11,12 @@ import pytest
 
 import kseg
 from kseg import export as program
+from kseg.data import scene_bands
 from kseg.data.datasets import LabelSet
+from kseg.data.scene_bands import SceneBands
 from kseg.errors import UserError
 from kseg.formats import weights_folder
+from kseg.formats.model_card import model_card
 from kseg.formats.weights_folder import CARD, CONFIG, RECIPE, WEIGHTS
 from kseg.recipe.compilation import compile_model
 from kseg.runs.checkpoint_file import Position
@@ -162,6 +165,17 @@ def test_the_card_says_what_was_trained_and_measured(run, published):
     flags = from_flagfile(published / RECIPE)
     expected = run.experiment.replace(data_dir="", model_dir="", init_from="stage_1")
     assert flags == expected
+
+
+def test_the_card_of_a_run_on_scenes_says_how_images_are_made(run, tmp_path):
+    folder = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    model = folder.load_model()
+    assert "scenes" not in model_card(folder, model, step=7, licence="")
+    bands = SceneBands(bands=(3, 2, 1), limits=((0, 900), (10.5, 800), (20, 700)), dtype="uint16")
+    scene_bands.write_file(folder.scene_bands_file, bands)
+    text = model_card(RunFolder(folder.path), model, step=7, licence="")
+    for words in ("uint16", "3,2,1", "0 to 900, 10.5 to 800, 20 to 700"):
+        assert words in text, words
 
 
 def test_scores_of_other_weights_are_left_out(run, tmp_path):

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.one_backend
         (arguments.integer_or_pair, [1, 5], (1, 5)),
         (arguments.positive_integers, [6, np.int32(12)], (6, 12)),
         (arguments.positive_number, 2, 2.0),
+        (arguments.positive_number, np.float32(0.5), 0.5),
         (arguments.positive_fraction, 1, 1.0),
         (arguments.boolean, False, False),
     ],

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kseg.layers import Dropout
+from kseg.layers import Dropout, PyramidPooling
 from tests import layer_checks
 
 
@@ -39,12 +39,16 @@ def test_a_rate_that_is_no_fraction_is_refused():
         Dropout(1.5)
 
 
-@pytest.mark.parametrize(("kind", "fails"), [(Dropout, False), (keras.layers.Dropout, True)])
-def test_the_layout_optimizer_for_gpus_does_not_fail(kind, fails, capfd):
+@pytest.mark.parametrize(
+    ("layer", "fails"),
+    [(Dropout(0.1), False), (keras.layers.Dropout(0.1), True), (PyramidPooling(16), False)],
+    ids=["ours", "keras", "pyramid"],
+)
+def test_the_layout_optimizer_for_gpus_does_not_fail(layer, fails, capfd):
     """On a described GPU, so that none is needed. It fails for the layer of Keras."""
     if keras.config.backend() != "tensorflow":
         pytest.skip("This is an optimizer of TensorFlow")
-    assert ("layout failed" in _log_of_layout_optimizer(kind(0.1, seed=1), capfd)) == fails
+    assert ("layout failed" in _log_of_layout_optimizer(layer, capfd)) == fails
 
 
 def _log_of_layout_optimizer(layer, capfd):

@@ -66,3 +66,11 @@ def test_the_schedule_starts_after_the_warm_up():
     )
     expected = [0.0, 0.05, 0.1, 0.1, 0.05]
     assert [rate(rates, step) for step in (0, 1, 2, 4, 5)] == pytest.approx(expected)
+
+
+def test_a_warm_up_is_rebuilt_from_its_config_more_than_once():
+    rates = learning_rates(0.1, schedule="poly", total_steps=10, steps_per_epoch=5, warm_up_steps=2)
+    config = rates.get_config()
+    for _ in range(2):
+        copy = type(rates).from_config(config)
+        assert [rate(copy, step) for step in range(10)] == [rate(rates, step) for step in range(10)]

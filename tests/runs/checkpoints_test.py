@@ -112,6 +112,15 @@ def test_the_newest_checkpoints_and_the_best_are_kept(tmp_path):
         assert model.get_layer("logits").bias.numpy()[0] == bias
 
 
+def test_steps_of_more_digits_are_later(tmp_path):
+    checkpoints, model = Checkpoints(tmp_path, keep=1), model_of()
+    for step in (99_999_999, 100_000_000):
+        checkpoints.save(model, Position(step=step))
+    assert names(tmp_path) == ["step-100000000.npz"]
+    (tmp_path / "step-99999999.npz").touch()
+    assert checkpoints.read_position("newest")[0].step == 100_000_000
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_if_the_newest_checkpoint_is_damaged_the_one_before_is_restored(damage, tmp_path, capsys):
     checkpoints, model = Checkpoints(tmp_path), model_of()

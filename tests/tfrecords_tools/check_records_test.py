@@ -1,5 +1,7 @@
 """Damage of every kind is found and reported with its shard and record."""
 
+import contextlib
+import dataclasses
 import io
 import itertools
 import json
@@ -9,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kseg.data import records
+from kseg.data import manifests, records
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
 from tfrecords_tools import build_manifest, build_voc, check_records
@@ -327,6 +329,18 @@ def test_names_in_two_splits_are_reported(out, capsys):
     unfinished, shared = (line for line in printed.splitlines() if line.startswith("note: "))
     assert "'other'" in unfinished and "build_manifest" in unfinished
     assert "1 names" in shared and "'other'" in shared and "'val'" in shared
+
+
+def test_splits_of_different_classes_are_reported(out, capsys):
+    path = manifests.manifest_path(out, "val")
+    manifest = manifests.read_manifest(out, "val")
+    other = dataclasses.replace(
+        manifest, split="other", shards=(), names=(*manifest.names[:-1], "another")
+    )
+    manifests.write_manifest(path.with_name(path.name.replace("val", "other")), other)
+    with contextlib.suppress(UserError):
+        _main(out)
+    assert "'other' and 'val' have different classes" in capsys.readouterr().out
 
 
 def test_missing_folder_or_split_is_named(out, tmp_path_factory):

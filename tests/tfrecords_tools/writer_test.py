@@ -64,6 +64,14 @@ def test_bytes_do_not_depend_on_the_number_of_processes(samples, tmp_path):
     assert written[0] == written[1]
 
 
+def test_a_split_that_is_replaced_is_named(samples, tmp_path, capsys):
+    _convert({"train": samples[:5]}, tmp_path)
+    assert "replaced" not in capsys.readouterr().out
+    _convert({"train": samples[5:], "val": samples[:5]}, tmp_path, num_shards=1)
+    (note,) = (line for line in capsys.readouterr().out.splitlines() if "replaced" in line)
+    assert "'train'" in note
+
+
 def test_problems_are_in_order_whatever_the_number_of_processes(samples, tmp_path):
     for sample in samples[1:6:2]:
         folders.mask(sample.label, 99)

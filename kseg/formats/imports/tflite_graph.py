@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kseg import errors
-from kseg.errors import UserError
+from kseg.errors import UserError, first_line
 
 # What a tensor is made of: ("image",); ("convolution", number); ("add", set of sources);
 # ("pool", source), the mean of the whole map; or ("concat", source, ...). Bilinear resizes, changes
@@ -117,9 +116,7 @@ def read_graph(path: str | os.PathLike) -> Graph:
     except UserError as error:
         raise UserError(f"{path} {error}") from error
     except _DAMAGE as error:
-        raise UserError(
-            f"{path} is damaged and cannot be read: {errors.first_line(error)}"
-        ) from error
+        raise UserError(f"{path} is damaged and cannot be read: {first_line(error)}") from error
 
 
 class _Reader:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kseg.errors import UserError, missing_extra
+from kseg.errors import UserError, first_line, missing_extra
 from kseg.formats.imports.torch_names import keras_axes
 from kseg.formats.imports.variables import Variables
 
@@ -112,8 +112,7 @@ def _open_pickled(path: str) -> Variables:
 
 
 def _unreadable(path: str, reason: object) -> UserError:
-    first_line = (str(reason).splitlines() or [""])[0]
     return UserError(
         f"`--checkpoint` must be a weight file of torch ({', '.join(_SUFFIXES)}). "
-        f"Received: {path}: {first_line}"
+        f"Received: {path}: {first_line(reason)}"
     )

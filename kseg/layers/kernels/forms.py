@@ -27,11 +27,6 @@ calculations with the card's 4.8 TB/s and 790 TFLOP/s:
   five rates are 3 kernels that move 309 MB in place of 12 that move 923 MB, and in both passes 8
   (963 MB) in place of 17 (1,577 MB). The measurements above are of nine products. On a CPU the
   taps are products of different parts of the map.
-- `widening_by_taps`: the products of nine taps are nine values for each filter and pixel, which
-  cost a GPU more than they save unless the features have more channels than there are filters, as
-  in ASPP. Compiled for an H200, a training step of DeepLabv3+ on ResNet50 at output stride 8, whose
-  atrous convolutions have 256 and 512 of both, would move 127 GB in place of 96. JAX has no other
-  fast form.
 - `compiles_itself`: without XLA the additions are one kernel for each shift, which makes the
   convolution four to five times slower. Keras cannot compile the step of several replicas, so that
   the convolution compiles itself there, and so do the averages. The depthwise convolutions keep
@@ -101,8 +96,6 @@ class Forms:
         leaves_out_rim: Whether an atrous convolution computes no products of pixels that no rate
             reads.
         one_product: Whether it computes the products of all taps as one.
-        widening_by_taps: Whether an atrous convolution at one rate is computed by its taps if it
-            has at least as many filters as channels.
         sums_in_float32: Whether it adds its products in float32.
         float32_inputs: Whether the inputs of matrix products are cast to float32 first.
         float32_products: Whether an atrous convolution keeps the products of half-precision
@@ -117,7 +110,6 @@ class Forms:
 
     leaves_out_rim: bool
     one_product: bool
-    widening_by_taps: bool
     sums_in_float32: bool
     float32_inputs: bool
     float32_products: bool
@@ -146,7 +138,6 @@ def rule(situation: Situation, dtype: str, training: bool) -> Forms:
     return Forms(
         leaves_out_rim=situation.device == "CPU",
         one_product=situation.device == "GPU",
-        widening_by_taps=situation.device == "CPU" or situation.backend == "jax",
         sums_in_float32=half,
         float32_inputs=(
             dtype == "bfloat16"
