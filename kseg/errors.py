@@ -8,6 +8,7 @@ import errno
 import importlib.metadata
 import os
 import re
+import signal
 
 # Errors of the file system that the user can correct if the file is known.
 _WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -28,6 +29,13 @@ _MEMORY = re.compile(
     re.IGNORECASE,
 )
 _NODE_OF_GRAPH = re.compile(r"Detected at node (\S+)")
+# What TensorFlow and Keras write before the reason: what failed and, frame by frame, its origin.
+_HEADING = re.compile(
+    r"Graph execution error:|Detected at node |Node: '|<stack traces unavailable>|in user code:"
+    r"|Exception encountered when calling |\d+ root error|\s*$"
+)
+_FRAME = re.compile(r'( *)File "')
+_COLOUR = re.compile(r"\x1b\[\d*m")
 
 
 class UserError(ValueError):
@@ -40,8 +48,32 @@ class UserError(ValueError):
 
 
 def first_line(error: object) -> str:
-    """Returns the first line of the text of an error, or the name of its type if it has no text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Returns the line of the text of an error that has the reason.
+
+    Usually it is the first one. Errors of TensorFlow's graphs and of calls of Keras' layers begin
+    with a heading and a traceback, which are skipped.
+
+    Returns:
+        The line, or the name of the type of an error that has no text.
+    """
+    text = _COLOUR.sub("", str(error))
+    indent = None  # of the frame in the line before, if it is one
+    for line in text.splitlines():
+        # The code of a frame is indented deeper than the frame.
+        is_code = indent is not None and line.startswith(f"{indent} ")
+        frame = _FRAME.match(line)
+        indent = frame[1] if frame else None
+        if not (frame or is_code or _HEADING.match(line)):
+            return re.sub(rf"^{_NODE.pattern}", "", line.strip())
+    return (text.strip().splitlines() or [type(error).__name__])[0]
+
+
+def signal_name(number: int) -> str:
+    """Returns the name of a signal, such as SIGKILL; real-time signals have only a number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def explanation(error: Exception, less_memory: str = "") -> str | None:

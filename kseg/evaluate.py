@@ -185,22 +185,16 @@ def main(values: flags.FlagValues) -> None:
         raise UserError(f"`--report` must be the path of a .json file. Received: {output}")
     data_dir = run.data_dir(values.data_dir)
     check_classes(run.label_set, values.mean_over)
-    checkpoint, path, step = find_checkpoint(run, values.checkpoint)
-    content = {
-        "split": values.split,
-        "data_dir": data_dir,
-        "checkpoint": checkpoint,
-        "step": step,
-        "protocol": str(config),  # The key that files of earlier versions have.
-    }
-    if values.boundary_width:
-        content["boundary_width"] = values.boundary_width
+    checkpoint, path, _ = find_checkpoint(run, values.checkpoint)
     of_images = [name for name, flag in _OF_IMAGES.items() if values[flag].value]
     outputs = [output, output.with_suffix(".csv"), _beside(output, "confusion.png")]
     outputs += [_beside(output, name) for name in of_images]
+    _refuse_own_files(run, outputs)
     with cli.writing({"report": output}, "Nothing was written."), contextlib.ExitStack() as stack:
         # They are put in place in reverse order: the JSON file, which other programs read, last.
         partials = [stack.enter_context(files.atomic_path(file)) for file in outputs]
+        for partial in partials:
+            partial.touch()  # So a folder that cannot be written is noticed before the evaluation.
         paths = dict(zip(of_images, partials[3:], strict=True))
         with _image_files(run.label_set, values.worst, paths) as on_image:
             scores = evaluate(
@@ -213,6 +207,15 @@ def main(values: flags.FlagValues) -> None:
                 boundary_width=values.boundary_width,
                 on_image=on_image,
             )
+        content = {
+            "split": values.split,
+            "data_dir": data_dir,
+            "checkpoint": checkpoint,
+            "step": run.loaded_step,
+            "protocol": str(config),  # The key that files of earlier versions have.
+        }
+        if values.boundary_width:
+            content["boundary_width"] = values.boundary_width
         content |= _printed(run.label_set, scores, values.mean_over)
         partials[0].write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         partials[1].write_text(csv_text(run.label_set, scores), encoding="utf-8")
@@ -221,6 +224,16 @@ def main(values: flags.FlagValues) -> None:
     others = [_beside(output, name) for name in _OF_IMAGES if name not in of_images]
     if kept := [str(file) for file in others if file.is_file()]:
         print(f"note: left there by an earlier evaluation: {', '.join(kept)}")
+
+
+def _refuse_own_files(run: RunFolder, outputs: Sequence[Path]) -> None:
+    """Raises `UserError` if an output would replace a file of the training."""
+    own = {file.resolve() for file in run.own_files}
+    if taken := [file for file in outputs if file.resolve() in own]:
+        raise UserError(
+            "`--report` must not name files beside it that belong to the training. "
+            f"Received: {outputs[0]}, beside which {taken[0].name} would be replaced"
+        )
 
 
 def _printed(label_set: LabelSet, scores: Scores, classes: Sequence[str]) -> dict:

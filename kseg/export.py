@@ -25,14 +25,11 @@ which `kseg.load` and `keras.saving.load_model` read and which can be put on a h
 `--format=litert` (for phones and small boards) and `--format=onnx` (extra `onnx`) write one file
 instead, for single images of `--image_size`, with `labels.json` next to it. The file is loaded and
 compared with the SavedModel on a test image before it is put in place. The caller pads smaller
-images at the bottom and on the right with the colour that the network normalises to zero: grey 127,
-for ResNets RGB 124, 117, 104.
+images at the bottom and on the right with the colour that the network normalises to zero: RGB 124,
+117, 104 for the ResNets of Keras and ResNet50-GCN, and grey 127 for all other backbones.
 
-    python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=onnx --image_size=360,480
-    python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=litert \\
-        --export_precision=int8
-    python -m kseg.export --model_dir=runs/X --export_dir=published/X --format=weights \\
-        --licence=cc-by-4.0
+    python -m kseg.export --model_dir=runs/X --export_dir=D --format=onnx --image_size=360,480
+    python -m kseg.export --model_dir=runs/X --export_dir=D --format=litert --export_precision=int8
 """
 
 import os
@@ -60,7 +57,7 @@ from kseg.formats import (
 )
 from kseg.inference.backend import require_tensorflow
 from kseg.models import Segmenter
-from kseg.runs.folder import RunFolder
+from kseg.runs.folder import RunFolder, is_run
 
 FORMATS = ("saved_model", "litert", "onnx", "weights")
 LESS_MEMORY = (
@@ -74,6 +71,7 @@ _FORMATS_OF_FLAGS = {
     "image_size": ("litert", "onnx"),
     "licence": ("weights",),
 }
+_INT8_FLAGS = ("data_dir", "split", "calibration_images")
 
 
 def export(
@@ -192,6 +190,8 @@ def _prepare(model: Segmenter, label_set: LabelSet, export_dir: str | os.PathLik
     export_dir = Path(export_dir)
     if export_dir.exists() and not export_dir.is_dir():
         raise UserError(f"`--export_dir` must be a folder. Received the file: {export_dir}")
+    if is_run(export_dir):  # Its `labels.json` would be replaced.
+        raise UserError(f"`--export_dir` must not be the folder of a run. Received: {export_dir}")
     export_dir.mkdir(parents=True, exist_ok=True)
     return export_dir
 
@@ -199,9 +199,7 @@ def _prepare(model: Segmenter, label_set: LabelSet, export_dir: str | os.PathLik
 def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("model_dir", "", "Folder of a run, as kseg.train writes it.")
-    flags.DEFINE_string(
-        "export_dir", "", "Folder to write to; a SavedModel becomes its next version."
-    )
+    flags.DEFINE_string("export_dir", "", "Folder to write; a SavedModel becomes its next version.")
     flags.DEFINE_string("checkpoint", "best", "best, newest, or the path of a checkpoint file.")
     flags.DEFINE_enum("format", FORMATS[0], FORMATS, "The format to write.")
     flags.DEFINE_string("licence", "", "weights: licence of the weights, for the model card.")
@@ -247,11 +245,13 @@ def main(values: flags.FlagValues) -> None:
             "`--export_precision` must be float32 unless `--format` is litert. "
             f"Received: --format={values.format} --export_precision={values.export_precision}"
         )
-    for name, formats in _FORMATS_OF_FLAGS.items():
-        if values[name].present and values.format not in formats:
+    needs = {name: ("format", formats) for name, formats in _FORMATS_OF_FLAGS.items()}
+    needs |= {name: ("export_precision", ("int8",)) for name in _INT8_FLAGS}
+    for name, (other, fitting) in needs.items():
+        if values[name].present and values[other].value not in fitting:
             raise UserError(
-                f"`--{name}` must be given with `--format={' or '.join(formats)}` only. "
-                f"Received: --format={values.format}"
+                f"`--{name}` must be given with `--{other}={' or '.join(fitting)}` only. "
+                f"Received: --{other}={values[other].value}"
             )
     if values.format == "weights":
         return _export_weights(values)

@@ -11,11 +11,14 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _TOKEN = re.compile(r"(?P<machine>[0-9a-f]{8})\.(?P<number>\d+)\.(?P<start>\d+)")
 _PARTIAL = re.compile(rf"\.partial-(?P<token>{_TOKEN.pattern})(-|$)")
+_HIDDEN = "hidden"
+_LONGEST_NAME = 255  # Bytes of the name of a file, on all usual file systems.
 _cleaned: set[Path] = set()  # Folders in which this process has looked for temporary files.
 
 
@@ -63,7 +66,10 @@ def atomic_path(path: str | Path, guard: Callable[[], None] | None = None) -> It
 def partial_path(path: str | Path) -> Path:
     """Returns the temporary path, beside `path`, at which this process writes it."""
     path = Path(path)
-    return path.with_name(f".partial-{process_token()}-{path.name}")
+    prefix, name = f".partial-{process_token()}-", path.name
+    if len(os.fsencode(prefix + name)) > _LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:16] + path.suffix
+    return path.with_name(prefix + name)
 
 
 def partials(folder: str | Path) -> list[Path]:
@@ -85,7 +91,9 @@ def remove_partials(folder: str | Path, of: str = "") -> None:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            # In a folder such as /tmp, files of other users cannot be removed.
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def write_text(path: str | Path, text: str, guard: Callable[[], None] | None = None) -> None:
@@ -111,12 +119,19 @@ def has_ended(token: str) -> bool:
     parts = _TOKEN.fullmatch(token)
     if not parts:
         return False
-    return parts["machine"] == _machine() and _start(int(parts["number"])) != parts["start"]
+    start = _start(int(parts["number"]))
+    return parts["machine"] == _machine() and start not in (parts["start"], _HIDDEN)
 
 
 def cache_folder() -> Path:
     """Returns the folder for files that can be made again: `kseg` in the cache of the user."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kseg"
+    folder = os.environ.get("XDG_CACHE_HOME")
+    if not folder:
+        try:
+            folder = Path.home() / ".cache"
+        except RuntimeError:  # A container may run as a user without a home.
+            folder = tempfile.gettempdir()
+    return Path(folder) / "kseg"
 
 
 @functools.cache
@@ -141,19 +156,27 @@ def _machine() -> str:
 def _start(number: int) -> str | None:
     """Returns when a process was started, in clock ticks after the boot; None if it has ended.
 
-    On systems without /proc the result for a process that runs is "0".
+    Of a process that runs, the result is "0" on systems without /proc, and `_HIDDEN` if /proc does
+    not show it.
     """
     if Path("/proc/self/stat").exists():
         try:
             # The name of the program, which stands in parentheses, may contain spaces.
             state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
         except OSError:
-            return None
+            # Some machines hide the processes of other users. This one might be another process
+            # of the same number, which is left alone then.
+            return _HIDDEN if _runs(number) else None
         return None if state[0] in "ZX" else state[19]
+    return "0" if _runs(number) else None
+
+
+def _runs(number: int) -> bool:
+    """Returns whether there is a process of that number."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:
-        return None
+        return False
     except OSError:  # It belongs to another user.
         pass
-    return "0"
+    return True

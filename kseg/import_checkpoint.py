@@ -81,12 +81,14 @@ from kseg.formats.imports.networks import read_network
 from kseg.formats.imports.norm_statistics import photographs
 from kseg.formats.imports.official_names import SCOPES
 from kseg.formats.imports.tflite_network import read_tflite_network
+from kseg.formats.imports.torch_files import is_torch_file
 from kseg.runs.imported import new_run, write_run
 
 NETWORK = "Whole networks, with --model_dir"
 BACKBONE = "Backbones, with --output"
-_OF_CHECKPOINT = ("output_stride", "multi_grid", "dilation_rates", "moving_averages")
-_OF_NETWORK = ("classes", *_OF_CHECKPOINT, "statistics_images")
+_OPTIONS = ("output_stride", "multi_grid", "dilation_rates")
+_OF_CHECKPOINT = (*_OPTIONS, "moving_averages")
+_OF_NETWORK = ("classes", *_OPTIONS, "statistics_images")
 _OF_BACKBONE = ("backbone", "allow_missing")
 
 
@@ -213,7 +215,11 @@ def _import_backbone(values: flags.FlagValues) -> int:
     cli.require(values, "backbone")
     if not values.output.endswith(".weights.h5"):
         raise UserError(f"`--output` must end in .weights.h5. Received: {values.output}")
-    network, report = import_backbone(values.checkpoint, values.backbone)
+    if values["moving_averages"].present and is_torch_file(values.checkpoint):
+        raise UserError("`--moving_averages` must not be given for a weight file of torch")
+    network, report = import_backbone(
+        values.checkpoint, values.backbone, moving_averages=values.moving_averages
+    )
     print(report.text())
     random = len(report.missing) + len(report.mismatched)
     if random and not values.allow_missing:

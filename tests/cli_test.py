@@ -271,3 +271,24 @@ def test_the_lines_are_shown_if_they_are_asked_for_and_to_users_of_the_library(
 ):
     # Without the variable, TensorFlow prints the line on processors with AVX-512 only.
     assert "oneDNN" in program(*arguments, TF_ENABLE_ONEDNN_OPTS="1", **variables)
+
+
+def test_the_folder_of_the_user_is_expanded_in_the_values_of_flags(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = ["--model_dir=~/runs/x", "-data_dir=~/y", "--text=a~/b", "--classes=~", "~/z"]
+    assert cli.with_flagfiles(given) == [
+        f"--model_dir={tmp_path}/runs/x", f"-data_dir={tmp_path}/y", *given[2:]
+    ]  # fmt: skip
+
+
+def test_an_input_that_cannot_be_read_is_not_taken_for_the_output():
+    error = OSError(errno.EACCES, "no", "data/train.manifest.json")
+    with pytest.raises(OSError), cli.writing({"output_dir": "study"}):
+        raise error
+
+
+@pytest.mark.parametrize("given", ["", "false"])
+def test_tensorflow_takes_the_memory_of_a_gpu_as_it_needs_it(given):
+    body = "import os; print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
+    variables = {"TF_FORCE_GPU_ALLOW_GROWTH": given} if given else {}
+    assert python("-c", PROGRAM.format(body), **variables).stdout.strip() == (given or "true")

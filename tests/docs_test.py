@@ -13,7 +13,7 @@ from absl import flags
 import kseg
 from kseg.runs import start
 from tests.conftest import REPOSITORY
-from tests.documents import python_blocks
+from tests.documents import BLOCK, check_tables, prose, python_blocks, rows_of_tables, text_of
 from tests.program_calls import parsed_flags
 
 PAGES = sorted(
@@ -25,7 +25,6 @@ README = REPOSITORY / "README.md"
 IDS = [str(path.relative_to(REPOSITORY)) for path in PAGES]
 on_every_page = pytest.mark.parametrize("path", PAGES, ids=IDS)
 
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"python -m ((?:kseg|tfrecords_tools)\.[a-z_0-9]+)(?![\w<])(.*)")
 # Flags of absl, TensorBoard and XLA.
@@ -35,15 +34,6 @@ OTHER_FLAGS = (
 )  # fmt: skip
 # What ends a command in a shell.
 ENDS = {"&", "&&", "|", ";"}
-
-
-def text_of(path):
-    return path.read_text(encoding="utf-8")
-
-
-def prose(path):
-    """A page without its code blocks."""
-    return BLOCK.sub("", text_of(path))
 
 
 def anchors(path):
@@ -70,17 +60,6 @@ def program(module):
     assert spec is not None, module
     is_package = spec.submodule_search_locations is not None
     return importlib.import_module(f"{module}.__main__" if is_package else module)
-
-
-def rows_of_tables(path):
-    """Lists of cells: neighbouring lines that begin with a bar are one table."""
-    table = []
-    for line in [*prose(path).splitlines(), ""]:
-        if line.startswith("|"):
-            table.append([cell.strip() for cell in line.strip("|\n").split("|")])
-        elif table:
-            yield table
-            table = []
 
 
 @on_every_page
@@ -142,11 +121,7 @@ def test_commands_links_and_tables_are_found():
 
 @on_every_page
 def test_no_cell_of_a_table_is_empty_or_a_dash(path):
-    for head, line, *rows in rows_of_tables(path):
-        assert set("".join(line)) == {"-"}, head
-        for row in rows:
-            assert len(row) == len(head), row
-            assert all(cell not in ("", "-", "–", "—") for cell in row), row
+    check_tables(path)
 
 
 def test_the_flags_that_may_change_on_resuming_are_in_the_table():

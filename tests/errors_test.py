@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -84,6 +85,62 @@ def test_memory_errors_without_a_text_are_explained():
 def test_the_first_line_of_an_error_is_its_text_or_its_type():
     assert first_line(ValueError("\na\nb")) == "a"
     assert first_line(MemoryError()) == "MemoryError"
+    assert first_line(ValueError("Graph execution error:\n")) == "Graph execution error:"
+
+
+class Refusing(keras.layers.Layer):
+    def call(self, features):
+        tf.debugging.assert_less(tf.reduce_max(features), 0.5, message="too large")
+        return features
+
+
+class Mistaken(keras.layers.Layer):
+    def call(self, features):
+        return features + tf.ones([3])
+
+
+def predicted(layer):
+    model = keras.Sequential([keras.Input((None,)), layer])
+    return model.predict(np.ones([2, 4]), verbose=0)
+
+
+@tf.function
+def in_the_input():
+    numbers = tf.data.Dataset.range(1)
+    return next(iter(numbers.map(lambda number: tf.reshape(tf.ones([6]), [number, 2]))))
+
+
+@tf.function
+def in_python():
+    def fail():
+        raise KeyError("a key")
+
+    return tf.py_function(fail, [], tf.float32)
+
+
+@tf.function
+def traced():
+    return tf.ones([4]) + tf.ones([3])
+
+
+@pytest.mark.parametrize(
+    ("function", "heading", "reason"),
+    [
+        (lambda: predicted(Refusing()), "Graph exec", "assertion failed: [too large] "),
+        (in_the_input, "Graph exec", "Error in user-defined function "),
+        (in_python, "Graph exec", "KeyError: 'a key'"),
+        (lambda: predicted(Mistaken()), "Exception encountered", "Dimensions must be equal, but"),
+        (traced, "in user code:", "ValueError: Dimensions must be equal, but "),
+        (lambda: tf.reshape(tf.ones([6]), [4]), "{{function_node", "Input to reshape is a tensor "),
+    ],
+    ids=("assertion", "input", "python", "layer", "tracing", "eager"),
+)
+def test_the_first_line_of_an_error_skips_the_heading_of_tensorflow_and_keras(
+    function, heading, reason
+):
+    error = caught(function)
+    assert str(error).startswith(heading)
+    assert first_line(error).startswith(reason), first_line(error)
 
 
 def test_errors_of_the_file_system_are_explained_with_the_file_and_the_reason(tmp_path):

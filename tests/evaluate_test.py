@@ -1,8 +1,10 @@
 """kseg.evaluate: scores for any batch size, other rates and strides, and the files it writes."""
 
 import csv
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -330,3 +332,47 @@ def test_overwriting_a_run_removes_its_scores(tmp_path):
         (tmp_path / name).touch()
     start(RunFolder(tmp_path), experiment.replace(epochs=9), VOC, overwrite=True)
     assert not {*names} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_report_never_replaces_a_file_of_the_training(run, records):
+    with pytest.raises(UserError, match="`--report`.*metrics.csv would be replaced"):
+        program_calls.call_main(
+            evaluation,
+            f"--model_dir={run.path}",
+            f"--report={run.path / 'metrics.json'}",
+        )
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_evaluation(
+    run, tmp_path, monkeypatch
+):
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, "no", str(path))
+
+    def evaluate_nothing(*_, **__):
+        raise AssertionError("the evaluation has begun")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(evaluation, "evaluate", evaluate_nothing)
+    with pytest.raises(UserError, match="cannot be written.*`--report`"):
+        program_calls.call_main(
+            evaluation, f"--model_dir={run.path}", f"--report={tmp_path / 'eval.json'}"
+        )
+
+
+def test_the_step_is_that_of_the_weights_that_were_measured(run, records, tmp_path, monkeypatch):
+    """A training replaces the best checkpoint while the program starts."""
+    copied = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    model = copied.load_model()
+    model.compile(optimizer="sgd")
+    former = evaluation.find_checkpoint
+
+    def replaced_afterwards(*arguments):
+        found = former(*arguments)
+        copied.checkpoints.save(model, Position(step=7), is_best=True)
+        return found
+
+    copied.checkpoints.save(model, Position(step=3), is_best=True)
+    monkeypatch.setattr(evaluation, "find_checkpoint", replaced_afterwards)
+    program_calls.call_main(evaluation, f"--model_dir={copied.path}", f"--data_dir={records}")
+    assert json.loads(copied.eval_file.read_text())["step"] == 7

@@ -275,3 +275,17 @@ def test_another_backend_than_tensorflow_is_an_error(monkeypatch):
 def test_errors_name_the_flag(flag, name):
     with pytest.raises(UserError, match=name):
         program_calls.call_main(program, "--model_dir=x", "--export_dir=y", *flag.split())
+
+
+def test_the_folder_of_a_run_is_no_place_for_an_export(tmp_path):
+    (tmp_path / "experiment.flags").touch()
+    with pytest.raises(UserError, match="`--export_dir`.*folder of a run"):
+        program.export(deeplab_v3_plus(3, decoder=False, context="none"), LABELS, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment.flags"]
+
+
+@pytest.mark.parametrize("flag", ["--data_dir=x", "--split=train", "--calibration_images=5"])
+def test_flags_of_the_calibration_need_int8(flag):
+    arguments = ["--model_dir=x", "--export_dir=y", "--format=litert", flag]
+    with pytest.raises(UserError, match=f"`{flag.split('=')[0]}`.*int8"):
+        program_calls.call_main(program, *arguments)

@@ -114,3 +114,51 @@ def test_a_guard_that_fails_leaves_the_former_file(tmp_path):
     assert calls == ["old", "old"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["scores.json"]
     assert path.read_text() == "old"
+
+
+def test_a_long_name_has_a_short_temporary_one(tmp_path):
+    path = tmp_path / f"{'漢' * 83}.png"
+    files.write_text(path, "text")
+    assert path.read_text() == "text" and len(list(tmp_path.iterdir())) == 1
+    other = path.with_name(f"{'字' * 83}.png")
+    assert files.partial_path(path) != files.partial_path(other)
+    assert files.partial_path(path).suffix == ".png"
+
+
+def test_temporary_files_that_cannot_be_removed_are_left(tmp_path, monkeypatch):
+    """In a folder such as /tmp they may belong to another user."""
+    left = tmp_path / f".partial-{ended_process()}-a.json"
+    left.touch()
+
+    def refuse(path, missing_ok=False):
+        raise PermissionError(errno.EPERM, "not permitted", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    files.remove_partials(tmp_path)
+    assert left.exists()
+
+
+def test_a_process_that_the_system_hides_counts_as_running(monkeypatch):
+    """With the option hidepid of /proc, as on many clusters."""
+    former = Path.read_text
+
+    def read_text(path, *arguments, **options):
+        if path.name == "stat":
+            raise FileNotFoundError(errno.ENOENT, "hidden", str(path))
+        return former(path, *arguments, **options)
+
+    ended = ended_process()
+    monkeypatch.setattr(Path, "read_text", read_text)
+    machine, number, _ = files.process_token().split(".")
+    assert not files.has_ended(f"{machine}.{number}.1")
+    assert files.has_ended(ended)
+
+
+def test_a_user_without_a_home_has_a_cache_in_the_temporary_folder(monkeypatch, tmp_path):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", fail)
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert files.cache_folder() == tmp_path / "kseg"

@@ -57,12 +57,16 @@ def run_main(checkpoint, backbone, output, *options):
 
 @pytest.fixture(scope="module")
 def mobilenet(tmp_path_factory):
-    """The official MobileNetV2, an image and its output, and a checkpoint as DeepLab's."""
+    """The official MobileNetV2, an image and its output, and a checkpoint as DeepLab's.
+
+    The first kernel of the network is a moving average in the checkpoint.
+    """
     official = Official(epsilon=1e-3)
     image = photograph(65, 97)
     output = official_networks.mobilenet_v2(official, image, output_stride=16)
     conv = "MobilenetV2/Conv/weights"
     others = {
+        conv: official.variables[conv] * np.float32(1.01),
         f"{conv}/Momentum": official.variables[conv],
         f"{conv}/ExponentialMovingAverage": official.variables[conv],
         "global_step": np.int64(30000),
@@ -183,18 +187,24 @@ def test_resnet50_beta_computes_the_output_of_the_official_network(beta, tmp_pat
 def test_every_variable_of_the_checkpoint_is_reported(mobilenet):
     variables, _, _, prefix = mobilenet
     _, report = import_backbone(prefix + ".index", "mobilenet_v2")
-    assert report.ignored == {
+    ignored = {
         "optimizer slots": ["MobilenetV2/Conv/weights/Momentum (3, 3, 3, 32)"],
-        "moving averages of weights": [
-            "MobilenetV2/Conv/weights/ExponentialMovingAverage (3, 3, 3, 32)"
-        ],
         "counters": ["global_step ()"],
         "other variables": ["aspp0/weights (1, 1, 320, 256)", "logits/semantic/biases (21,)"],
     }
+    assert report.ignored == ignored
+    assert report.averaged == ["MobilenetV2/Conv/weights"]
+    assert "moving averages taken in place of the weights: 1\n  MobilenetV2/Conv/" in report.text()
     assert sorted(line.split(" -> ")[0] for line in report.imported) == sorted(variables)
     # The 1280-channel convolution, which no network here uses and no DeepLab checkpoint holds.
     assert {line.split("/")[1] for line in report.unused} == {"Conv_1"}
     assert len(report.unused) == 5
+    _, report = import_backbone(prefix, "mobilenet_v2", moving_averages=False)
+    assert not report.averaged and report.ignored == ignored | {
+        "moving averages of weights": [
+            "MobilenetV2/Conv/weights/ExponentialMovingAverage (3, 3, 3, 32)"
+        ]
+    }
 
 
 def test_a_checkpoint_of_a_beta_resnet_does_not_fit_resnet50(beta, tmp_path, capsys):

@@ -18,8 +18,7 @@ from absl import flags
 from kseg import cli
 from kseg.data.datasets import ADE20K, ADE20K_RAW_IDS
 from kseg.data.manifests import Manifest
-from kseg.data.masks import MaskRule
-from tfrecords_tools import layouts, writer
+from tfrecords_tools import layouts, lists, writer
 
 FOLDERS = {"train": "training", "val": "validation"}
 
@@ -29,6 +28,7 @@ def build(
     output_dir: str | Path,
     *,
     splits: Sequence[str] = ("train", "val"),
+    masks_are: str | None = None,
     **conversion: Any,
 ) -> list[Manifest]:
     """Converts splits of ADEChallengeData2016, all or none.
@@ -37,6 +37,8 @@ def build(
         raw_dir: The folder with `images` and `annotations`.
         output_dir: Folder of the records.
         splits: Of `train` (folder `training`) and `val` (folder `validation`). Defaults to both.
+        masks_are: `"ids"`, whatever the palettes show. Defaults to None: ids, with palettes that
+            agree.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
@@ -59,20 +61,21 @@ def build(
         samples,
         output_dir=output_dir,
         label_set=ADE20K,
-        read_label=MaskRule(ids=ADE20K_RAW_IDS),
+        read_label=lists.rule_of_ids(masks_are, ids=ADE20K_RAW_IDS),
         problems=problems,
         tool="tfrecords_tools.build_ade20k",
-        arguments={"raw_dir": raw_dir, "splits": splits},
+        arguments={"raw_dir": raw_dir, "splits": splits, "masks_are": masks_are},
         **conversion,
     )
 
 
 def define_flags() -> None:
     layouts.define_flags("Folder ADEChallengeData2016, with images and annotations.")
+    layouts.define_masks_are(takes_colours=False)
 
 
 def main(values: flags.FlagValues) -> None:
-    layouts.run(build, values)
+    layouts.run(build, values, "masks_are")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from absl import flags
 from kseg import cli
 from kseg.data.datasets import CAMVID, CAMVID_RAW_IDS
 from kseg.data.manifests import Manifest
-from kseg.data.masks import MaskRule
-from tfrecords_tools import inputs, layouts, writer
+from tfrecords_tools import inputs, layouts, lists, writer
 
 SPLITS = ("train", "val", "test")
 
@@ -28,6 +27,7 @@ def build(
     output_dir: str | Path,
     *,
     splits: Sequence[str] = ("train", "val"),
+    masks_are: str | None = None,
     **conversion: Any,
 ) -> list[Manifest]:
     """Converts splits of CamVid, all or none.
@@ -36,6 +36,8 @@ def build(
         raw_dir: The folder with `train`, `trainannot` and so on.
         output_dir: Folder of the records.
         splits: Of `train`, `val` and `test`. Defaults to train and val.
+        masks_are: `"ids"`, whatever the palettes show. Defaults to None: ids, with palettes that
+            agree.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
@@ -58,20 +60,21 @@ def build(
         samples,
         output_dir=output_dir,
         label_set=CAMVID,
-        read_label=MaskRule(ids=CAMVID_RAW_IDS),
+        read_label=lists.rule_of_ids(masks_are, ids=CAMVID_RAW_IDS),
         problems=problems,
         tool="tfrecords_tools.build_camvid",
-        arguments={"raw_dir": raw_dir, "splits": splits},
+        arguments={"raw_dir": raw_dir, "splits": splits, "masks_are": masks_are},
         **conversion,
     )
 
 
 def define_flags() -> None:
     layouts.define_flags("Folder with train, trainannot, val and valannot.")
+    layouts.define_masks_are(takes_colours=False)
 
 
 def main(values: flags.FlagValues) -> None:
-    layouts.run(build, values)
+    layouts.run(build, values, "masks_are")
 
 
 if __name__ == "__main__":

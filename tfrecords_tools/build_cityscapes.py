@@ -21,9 +21,8 @@ from absl import flags
 from kseg import cli
 from kseg.data.datasets import CITYSCAPES, CITYSCAPES_RAW_IDS
 from kseg.data.manifests import Manifest
-from kseg.data.masks import MaskRule
 from kseg.errors import UserError
-from tfrecords_tools import layouts, writer
+from tfrecords_tools import layouts, lists, writer
 from tfrecords_tools.inputs import IMAGE_SUFFIXES, Sample
 
 IMAGES = "leftImg8bit"
@@ -42,6 +41,7 @@ def build(
     *,
     splits: Sequence[str] = ("train", "val"),
     annotations: str = "gtFine",
+    masks_are: str | None = None,
     **conversion: Any,
 ) -> list[Manifest]:
     """Converts splits of Cityscapes, all or none.
@@ -52,6 +52,8 @@ def build(
         splits: Of `train` and `val`, and with `gtCoarse` also `train_extra`. Defaults to train and
             val.
         annotations: `"gtFine"` or `"gtCoarse"`. Defaults to `"gtFine"`.
+        masks_are: `"ids"`, whatever the palettes show. Defaults to None: ids, with palettes that
+            agree.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
@@ -69,10 +71,15 @@ def build(
         {split: _samples(raw_dir, split, annotations, problems) for split in splits},
         output_dir=output_dir,
         label_set=CITYSCAPES,
-        read_label=MaskRule(ids=CITYSCAPES_RAW_IDS),
+        read_label=lists.rule_of_ids(masks_are, ids=CITYSCAPES_RAW_IDS),
         problems=problems,
         tool="tfrecords_tools.build_cityscapes",
-        arguments={"raw_dir": raw_dir, "splits": splits, "annotations": annotations},
+        arguments={
+            "raw_dir": raw_dir,
+            "splits": splits,
+            "annotations": annotations,
+            "masks_are": masks_are,
+        },
         **conversion,
     )
 
@@ -106,10 +113,11 @@ def _files_of_all_cities(folder: Path, ending: str, problems: list[str]) -> dict
 def define_flags() -> None:
     layouts.define_flags("Folder with leftImg8bit and gtFine or gtCoarse.")
     flags.DEFINE_enum("annotations", "gtFine", list(SPLITS), "Fine or coarse masks.")
+    layouts.define_masks_are(takes_colours=False)
 
 
 def main(values: flags.FlagValues) -> None:
-    layouts.run(build, values, "annotations")
+    layouts.run(build, values, "annotations", "masks_are")
 
 
 if __name__ == "__main__":

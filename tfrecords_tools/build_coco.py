@@ -11,7 +11,8 @@ The rules differ from paper to paper, so each is a flag:
 
 - `--categories`: `voc` (default) keeps the 20 categories that are VOC's classes and makes
   everything else background; `all` keeps the 80 categories and has 81 classes; `own` takes the
-  categories of the JSON and adds a background, for the exports of annotation tools.
+  categories of the JSON and adds a background, for the exports of annotation tools. Objects of a
+  category that is named background draw nothing.
 - `--min_image_area` (default 1000, with `own` 0): an image is kept if it has more pixels than this
   in objects of the kept categories (the rule of KSAC and of torchvision's reference training);
   0 keeps all.
@@ -125,13 +126,14 @@ def build(
         instances = loaded.pop(split)
         if is_own:
             found = coco_categories.own_classes(instances.path, instances.categories, used)
-            if classes not in (None, found):
+            if classes is None:
+                classes = found  # Also with its colours, which may differ in other splits.
+            elif (found.ids, found.label_set.names) != (classes.ids, classes.label_set.names):
                 raise UserError(
                     f"{instances.path}: the categories are not those of "
                     f"{raw_dir / files[splits[0]]}. All splits must have the same categories with "
                     "the same ids"
                 )
-            classes = found
             known = classes.ids
         else:
             coco_categories.check_is_coco(instances.path, instances.categories)

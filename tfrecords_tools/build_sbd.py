@@ -54,6 +54,7 @@ def build(
     *,
     sbd_dir: str | Path | None = None,
     splits: Sequence[str] = (TRAINAUG,),
+    masks_are: str | None = None,
     **conversion: Any,
 ) -> list[Manifest]:
     """Converts trainaug, and lists of VOC, all or none.
@@ -64,6 +65,8 @@ def build(
         sbd_dir: Folder with `cls`, `img`, `train.txt` and `val.txt` of SBD. Defaults to None: the
             labels are the PNGs of `SegmentationClassAug` in `raw_dir`.
         splits: `trainaug` and names of VOC's lists. Defaults to trainaug.
+        masks_are: `"ids"`, whatever the palettes show. Defaults to None: ids, with palettes that
+            agree.
         **conversion: `num_shards`, `workers` and `on_error` of `writer.convert`.
 
     Returns:
@@ -90,11 +93,16 @@ def build(
         samples,
         output_dir=output_dir,
         label_set=VOC,
-        read_label=SbdRule(palette=VOC),
+        read_label=lists.rule_of_ids(masks_are, palette=VOC, kind=SbdRule),
         problems=problems,
         may_share=voc_layout.MAY_SHARE,
         tool="tfrecords_tools.build_sbd",
-        arguments={"raw_dir": raw_dir, "sbd_dir": sbd_dir, "splits": splits},
+        arguments={
+            "raw_dir": raw_dir,
+            "sbd_dir": sbd_dir,
+            "splits": splits,
+            "masks_are": masks_are,
+        },
         **conversion,
     )
 
@@ -238,10 +246,11 @@ def define_flags() -> None:
         "Folder with cls, img, train.txt and val.txt of SBD (benchmark_RELEASE/dataset). Default: "
         f"the masks are the PNGs in {AUG_LABELS} in --raw_dir.",
     )
+    layouts.define_masks_are(takes_colours=False)
 
 
 def main(values: flags.FlagValues) -> None:
-    layouts.run(build, values, "sbd_dir")
+    layouts.run(build, values, "sbd_dir", "masks_are")
 
 
 if __name__ == "__main__":

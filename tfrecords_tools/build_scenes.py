@@ -15,7 +15,7 @@ keeps them, and `kseg.predict` applies them to TIFFs. Pixels without data are ig
 - a vector file of polygons (GeoJSON, GeoPackage, Shapefile) for all scenes, in any projection.
   `--class_field` names the field that holds the name or id of the class, or `ignore`. Without it
   every polygon is of the second of two classes. Pixels outside all polygons are of the first class,
-  or of `--outside`. Where polygons overlap, the later one in the file is seen;
+  or of `--outside`. Where polygons overlap, the later one in the file counts;
 - a folder with a file for each scene, of the same name except the ending: a TIFF with exactly the
   projection, size and grid of the scene, or a vector file as above. A TIFF holds the ids of the
   classes, 255 and nodata for pixels to ignore; if the classes file has colours, it holds colours.
@@ -174,9 +174,14 @@ def build(
             group_by=group_by,
             what="scenes",
         )
+    damaged: dict[str, str] = {}
     scene_bands = scene_stretch.measure(
-        usable.values(), bands, dtype, stretch=stretch, limits=limits
+        usable, bands, dtype, damaged, stretch=stretch, limits=limits
     )
+    problems += damaged.values()
+    if damaged and (on_error == "fail" or scene_bands is None):
+        raise sample_checks.nothing_converted(problems)
+    parts = {part: [name for name in names if name not in damaged] for part, names in parts.items()}
     print(_description(scene_bands, parts))
     with staging.unpacked(Path(output_dir), parts) as folders:
         samples = {

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kseg.data.class_lists import check_spellings
 from kseg.data.datasets import (
     COCO,
     COCO_CATEGORIES,
@@ -18,7 +19,6 @@ from kseg.data.datasets import (
     voc_palette,
 )
 from kseg.errors import UserError
-from tfrecords_tools.class_lists import check_spellings
 from tfrecords_tools.coco_values import Identifier, identifier, integer
 
 BACKGROUND = "background"
@@ -61,9 +61,10 @@ def own_classes(path: Path, categories: list, used: Collection[Identifier] = ())
     """Returns the classes of a JSON with categories of its own, with a background of id 0.
 
     The classes have the order of the category ids. A category named `background` (or labelme's
-    `_background_`) is the background, which is added if there is none. Roboflow writes the name of
-    the project as a category, of which all others are parts; it is not a class, unless it has
-    objects. Colours that the JSON gives are used if every class has one; otherwise they are VOC's.
+    `_background_`) is the background, which is added if there is none. Its objects draw nothing,
+    see `coco_rules.Rules.label`. Roboflow writes the name of the project as a category, of which
+    all others are parts; it is not a class, unless it has objects. Colours that the JSON gives are
+    used if every class has one; otherwise they are VOC's.
 
     Args:
         path: The JSON, for messages.

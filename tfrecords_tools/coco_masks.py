@@ -22,7 +22,8 @@ class Label:
     Args:
         height: Rows of the image.
         width: Columns of the image.
-        objects: Class id and compressed RLE of each object, in the order of the JSON.
+        objects: Class id and compressed RLE of each object, in the order of the JSON. None is of
+            the background, class 0.
     """
 
     height: int

@@ -42,10 +42,15 @@ class Rules:
         self.left_out = dict.fromkeys((self._no_object, self._object_area, self._image_area), 0)
 
     def label(self, image: AnnotatedImage, class_ids: Mapping[Identifier, int]) -> Label | None:
-        """Draws the objects of an image; returns None, and counts it, if it is left out."""
+        """Draws the objects of an image; returns None, and counts it, if it is left out.
+
+        Objects of the background, class 0, draw nothing and do not count.
+        """
         size = image.height, image.width
         drawn = []
         for category, shape in image.objects:
+            if not class_ids[category]:
+                continue  # The background is what no object covers.
             counts, area = coco_masks.draw(shape, *size)
             self.largest = max(self.largest, (area, image.file_name))
             drawn.append((class_ids[category], counts, area))

@@ -9,7 +9,7 @@ from absl import flags
 from kseg import cli
 from kseg.data.checked_images import EXIF
 from kseg.data.manifests import Manifest
-from kseg.data.masks import MASKS_ARE
+from kseg.data.masks import IDS, MASKS_ARE
 from kseg.data.names import canonical, is_dangling, is_text, shown
 from kseg.errors import UserError
 from tfrecords_tools import summary, worker, writer
@@ -38,7 +38,9 @@ def define_conversion_flags() -> None:
     """Defines `--output_dir` and the flags about how a conversion is done."""
     flags.DEFINE_string("output_dir", "", "Folder of the records. It is created if missing.")
     flags.DEFINE_integer(
-        "num_shards", None, "Files per split. Default: about 1000 images per file."
+        "num_shards",
+        None,
+        "Files per split. Default: one for about 1000 images, and at least 4.",
     )
     flags.DEFINE_integer(
         "workers",
@@ -69,15 +71,24 @@ def define_conversion_flags() -> None:
     )
 
 
-def define_masks_are() -> None:
-    """Defines `--masks_are`."""
+def define_masks_are(*, takes_colours: bool = True) -> None:
+    """Defines `--masks_are`.
+
+    Args:
+        takes_colours: Whether masks may be colours. Defaults to True.
+    """
+    if takes_colours:
+        more = (
+            "colours: the colours of the classes file or the remap table. Default: colours if "
+            "these were given for the masks, else ids."
+        )
+    else:
+        more = "Default: the same, but palettes that contradict each other are an error."
     flags.DEFINE_enum(
         "masks_are",
         None,
-        list(MASKS_ARE),
-        "What masks hold. ids: palette indices or grey values, whatever the palettes show. "
-        "colours: the colours of the classes file or the remap table. Default: colours if these "
-        "were given for the masks, else ids.",
+        list(MASKS_ARE) if takes_colours else [IDS],
+        f"What masks hold. ids: palette indices or grey values, whatever the palettes show. {more}",
     )
 
 

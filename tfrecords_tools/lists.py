@@ -1,19 +1,20 @@
 """Reads the text files of a conversion: lists of images, remap tables and classes files.
 
-`class_lists` reads the last of these.
+`kseg.data.class_lists` reads the last of these.
 """
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from kseg.data.class_lists import read_classes
 from kseg.data.datasets import LabelSet
 from kseg.data.masks import COLOURS, IDS, MASKS_ARE, MaskRule
 from kseg.data.names import canonical, read_lines
 from kseg.errors import UserError
-from tfrecords_tools.class_lists import read_classes
 
-__all__ = ["mask_rule", "read_classes", "read_names", "read_remap"]
+__all__ = ["mask_rule", "read_classes", "read_names", "read_remap", "rule_of_ids"]
 
 _RULE = (
     "`raw id -> class id`, `red green blue -> class id` or `other -> class id`, where `ignore` may "
@@ -154,6 +155,35 @@ def mask_rule(
             f"{','.join(map(str, ignore_colour))}, the colour of {name!r}"
         )
     return MaskRule.of_colours(label_set, ignore_colour)
+
+
+def rule_of_ids(
+    masks_are: str | None,
+    *,
+    ids: Mapping[int, int] | None = None,
+    palette: LabelSet | None = None,
+    kind: type[MaskRule] = MaskRule,
+) -> MaskRule:
+    """Returns what the masks of a published set mean, which can only be ids.
+
+    Args:
+        masks_are: `"ids"`, whatever the palettes show, or None: ids, with palettes that agree.
+        ids: See `MaskRule`, also for `palette`. Defaults to None.
+        palette: Defaults to None.
+        kind: The class of the rule. Defaults to `MaskRule`.
+
+    Raises:
+        UserError: If `masks_are` is anything else.
+    """
+    if masks_are not in (None, IDS):
+        raise UserError(f"`masks_are` must be {IDS} for this data set. Received: {masks_are!r}")
+    trusts_palettes = masks_are == IDS
+    return kind(
+        ids=ids,
+        palette=None if trusts_palettes else palette,
+        trusts_palettes=trusts_palettes,
+        takes_colours=False,
+    )
 
 
 def _raw_value(text: str) -> tuple[int, ...] | None:

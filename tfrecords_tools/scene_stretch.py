@@ -1,7 +1,7 @@
 """Measures the values of scenes, window by window, to find the limits of a stretch to 8 bits."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,26 +50,28 @@ def check_types(paths: Mapping[str, Path], bands: Sequence[int], bad: dict[str, 
 
 
 def measure(
-    paths: Collection[Path],
+    paths: Mapping[str, Path],
     bands: Sequence[int],
     dtype: str,
+    bad: dict[str, str],
     *,
     stretch: tuple[float, float] | None = None,
     limits: tuple[tuple[float, float], ...] | None = None,
-) -> SceneBands:
-    """Returns how the bands become 8 bits.
+) -> SceneBands | None:
+    """Returns how the bands become 8 bits; None if no scene can be used.
 
     Args:
-        paths: The files of the scenes.
+        paths: Name -> file of each scene.
         bands: Numbers of the bands.
         dtype: Type of their values.
+        bad: Receives a message for each scene that is damaged. Its values do not count.
         stretch: Percentiles of the values of all scenes, of each band by itself, that become 0 and
             255. Pixels without data do not count. Defaults to None.
         limits: Values that become 0 and 255, in place of percentiles. Defaults to None.
 
     Raises:
-        UserError: There is neither a stretch nor limits for 16 bits, or both; a scene is damaged;
-            or a band has only one value.
+        UserError: There is neither a stretch nor limits for 16 bits, or both; or a band has only
+            one value.
     """
     bands = tuple(bands)
     if stretch and limits:
@@ -81,18 +83,18 @@ def measure(
                 "`--limits`, so that their values become 8 bits"
             )
         limits = ((0, 255),) * 3
-    alpha = _alpha(paths, bands)
+    alpha = _alpha(paths, bands, bad)
     whole = SceneBands(bands=bands, limits=limits or ((0, 1),) * 3, dtype=dtype, alpha=alpha)
     if limits:
-        return whole
+        return whole if paths.keys() - bad.keys() else None
     info = np.iinfo(dtype)
     counts = np.zeros((3, info.max - info.min + 1), np.int64)
-    for path, scene, place in _windows(paths, whole, "measure values"):
-        with named(path):
-            nodata, channels = scene.is_nodata(place), scene.values(place)
-        for channel, values in enumerate(channels):
-            seen = values[~nodata].astype(np.int32) - info.min
-            counts[channel] += np.bincount(seen, minlength=counts.shape[1])
+    for name, path in paths.items():
+        if name not in bad:
+            with _recording(name, path, bad):
+                counts += _counts(path, whole)
+    if not paths.keys() - bad.keys():
+        return None
     if not counts[0].any():
         raise UserError("No scene has a pixel with data")
     found = tuple(
@@ -116,22 +118,30 @@ def percentile(counts: np.ndarray, q: float) -> float:
     return float(low + (position - below) * (high - low))
 
 
-def _alpha(paths: Iterable[Path], bands: tuple[int, ...]) -> bool:
+def _counts(path: Path, bands: SceneBands) -> np.ndarray:
+    """Returns how often each value occurs in each band of a scene, int64 (3, values)."""
+    info = np.iinfo(bands.dtype)
+    counts = np.zeros((3, info.max - info.min + 1), np.int64)
+    with scenes.open_scene(path, bands) as scene:
+        for place in _with_progress(scene, f"measure values, {path.name}"):
+            nodata = scene.is_nodata(place)
+            for channel, values in enumerate(scene.values(place)):
+                seen = values[~nodata].astype(np.int32) - info.min
+                counts[channel] += np.bincount(seen, minlength=counts.shape[1])
+    return counts
+
+
+def _alpha(paths: Mapping[str, Path], bands: tuple[int, ...], bad: dict[str, str]) -> bool:
     """Returns whether the bands that are marked as alpha are alpha."""
-    counts, marked = np.zeros(2, np.int64), []
-    for path in paths:
-        with scenes.open_tiff(path) as source:
-            found = set(scenes.alpha_bands(source)) - set(bands)
+    counts = np.zeros(2, np.int64)
+    for name, path in paths.items():
+        with _recording(name, path, bad):
+            with scenes.open_tiff(path) as source:
+                found = set(scenes.alpha_bands(source)) - set(bands)
+                dtypes = source.dtypes
             if found:
-                marked.append((path, min(found), source.dtypes[min(found) - 1]))
-    for path, band, dtype in marked:
-        info = np.iinfo(dtype)
-        alone = SceneBands(bands=(band,) * 3, limits=((0, 1),) * 3, dtype=dtype)
-        for _, scene, place in _windows([path], alone, "measure alpha"):
-            with named(path):
-                values = scene.values(place)[0]
-            ends = np.count_nonzero((values == 0) | (values == info.max))
-            counts += (ends, values.size)
+                band = min(found)
+                counts += _alpha_counts(path, band, dtypes[band - 1])
     if not counts[1] or counts[0] >= _ALPHA_FRACTION * counts[1]:
         return True
     print(
@@ -141,17 +151,30 @@ def _alpha(paths: Iterable[Path], bands: tuple[int, ...]) -> bool:
     return False
 
 
-def _windows(
-    paths: Iterable[Path], bands: SceneBands, what: str
-) -> Iterator[tuple[Path, scenes.Scene, scenes.Place]]:
-    """Yields every window of every scene, with its file."""
-    for path in paths:
-        with contextlib.ExitStack() as opened:
-            with named(path):
-                scene = opened.enter_context(scenes.open_scene(path, bands))
-            places = list(windows(scene))
-            for place in tqdm(places, f"{what}, {path.name}", unit="window", disable=None):
-                yield path, scene, place
+def _alpha_counts(path: Path, band: int, dtype: str) -> np.ndarray:
+    """Returns how many values of a band are its lowest or highest, and how many there are."""
+    counts = np.zeros(2, np.int64)
+    alone = SceneBands(bands=(band,) * 3, limits=((0, 1),) * 3, dtype=dtype)
+    with scenes.open_scene(path, alone) as scene:
+        for place in _with_progress(scene, f"measure alpha, {path.name}"):
+            values = scene.values(place)[0]
+            ends = np.count_nonzero((values == 0) | (values == np.iinfo(dtype).max))
+            counts += (ends, values.size)
+    return counts
+
+
+def _with_progress(scene: scenes.Scene, what: str) -> Iterable[scenes.Place]:
+    """Returns the windows of a scene, with a progress bar."""
+    return tqdm(list(windows(scene)), what, unit="window", disable=None)
+
+
+@contextlib.contextmanager
+def _recording(name: str, path: Path, bad: dict[str, str]) -> Iterator[None]:
+    """Records a scene as bad if it cannot be read."""
+    try:
+        yield
+    except UserError as error:
+        bad[name] = f"{path}: {error}"
 
 
 @contextlib.contextmanager

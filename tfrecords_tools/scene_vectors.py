@@ -221,7 +221,7 @@ class VectorFile:
         labels = np.full(
             (rows.stop - rows.start, columns.stop - columns.start), self._outside, np.uint8
         )
-        # In the order of the file: where polygons overlap, the later one is seen.
+        # In the order of the file: where polygons overlap, the later one counts.
         found = sorted(
             polygons.filter(bbox=_bounds(transform, place)),
             key=lambda item: item.properties["rank"],

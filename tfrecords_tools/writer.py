@@ -117,7 +117,8 @@ def convert(
     workers = worker.count(workers, sum(map(len, splits.values())))
     problems = list(problems)
     splits = sample_checks.without_duplicates(splits, may_share, problems)
-    problems += [f"split {split!r} has no images" for split in splits if not splits[split]]
+    if not problems:  # Otherwise they may be why a split is empty.
+        problems += [f"split {split!r} has no images" for split in splits if not splits[split]]
     rule = read_label if isinstance(read_label, MaskRule) else CLASS_IDS
     problems += sample_checks.contradictions(splits, rule, on_error)
     try:
@@ -149,7 +150,7 @@ def convert(
                 for staging, samples in zip(stagings, splits.values(), strict=True)
             ]
             try:
-                _check(parts, problems, on_error)
+                _check(dict(zip(splits, parts, strict=True)), problems, on_error)
             except UserError:
                 for staging in stagings:
                     staging.remove()
@@ -263,12 +264,20 @@ def _skipped(parts: Iterable[Part]) -> list[str]:
     return [problem for part in parts for problem in part.skipped]
 
 
-def _check(parts: Sequence[Sequence[Part]], problems: Sequence[str], on_error: str) -> None:
-    """Raises `UserError` for problems that are not skipped, and for a split with nothing left."""
+def _check(parts: Mapping[str, Sequence[Part]], problems: Sequence[str], on_error: str) -> None:
+    """Raises `UserError` for problems that are not skipped, and for a split with nothing left.
+
+    Args:
+        parts: The shards of each split.
+        problems: What is bad in the input; with `"skip"`, without the samples.
+        on_error: See `convert`.
+    """
     if on_error == "skip":
-        empty = [split for split in parts if not sum(part.shard.examples for part in split)]
-        if not empty:
-            return
-        problems = [*problems, *itertools.chain(*map(_skipped, empty))]
-    if problems:
+        empty = [split for split in parts if not sum(part.shard.examples for part in parts[split])]
+        if empty:
+            raise sample_checks.nothing_converted(
+                [*problems, *itertools.chain(*(_skipped(parts[split]) for split in empty))],
+                f"since no image is left in split {', '.join(map(repr, empty))}",
+            )
+    elif problems:
         raise sample_checks.nothing_converted(problems)

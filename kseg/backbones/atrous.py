@@ -86,7 +86,9 @@ def at_output_stride(
         if isinstance(layer, _WINDOWED) and layer.padding == "valid":
             margin = [(size - 1) // 2 for size in _window_size(layer)]
             if any(margin):
-                padding = layers.ZeroPadding2D(margin, name=f"{layer.name}_padding")
+                padding = layers.ZeroPadding2D(
+                    margin, data_format="channels_last", name=f"{layer.name}_padding"
+                )
                 return layer(padding(args[0]), **kwargs)
         return layer(*args, **kwargs)
 
@@ -129,10 +131,15 @@ def check_dilatable(network: keras.Model) -> None:
         if isinstance(layer, layers.MaxPooling2D):
             # The copy pads with zeros, which are larger than negative values.
             (source,) = sources
-            if not isinstance(source, (layers.ZeroPadding2D, layers.ReLU)) and (
-                getattr(source, "activation", None) is not keras.activations.relu
-            ):
+            if not isinstance(source, layers.ZeroPadding2D) and not _is_relu(source):
                 raise ValueError(f"its pooling layer {layer.name!r} does not follow a ReLU")
+
+
+def _is_relu(layer):
+    """Returns whether a layer ends with a ReLU, whose values are >= 0."""
+    if isinstance(layer, layers.ReLU):
+        return layer.negative_slope == 0  # Keras allows no threshold below 0.
+    return getattr(layer, "activation", None) is keras.activations.relu
 
 
 def _is_centred(layer, sources):

@@ -33,7 +33,8 @@ class PyramidBackbone:
 
     Raises:
         ValueError: If the network has no such feature maps, if two have the same stride, if one is
-            named after another stride, or if `normalization` is not known.
+            named after another stride, if a layer is channels first, or if `normalization` is not
+            known.
 
     Example:
 
@@ -60,6 +61,12 @@ class PyramidBackbone:
         self.name = network.name if name is None else name
         self.normalization = ImageNormalization(normalization).mode
         levels = _levels(network)
+        for layer in network.layers:
+            if getattr(layer, "data_format", None) == "channels_first":
+                raise ValueError(
+                    f"The layers of `network` {self.name!r} must have the data format "
+                    f"'channels_last'. Received: 'channels_first' in {layer.name!r}"
+                )
         strides = _strides(network.inputs[0], levels)
         for level, stride in strides.items():
             if str(level).startswith("stride_") and level != f"stride_{stride}":
@@ -166,5 +173,13 @@ def _strides(images, levels):
                 "Each feature map of `network` must have the shape (batch, height, width, "
                 f"channels). Received: {level!r} of shape {tuple(shape)}"
             )
-        strides[level] = 2 ** round(math.log2(size[0] / shape[1]))
+        strides[level] = _stride(size[0], shape[1])
     return strides
+
+
+def _stride(size, rows):
+    """Returns the power of two that subsamples `size` pixels to `rows`."""
+    for exponent in range(size.bit_length() + 1):
+        if -(-size // 2**exponent) == rows:  # As with windows that are padded.
+            return 2**exponent
+    return 2 ** round(math.log2(size / rows))

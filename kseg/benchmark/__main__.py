@@ -1,10 +1,12 @@
 """Measures parts of kseg: `python -m kseg.benchmark --what=layers`."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 from absl import flags
 
 from kseg import cli
@@ -30,6 +32,7 @@ _OPTIONS = ("model_dir", "data_dir", "split", "precision", "jit_compile")
 # Flags of `--what=gpu`, and those that it does not take.
 _GPU_FLAGS = ("size", "batch", "networks", "seconds", "output_dir", "torch_python")
 _NOT_GPU_FLAGS = ("shape", "results", "model_dir", "data_dir", "split")
+_PATHS = ("output_dir", "torch_python")
 LESS_MEMORY = "Less is needed with a smaller `--shape`, or with fewer parts in `--only`"
 
 
@@ -97,7 +100,7 @@ def _define_gpu_flags() -> None:
     flags.DEFINE_string(
         "torch_python",
         "",
-        "Python of an environment with torch and segmentation-models-pytorch. Empty: the present "
+        "Python of an environment with torch and segmentation-models-pytorch. Empty: the current "
         "one.",
     )
     cli.set_group("--what=gpu", _GPU_FLAGS)
@@ -109,6 +112,27 @@ def names(flag: str, received: Sequence[str], known: Sequence[str]) -> tuple[str
         if name not in known:
             raise UserError(f"`--{flag}` must hold names of {', '.join(known)}. Received: {name!r}")
     return tuple(received)
+
+
+def gpu_command(values: flags.FlagValues) -> str:
+    """Returns the command of `--what=gpu`, without the flags that have their defaults.
+
+    Paths are relative to the current folder; a name in capitals stands for those outside of it.
+    """
+    words = ["python", "-m", "kseg.benchmark", "--what=gpu"]
+    for name in ("only", "repetitions", "precision", "jit_compile", *_GPU_FLAGS):
+        flag = values[name]
+        if flag.value == flag.default:
+            continue
+        if name in _PATHS and os.path.isabs(flag.value):
+            path = Path(flag.value)
+            inside = path.is_relative_to(Path.cwd())
+            words.append(f"--{name}={path.relative_to(Path.cwd()) if inside else name.upper()}")
+        else:
+            words.append(flag.serialize())
+    backend = keras.config.backend()
+    prefix = "" if backend == "tensorflow" else f"KERAS_BACKEND={backend} "
+    return prefix + shlex.join(words)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -165,7 +189,14 @@ def _measure_gpu(values: flags.FlagValues, precision: tuple[str, ...]) -> None:
         return processes.start(part, *arguments, log=log, torch_python=torch_python)
 
     with cli.writing({"output_dir": output_dir}):
-        suite.run(settings, parts=parts, seconds=values.seconds, output_dir=output_dir, start=start)
+        suite.run(
+            settings,
+            parts=parts,
+            seconds=values.seconds,
+            output_dir=output_dir,
+            start=start,
+            command=gpu_command(values),
+        )
     print(f"written: {output_dir / report.MARKDOWN}, {output_dir / report.JSON}")
 
 

@@ -171,14 +171,16 @@ def _vortex(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:
         plain=plain.PlainVortexPooling(case.filters, dropout_rate=0.0),
         fast=VortexPooling(case.filters, dropout_rate=0.0),
     )
-    features = _features(case)
-    sizes = [rate for rate in modules["fast"].dilation_rates if rate > 1]
+    pools = {"plain": plain.plain_average_pool, "fast": average_pool}
+    return [Part("poolings", {name: averages(case, pool) for name, pool in pools.items()})], modules
 
-    def form(pool: Callable) -> Form:
-        return Form(lambda tensors, training: [pool(*tensors, size) for size in sizes], [features])
 
-    forms = {"plain": form(plain.plain_average_pool), "fast": form(average_pool)}
-    return [Part("poolings", forms)], modules
+def averages(case: Case, pool: Callable) -> Form:
+    """Returns the averages of Vortex pooling, by a function of the features and of the window."""
+    sizes = [rate for rate in VortexPooling().dilation_rates if rate > 1]
+    return Form(
+        lambda tensors, training: [pool(*tensors, size) for size in sizes], [_features(case)]
+    )
 
 
 def _lkspp(case: Case) -> tuple[list[Part], dict[str, keras.Layer]]:

@@ -41,7 +41,7 @@ class Row:
 def column(help: str, number: str | Callable = "") -> dataclasses.Field:
     """Returns a field of a `Row` that is printed as a column.
 
-    None is printed as an empty cell, quartiles as "median (lower..upper)".
+    Quartiles are printed as "median (lower..upper)"; for None see `markdown`.
 
     Args:
         help: What the column holds, for the legend.
@@ -62,16 +62,23 @@ def legend(row_class: type[Row]) -> str:
     return "\n".join(f"{_title(field):<{width}}  {field.metadata['help']}" for field in fields)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Returns a Markdown table of rows of one class."""
+def markdown(rows: Sequence[Row], *, missing: str = "") -> str:
+    """Returns a Markdown table of rows of one class.
+
+    Args:
+        rows: At least one row.
+        missing: What a cell without a value says; columns without any value are then left out.
+            Empty: such cells are empty.
+    """
     columns = []
     for field in _columns(type(rows[0])):
-        cells = [_cell(getattr(row, field.name), field.metadata["number"]) for row in rows]
+        values = [getattr(row, field.name) for row in rows]
+        if missing and all(value in (None, "") for value in values):
+            continue
+        cells = [_cell(value, field.metadata["number"]) or missing for value in values]
         width = max(map(len, [_title(field), *cells]))
-        is_text = field.type is str
-        rule = "-" * (width - 1) + ("-" if is_text else ":")
-        align = str.ljust if is_text else str.rjust
-        columns.append([align(cell, width) for cell in (_title(field), rule, *cells)])
+        align = str.ljust if field.type is str else str.rjust
+        columns.append([align(cell, width) for cell in (_title(field), "-" * width, *cells)])
     return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
 

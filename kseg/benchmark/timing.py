@@ -41,7 +41,7 @@ def interleaved_times(
     calls: dict[str, Callable],
     repetitions: int,
     *,
-    warm_up: int = 1,
+    warm_up: int = 2,
     block_seconds: float | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns the seconds of each call, `[repetitions, 2]`: wall clock and processor time.
@@ -51,7 +51,8 @@ def interleaved_times(
     Args:
         calls: Name -> function without arguments.
         repetitions: How often each call is measured.
-        warm_up: Calls before them that are not measured.
+        warm_up: Calls before them that are not measured. The first one traces, compiles and
+            allocates, and the last one tells how many calls fill a block.
         block_seconds: Short calls are measured in blocks that take about as long. The device is
             waited for once in a block, since waiting and starting take a part of a millisecond.
             Defaults to None: 0.02 on a GPU, and single calls on a CPU, which computes at once.

@@ -3,6 +3,7 @@
 import contextlib
 import logging as std_logging
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -18,6 +19,7 @@ PACKAGES = ("kseg", "tfrecords_tools")
 STOPPED = 128  # Added to the number of the signal in the exit status, as shells do.
 _HELP_FLAGS = ("help", "helpshort", "helpfull")
 _OTHER_GROUP = "This program"
+_HOME = re.compile(r"^(--?\w+=)~/")
 _BYTE_ORDER_MARK = "\ufeff"  # Editors on Windows begin files with it.
 
 
@@ -90,6 +92,8 @@ def _parse(arguments: list[str]) -> list[str]:
 def with_flagfiles(arguments: Sequence[str]) -> list[str]:
     """Returns arguments with the lines of flagfiles in place of each `--flagfile`.
 
+    The folder `~` of the user is expanded: a shell leaves it in `--model_dir=~/runs/x`.
+
     Raises:
         absl.flags.Error: If a flagfile is missing.
         UserError: If a flagfile is not UTF-8 text.
@@ -103,7 +107,9 @@ def with_flagfiles(arguments: Sequence[str]) -> list[str]:
             f"({error.reason})"
         ) from error
     if not any(line.startswith(_BYTE_ORDER_MARK) for line in lines):
-        return lines
+        return [
+            _HOME.sub(lambda match: match[1] + os.path.expanduser("~/"), line) for line in lines
+        ]
     # absl takes the mark for a part of the first line, which may be a comment or a flagfile.
     lines = [line.removeprefix(_BYTE_ORDER_MARK) for line in lines]
     return with_flagfiles([line for line in lines if not line.startswith(("#", "//"))])
@@ -133,7 +139,7 @@ def explained(less_memory: str = "") -> Iterator[None]:
 def writing(outputs: Mapping[str, str | os.PathLike], done: str = "") -> Iterator[None]:
     """Turns errors of writing an output into a `UserError` that names the flag for another one.
 
-    Errors of files that lie elsewhere, such as temporary files, are left as they are.
+    Errors of files that lie elsewhere, such as inputs, are left as they are.
 
     Args:
         outputs: Name of a flag -> the file or folder that it stands for. An error that does not
@@ -159,9 +165,18 @@ def writing(outputs: Mapping[str, str | os.PathLike], done: str = "") -> Iterato
 
 
 def _is_beside(file: str | os.PathLike, output: str | os.PathLike) -> bool:
-    """Returns whether a file belongs to an output, lies beside it, or is a folder above it."""
+    """Returns whether a file belongs to an output, or is a folder above it.
+
+    The temporary files of an output lie beside it, and so do further outputs that are named after
+    one that is a file.
+    """
     file, output = Path(file).absolute(), Path(output).absolute()
-    return file.is_relative_to(output.parent) or output.is_relative_to(file)
+    if file.is_relative_to(output) or output.is_relative_to(file):
+        return True
+    place = file.relative_to(output.parent) if file.is_relative_to(output.parent) else Path()
+    return place.parts[:1] != () and (
+        place.parts[0].startswith(".partial-") or (len(place.parts) == 1 and output.suffix != "")
+    )
 
 
 def require(values: flags.FlagValues, *names: str) -> None:
@@ -242,7 +257,7 @@ def _flag_lines(flag: flags.Flag) -> list[str]:
         default = flag.default_as_str if flag.default is not None else "'unset'"
         default = str(default).strip("'")
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
-    text = f"{flag.help} Default: {default or 'empty'}."
+    text = flag.help if "Default:" in flag.help else f"{flag.help} Default: {default or 'empty'}."
     return [
         f"  {name}",
         *textwrap.wrap(text, 88, initial_indent=" " * 6, subsequent_indent=" " * 6),

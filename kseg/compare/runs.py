@@ -188,7 +188,7 @@ def _present_step(folder: RunFolder, measured: dict[str, Any]) -> int | None:
         return None
     try:
         return folder.checkpoints.read_position(measured["checkpoint"])[0].step
-    except UserError:
+    except (UserError, OSError):
         return None
 
 

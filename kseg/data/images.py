@@ -53,7 +53,8 @@ def find_images(
         if given.is_dir():
             found = [
                 path
-                for path in given.rglob("*")
+                # Unlike `rglob` of Python 3.11, this follows links to folders.
+                for path in map(Path, glob.glob(f"{glob.escape(str(given))}/**", recursive=True))
                 if path.suffix.lower() in SUFFIXES
                 # Macs write `._a.png` beside `a.png`, and programs keep thumbnails in `.thumbs`.
                 and not any(part.startswith(".") for part in path.relative_to(given).parts)

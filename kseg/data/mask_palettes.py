@@ -18,11 +18,6 @@ from kseg.data.checked_images import BadInput, open_image, read_bytes
 from kseg.data.masks import CLASS_IDS, MaskRule, count_ids
 
 _BLACK, _WHITE = bytes(3), b"\xff" * 3
-_REMEDY = (
-    "If the colours are the classes, write the colour of every class into the classes file (or, if "
-    "they are there, give --masks_are=colours); if the indices are right all the same, give "
-    "--masks_are=ids"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +82,7 @@ def contradictions(
     headers = {path: header for path in paths if (header := read(path)) is not None}
     palettes = {path: header for path, header in headers.items() if header.palette is not None}
     greys = {path: header for path, header in headers.items() if header.palette is None}
-    messages = list(_contradicting_palettes(palettes))
+    messages = list(_contradicting_palettes(palettes, rule.remedy))
     # A table says what 1 and 255 are, except where `other` does.
     if rule.ids is None or (1 in rule.ids and 255 not in rule.ids and rule.other is not None):
         messages += _black_and_white(greys, palettes)
@@ -96,7 +91,7 @@ def contradictions(
     return messages
 
 
-def _contradicting_palettes(palettes: Mapping[Path, Header]) -> Iterator[str]:
+def _contradicting_palettes(palettes: Mapping[Path, Header], remedy: str) -> Iterator[str]:
     one_bit = next((path for path, header in palettes.items() if header.has_one_bit), None)
     coloured = {path: header for path, header in palettes.items() if not header.has_one_bit}
     longest = max((header.palette for header in coloured.values()), key=len, default=b"")
@@ -116,7 +111,7 @@ def _contradicting_palettes(palettes: Mapping[Path, Header]) -> Iterator[str]:
                     rejected.add(path)
                     yield (
                         f"{path}: its palette shows id {index} in {_words(colour)}, but "
-                        f"{by_colour[usual][0]} shows it in {_words(usual)}. {_REMEDY}"
+                        f"{by_colour[usual][0]} shows it in {_words(usual)}. {remedy}"
                     )
     if one_bit is None:
         return
@@ -127,7 +122,7 @@ def _contradicting_palettes(palettes: Mapping[Path, Header]) -> Iterator[str]:
             if colour in (_BLACK, _WHITE) and colour != palettes[one_bit].colour(index):
                 yield (
                     f"{path}: shows id {index} in {_words(colour)}, which is another id in "
-                    f"{one_bit}, a mask of 1 bit. {_REMEDY}"
+                    f"{one_bit}, a mask of 1 bit. {remedy}"
                 )
                 break
 

@@ -41,6 +41,8 @@ class MaskRule:
             palette that shows a class in the colour of another one is rejected. Defaults to None.
         trusts_palettes: Whether the indices of palettes are ids even if the palettes of several
             masks contradict each other. Defaults to False.
+        takes_colours: Whether the program can read the masks by their colours instead, so that
+            messages may advise it. Defaults to True.
     """
 
     masks_are: str = IDS
@@ -49,6 +51,7 @@ class MaskRule:
     other: int | None = None
     palette: LabelSet | None = None
     trusts_palettes: bool = False
+    takes_colours: bool = True
 
     @classmethod
     def of_colours(cls, label_set: LabelSet, ignore_colour: Colour | None = None) -> "MaskRule":
@@ -88,6 +91,22 @@ class MaskRule:
         rules = (self.ids or {}).items()
         return {value for value, label in rules if value and label not in labels_of_others}
 
+    @property
+    def remedy(self) -> str:
+        """What to do about palettes that do not fit the ids, for messages."""
+        if not self.takes_colours:
+            return "If the indices are right all the same, give --masks_are=ids"
+        if self.palette is not None:
+            return (
+                "Give --masks_are=colours if the colours are right, or --masks_are=ids if the "
+                "indices are"
+            )
+        return (
+            "If the colours are the classes, write the colour of every class into the classes file "
+            "(or, if they are there, give --masks_are=colours); if the indices are right all the "
+            "same, give --masks_are=ids"
+        )
+
     def __call__(self, path: Path, label_set: LabelSet) -> np.ndarray:
         """Reads a mask.
 
@@ -107,7 +126,7 @@ class MaskRule:
         values = mask_files.stored_values(path, mask)
         if mask.mode == "P":
             if self.palette is not None:
-                _check_palette(path, mask, values, self.palette)
+                _check_palette(path, mask, values, self.palette, self.remedy)
             if not self.trusts_palettes:
                 known = self.ids or {*range(label_set.num_classes), label_set.ignore_label}
                 palette = mask_files.palette_of(mask)
@@ -161,8 +180,8 @@ class MaskRule:
             raise BadInput(
                 path,
                 f"has {values.size} colours that belong to no class: {first}. Give each colour a "
-                "class, in the classes file or a --remap table, or name it with --ignore_colour. "
-                "If the masks hold class ids, give --masks_are=ids",
+                "class, in the classes file or a --remap table, or name it with --ignore_colour "
+                "(tfrecords_tools.build_folder). If the masks hold class ids, give --masks_are=ids",
             )
         # A mask in RGB or with a palette that is wholly black can be one of colours.
         are_greys = values.any() and (values % 0x010101 == 0).all()
@@ -252,7 +271,9 @@ def _check_class_ids(
         )
 
 
-def _check_palette(path: Path, mask: Image.Image, ids: np.ndarray, label_set: LabelSet) -> None:
+def _check_palette(
+    path: Path, mask: Image.Image, ids: np.ndarray, label_set: LabelSet, remedy: str
+) -> None:
     """Finds indices that an image editor has renumbered while it kept the colours."""
     palette = mask.getpalette("RGB") or []
     for index in _present(ids):
@@ -264,8 +285,7 @@ def _check_palette(path: Path, mask: Image.Image, ids: np.ndarray, label_set: La
             raise BadInput(
                 path,
                 f"has a renumbered palette: index {index} is {label_set.names[index]!r} but has "
-                f"the colour of {shown!r}. Give --masks_are=colours if the colours are right, or "
-                "--masks_are=ids if the indices are",
+                f"the colour of {shown!r}. {remedy}",
             )
 
 

@@ -78,7 +78,7 @@ def demo(
         output_dir: Folder of the demo: new, empty, or that of an earlier demo, which is replaced.
         train_scenes: Number of scenes to train on.
         val_scenes: Number of held-out scenes.
-        recipe: The experiment; its folders are replaced.
+        recipe: The experiment; its folders and splits are replaced.
 
     Returns:
         Exit status: 0, or that of a training that was interrupted.
@@ -88,7 +88,13 @@ def demo(
     """
     root = Path(output_dir)
     scenes, records, model_dir, predictions, export_dir = (root / part for part in _PARTS)
-    experiment = recipe.replace(data_dir=str(records), model_dir=str(model_dir))
+    experiment = recipe.replace(
+        data_dir=str(records),
+        model_dir=str(model_dir),
+        train_split=("train",),
+        mixture_weights=(),
+        val_split="val",
+    )
     _prepare(root)
     step = _Steps(7)
 
@@ -103,7 +109,8 @@ def demo(
         raise UserError("the records differ from what was written:\n  " + "\n  ".join(problems))
 
     step(
-        f"Training {experiment.context} on {experiment.backbone} from random weights -> {model_dir}"
+        f"Training {experiment.context or experiment.model} on {experiment.backbone} from "
+        f"{_initial_weights(experiment)} -> {model_dir}"
     )
     print(f"watch it with: tensorboard --logdir {root}")
     status = train(experiment)
@@ -149,6 +156,15 @@ def demo(
         f"\nexport:                    {version}"
     )
     return 0
+
+
+def _initial_weights(experiment: Experiment) -> str:
+    """Returns what the training starts from, as words of a sentence."""
+    if experiment.init_from:
+        return f"the weights of {experiment.init_from}"
+    if experiment.backbone_weights in ("", "none"):
+        return "random weights"
+    return f"--backbone_weights={experiment.backbone_weights}"
 
 
 def _prepare(root: Path) -> None:

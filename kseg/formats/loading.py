@@ -17,6 +17,12 @@ def load_network(path: str | os.PathLike, *, checkpoint: str = "best", **changes
     """Loads a trained network; see `kseg.load`."""
     if not _is_saved_by_keras(path):
         run = _run(path, "`path`")
+        options = dict(run.experiment.options)
+        if unknown := sorted(changes.keys() - options.keys()):
+            raise UserError(
+                f"`{unknown[0]}` is not an option of the network in {path}, which has "
+                f"{', '.join(options)}"
+            )
         return run.load_model(checkpoint, run.experiment.replace(**changes) if changes else None)
     if checkpoint != "best":
         raise UserError(
@@ -51,7 +57,7 @@ def read_initial_weights(source: str) -> tuple[dict[str, np.ndarray], Path] | No
     if _is_saved_by_keras(path):
         model = weights_folder.load_keras(path)
         return {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}, path
-    if path.is_file():
+    if path.is_file() and path.suffix == ".npz":
         return Checkpoints(path.parent).read_weights(str(path))
     return _run(source, "`--init_from`").checkpoints.read_weights("best")
 
@@ -68,8 +74,9 @@ def _run(path: str | os.PathLike, argument: str) -> RunFolder:
     name = os.fspath(path)
     if name in list_presets():
         return presets.run_of(name)
+    received = "Received the file" if Path(path).exists() else "Not found"
     raise UserError(
         f"{argument} must be the folder of a run, a .keras file, a folder that kseg.export "
-        f"--format=weights has written, or a preset ({', '.join(list_presets())}). Not found: "
+        f"--format=weights has written, or a preset ({', '.join(list_presets())}). {received}: "
         f"{name}"
     )

@@ -30,6 +30,7 @@ from kseg.runs.folder import RunFolder
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 RECIPE, CARD = "recipe.flags", "README.md"
+_SHOWN = 5  # Number of differences named in a message.
 
 
 def write(
@@ -59,7 +60,6 @@ def write(
             "`--export_dir` must not be the current folder, since the complete folder takes its "
             f"place. Received: {folder}"
         )
-    step = run.checkpoints.read_position(checkpoint)[0].step
     model = run.load_model(checkpoint)
     folder.parent.mkdir(parents=True, exist_ok=True)
     files.remove_partials(folder.parent)
@@ -70,7 +70,9 @@ def write(
             (partial / "assets").rmdir()
         labels_file.write(partial, run.label_set, run.scene_bands)
         files.write_text(partial / RECIPE, recipe(run.experiment))
-        files.write_text(partial / CARD, model_card(run, model, step=step, licence=licence))
+        files.write_text(
+            partial / CARD, model_card(run, model, step=run.loaded_step, licence=licence)
+        )
         _require_same(model, load_keras(partial), folder)
         os.rename(partial, folder)
     finally:
@@ -99,16 +101,30 @@ def load(path: str | os.PathLike, **changes) -> Segmenter:
     experiment = from_flagfile(Path(path) / RECIPE).replace(**changes)
     model = experiment.build_model(stored.num_classes, with_backbone_weights=False)
     model = model.without_auxiliary()
-    weights = {weight.path: weight for weight in stored.weights}
+    weights = {weight.path: weight for weight in stored.without_auxiliary().weights}
+    if faults := _misfits(weights, model):
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise UserError(
+            f"The changes must fit the weights of {path}: {'; '.join(faults[:_SHOWN])}{more}. "
+            f"Received: {changes}"
+        )
     for weight in model.weights:
-        if weight.path not in weights or weights[weight.path].shape != weight.shape:
-            raise UserError(
-                f"The changes must fit the weights of {path}, which do not have {weight.path} of "
-                f"shape {tuple(weight.shape)}. Received: {changes}"
-            )
         weight.assign(weights[weight.path])
     model.set_classes(stored.class_names, stored.class_colours)
     return model
+
+
+def _misfits(stored: dict[str, keras.Variable], model: Segmenter) -> list[str]:
+    """Returns how the stored weights, by path, differ from those that a network has."""
+    weights = {weight.path: weight for weight in model.weights}
+    faults = [f"{key} is missing" for key in weights if key not in stored]
+    faults += [f"{key} is not in the network" for key in stored if key not in weights]
+    faults += [
+        f"{key} has shape {tuple(stored[key].shape)}, but {tuple(weight.shape)} in the network"
+        for key, weight in weights.items()
+        if key in stored and stored[key].shape != weight.shape
+    ]
+    return faults
 
 
 def load_keras(path: str | os.PathLike) -> Segmenter:

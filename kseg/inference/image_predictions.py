@@ -7,6 +7,7 @@ scores, `counts` leaves out the pixels that are not labelled. The sum of `counts
 gives the IoU of each class: correct / (labelled + predicted - correct).
 """
 
+import contextlib
 import zipfile
 from pathlib import Path
 from types import TracebackType
@@ -72,7 +73,7 @@ def iou(counts: np.ndarray) -> np.ndarray:
 
 
 class Predictions:
-    """Reads the file. Predictions are read one by one.
+    """Reads the file. Predictions are read one by one; the file is opened once and stays open.
 
     Args:
         path: The file.
@@ -87,6 +88,8 @@ class Predictions:
 
     def __init__(self, path: Path):
         self._path = path
+        with self._damage_reported():
+            self._file = np.load(path, allow_pickle=False)
         self.names = self._array("names").tolist()
         self.counts = self._array("counts")
 
@@ -95,9 +98,13 @@ class Predictions:
         return self._array(f"prediction_{number}")
 
     def _array(self, key):
+        with self._damage_reported():
+            return self._file[key]
+
+    @contextlib.contextmanager
+    def _damage_reported(self):
         try:
-            with np.load(self._path, allow_pickle=False) as file:
-                return file[key]
+            yield
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{self._path} cannot be read: {error}. `python -m kseg.evaluate --predictions` "

@@ -211,4 +211,11 @@ def _write(file, strip: np.ndarray, over: int) -> None:
     """Writes a strip, over the strip that was just read if there was one."""
     if over:
         file.seek(-strip.nbytes, 1)
-    file.write(strip.tobytes())
+    try:
+        file.write(strip.tobytes())
+        file.flush()
+    except OSError as error:  # It does not name the file, which has no name.
+        raise UserError(
+            f"Temporary files cannot be written in {tempfile.gettempdir()}: {error.strerror}. The "
+            "environment variable TMPDIR can name another folder"
+        ) from error

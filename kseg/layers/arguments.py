@@ -6,6 +6,7 @@ argument, states the rule and shows the value received.
 
 import math
 import numbers
+import operator
 import warnings
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
@@ -20,7 +21,13 @@ Value = TypeVar("Value")
 def is_integer(value: Any) -> bool:
     """Returns whether a value is an integer; NumPy's count, booleans do not."""
     # bool is an int in Python, and `filters=True` is always a mistake.
-    return not isinstance(value, bool) and hasattr(value, "__index__")
+    if isinstance(value, bool):
+        return False
+    try:
+        operator.index(value)
+    except (TypeError, AttributeError):  # All arrays have `__index__`; those of TensorFlow call it.
+        return False
+    return True
 
 
 def is_number(value: Any) -> bool:
@@ -111,6 +118,23 @@ def positive_number(name: str, value: Any) -> float:
     if not is_number(value) or value <= 0:
         raise ValueError(f"`{name}` must be a number > 0. Received: {value!r}")
     return float(value)
+
+
+def number_tuple(name: str, value: Any, length: int) -> tuple[float, ...]:
+    """Returns `value` as a tuple of floats.
+
+    Args:
+        name: String. Name of the argument.
+        value: The value received.
+        length: Integer. How many numbers there must be.
+
+    Raises:
+        ValueError: If `value` is not a tuple or list of `length` finite numbers.
+    """
+    is_sequence = isinstance(value, (tuple, list)) and len(value) == length
+    if not is_sequence or not all(is_number(item) for item in value):
+        raise ValueError(f"`{name}` must be a tuple of {length} numbers. Received: {value!r}")
+    return tuple(float(item) for item in value)
 
 
 def positive_fraction(name: str, value: Any) -> float:

@@ -56,8 +56,8 @@ class ConvNormAct(keras.layers.Layer):
 
     Raises:
         ValueError: If `filters`, `kernel_size`, `strides` or `dilation_rate` is not an integer
-            >= 1 (`kernel_size` may be a pair of them), or if `strides` and `dilation_rate` are
-            both above 1.
+            >= 1 (`kernel_size` may be a pair of them), if `strides` and `dilation_rate` are both
+            above 1, or if `epsilon` is not a number > 0.
 
     Example:
         >>> import numpy as np
@@ -94,7 +94,7 @@ class ConvNormAct(keras.layers.Layer):
                 f"Received: strides={strides!r}, dilation_rate={dilation_rate!r}"
             )
         self.activation = keras.activations.get(activation)
-        self.epsilon = float(epsilon)
+        self.epsilon = arguments.positive_number("epsilon", epsilon)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         atrous = self.dilation_rate > 1 and self.kernel_size == (3, 3)
         self.convolution = (_AtrousConv2D if atrous else keras.layers.Conv2D)(

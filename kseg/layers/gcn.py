@@ -18,9 +18,9 @@ class GCN(keras.layers.Layer):
     Args:
         filters: Integer. Number of channels of the output, and between the two convolutions of
             each path.
-        kernel_size: Odd integer. Side k of the window. Defaults to 7; the paper's scores increase
-            up to 15, but little beyond 7. The window may be larger than the map, which is padded
-            with zeros.
+        kernel_size: Odd integer. Side k of the window. Defaults to 7. In the paper's slides the
+            score increases from 72.8 at 7 to 73.7 at 11, the largest size there. The window may be
+            larger than the map, which is padded with zeros.
 
     Call arguments:
         features: Float tensor `(batch, height, width, channels)`; height and width may be

@@ -41,7 +41,8 @@ class SeparableConvNormAct(keras.layers.Layer):
         `(batch, height, width, filters)`
 
     Raises:
-        ValueError: If `filters`, `kernel_size` or `dilation_rate` is not an integer >= 1.
+        ValueError: If `filters`, `kernel_size` or `dilation_rate` is not an integer >= 1, or if
+            `epsilon` is not a number > 0.
 
     Example:
         >>> import numpy as np
@@ -74,7 +75,7 @@ class SeparableConvNormAct(keras.layers.Layer):
         self.dilation_rate = arguments.positive_integer("dilation_rate", dilation_rate)
         self.depthwise_activation = keras.activations.get(depthwise_activation)
         self.activation = keras.activations.get(activation)
-        self.epsilon = float(epsilon)
+        self.epsilon = arguments.positive_number("epsilon", epsilon)
         self.depthwise = DepthwiseConv2D(
             self.kernel_size,
             dilation_rate=self.dilation_rate,

@@ -12,9 +12,9 @@ from kseg.layers.types import Shape, Tensor
 class VortexPooling(ContextModule):
     """Vortex pooling: atrous convolutions over averaged features, so that no pixel is skipped.
 
-    In module B each branch averages the features over windows of `k x k` and convolves the
+    In variant B each branch averages the features over windows of `k x k` and convolves the
     averages with a 3x3 kernel of rate `k`, so that the context is fine near a pixel and coarse far
-    from it, without gaps. In module A the four convolutions of ASPP see the features averaged over
+    from it, without gaps. In variant A the four convolutions of ASPP see the features averaged over
     one window. The mean of the image is a further branch, as in ASPP. All branches are
     concatenated and projected. No convolution has a bias; each is followed by batch normalisation
     and ReLU.
@@ -22,18 +22,18 @@ class VortexPooling(ContextModule):
     Args:
         filters: Integer. Channels of each branch and of the output. Defaults to 256 (DeepLabv3,
             which the paper follows).
-        variant: `"A"` or `"B"`, the module of the paper. Defaults to `"B"`, which the paper calls
-            Vortex Pooling.
-        pool_size: Odd integer. Size of the window of module A; module B does not use it. Defaults
+        variant: `"A"` or `"B"`, after the modules A and B of the paper. Defaults to `"B"`, which
+            the paper calls Vortex Pooling.
+        pool_size: Odd integer. Size of the window of variant A; variant B does not use it. Defaults
             to 5 (the paper's best; it also tries 9 and 13). With 1 nothing is averaged, which
             leaves ASPP.
-        dilation_rates: Tuple of integers >= 1 or `None`. In module B each rate makes one branch and
-            is also the size of its window, so it must be odd; in module A each rate makes one 3x3
-            convolution, beside the 1x1. A rate larger than the map is allowed with a warning: the
-            outer taps of its kernel see only zeros. Defaults to `None`, which stands for
-            `(1, 3, 9, 27)` in module B (paper) and, in module A, for `(12, 24, 36)` at output
-            stride 8, `(6, 12, 18)` at 16 and `(3, 6, 9)` at 32.
-        output_stride: 8, 16 or 32. Chooses the default rates of module A and has no other use.
+        dilation_rates: Tuple of integers >= 1 or `None`. In variant B each rate makes one branch
+            and is also the size of its window, so it must be odd; in variant A each rate makes one
+            3x3 convolution, beside the 1x1. A rate larger than the map is allowed with a warning:
+            the outer taps of its kernel see only zeros. Defaults to `None`, which stands for
+            `(1, 3, 9, 27)` in variant B (paper), and in variant A for the rates of ASPP:
+            `(12, 24, 36)` at output stride 8, `(6, 12, 18)` at 16 and `(3, 6, 9)` at 32.
+        output_stride: 8, 16 or 32. Chooses the default rates of variant A and has no other use.
             Defaults to 8 (paper).
         dropout_rate: Float in [0, 1). Fraction of the outputs dropped in training. Defaults to 0.1,
             as in `ASPP`.
@@ -62,8 +62,8 @@ class VortexPooling(ContextModule):
 
     Reference:
         Xie et al., "Vortex Pooling: Improving Context Representation in Semantic Segmentation",
-        2018, sections 3.3 and 3.4. The paper prints no rates: that module B reaches 81x81 pixels
-        requires rates equal to the windows, and the 25 sub-regions of module A are those of the
+        2018, sections 3.3 and 3.4. The paper prints no rates: that variant B reaches 81x81 pixels
+        requires rates equal to the windows, and the 25 sub-regions of variant A are those of the
         rates of ASPP. The averages exclude the padding, so that a constant map stays constant;
         public copies include it as zeros. Departure: projection and dropout follow as in the other
         modules, whereas the paper computes its logits directly. The rate 27 is meant for output
@@ -96,7 +96,7 @@ class VortexPooling(ContextModule):
         self.dilation_rates = arguments.dilation_rates(dilation_rates)
         if self.variant == "B" and not all(rate % 2 for rate in self.dilation_rates):
             raise ValueError(
-                "`dilation_rates` must all be odd in module B, where they are also the sizes of "
+                "`dilation_rates` must all be odd in variant B, where they are also the sizes of "
                 f"the averaged windows. Received: {dilation_rates!r}"
             )
         self.pointwise = self.conv_block("pointwise") if self.variant == "A" else None
@@ -128,7 +128,7 @@ class VortexPooling(ContextModule):
         return self._convolved(self._averages(features), training)
 
     def _averages(self, features):
-        """Averages the features over the window of each rate; module A has one window for all."""
+        """Averages the features over the window of each rate; variant A has one window for all."""
         if self.variant == "A":
             return [average_pool(features, self.pool_size)] * len(self.atrous)
         return [average_pool(features, rate) for rate in self.dilation_rates]

@@ -47,8 +47,8 @@ def deeplab_v3_plus(
     bilinear resize with `align_corners` to the size of the input. It is fully convolutional: height
     and width are arbitrary and may change from call to call. The normalised images are padded below
     and on the right to sides of k * output_stride + 1, where the grids of all strides coincide, and
-    the logits are cropped to the images again. Only image pooling sees the padding as more than a
-    border.
+    the logits are cropped to the images again. Only image pooling and pyramid pooling see
+    the padding as more than a border.
 
     Args:
         num_classes: Integer >= 2. Defaults to 21, the classes of Pascal VOC.

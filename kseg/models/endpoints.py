@@ -45,6 +45,7 @@ def classify(
     logits = keras.layers.Conv2D(
         num_classes,
         1,
+        data_format="channels_last",
         kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.01),
         dtype="float32",
         name=name,

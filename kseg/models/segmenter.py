@@ -63,9 +63,11 @@ class Segmenter(keras.Model):
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
-        self.pad_value = tuple(float(level) for level in pad_value)
+        self.pad_value = arguments.number_tuple("pad_value", pad_value, 3)
         self.align_corners = arguments.boolean("align_corners", align_corners)
         self.stride = arguments.positive_integer("stride", stride)
+        if context not in ("", *(layer.name for layer in self.layers)):
+            raise ValueError(f"`context` must be '' or the name of a layer. Received: {context!r}")
         self.context = context
         self.set_classes(class_names, class_colours)
 
@@ -98,14 +100,21 @@ class Segmenter(keras.Model):
             colours: Tuple of (red, green, blue) in 0..255, one for each class, or `()`.
 
         Raises:
-            ValueError: If there is another number of names or colours than of classes.
+            ValueError: If there is another number of names or colours than of classes, or if one
+                of them is not as described above.
         """
         for argument, values in (("class_names", names), ("class_colours", colours)):
-            if values and len(values) != self.num_classes:
+            if not isinstance(values, (tuple, list)) or len(values) not in (0, self.num_classes):
                 raise ValueError(
-                    f"`{argument}` must hold one item for each of the {self.num_classes} classes. "
-                    f"Received: {len(values)} items"
+                    f"`{argument}` must be a tuple of one item for each of the {self.num_classes} "
+                    f"classes, or (). Received: {values!r}"
                 )
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"`class_names` must hold strings. Received: {names!r}")
+        if not all(_is_colour(colour) for colour in colours):
+            raise ValueError(
+                f"`class_colours` must hold triples of integers in 0..255. Received: {colours!r}"
+            )
         self.class_names = tuple(names)
         self.class_colours = tuple(tuple(int(level) for level in colour) for colour in colours)
 
@@ -201,3 +210,12 @@ class Segmenter(keras.Model):
 
     def get_config(self) -> dict:
         return {**super().get_config(), **self._facts()}
+
+
+def _is_colour(value) -> bool:
+    """Returns whether a value is a triple of integers in 0..255."""
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 3
+        and all(arguments.is_integer(level) and 0 <= level <= 255 for level in value)
+    )

@@ -72,6 +72,8 @@ def predict(
     """
     if submission is not None:
         check_submission(label_set, images)
+    if output_dir is not None:
+        _refuse_folder_of_masks(Path(output_dir))
     # TIFFs are always cut into tiles.
     cut = tiling or (Tiling.of(model) if any(map(is_tiff, images.values())) else None)
     tile = cut and cut.tile
@@ -133,11 +135,21 @@ def predict(
     return failures
 
 
+def _refuse_folder_of_masks(output_dir: Path) -> None:
+    """Raises `UserError` if `labels` in the folder is not that of an earlier prediction."""
+    labels = output_dir / "labels"
+    if labels.is_dir() and any(labels.iterdir()) and not (output_dir / "overlays").is_dir():
+        raise UserError(
+            "`--output_dir` must not hold a folder `labels` of other files, such as masks, which "
+            f"predictions would replace. Received: {output_dir}"
+        )
+
+
 def _save(output_dir: Path, name: str, output: Output, label_set: LabelSet) -> None:
     """Writes the files of one image."""
+    image_files.save_picture(output_dir / "overlays" / f"{name}.png", output.overlay)
     labels = output_dir / "labels" / f"{name}.png"
     image_files.save_palette_png(labels, output.labels, label_set.colours)
-    image_files.save_picture(output_dir / "overlays" / f"{name}.png", output.overlay)
     if output.probabilities is not None:
         save_probabilities(output_dir / "probabilities" / f"{name}.npz", output.probabilities)
 

@@ -120,12 +120,14 @@ class CheckpointFile:
 
     Raises:
         DamagedCheckpoint: It is not a complete checkpoint; the message says why.
+        OSError: It cannot be opened.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.types: dict[str, np.dtype] = {}
+        path.open("rb").close()  # An error of the file system is not a damage of the file.
         try:
             self._read_headers()
             self.position = Position.from_json(str(self._read([_POSITION])[_POSITION]))

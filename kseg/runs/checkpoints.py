@@ -138,8 +138,8 @@ class Checkpoints:
             )
         return Position(), {}
 
-    def load_weights(self, model: keras.Model, which: str = "best") -> Path:
-        """Loads the weights of `best`, `newest` or the file `which`, and returns its path.
+    def load_weights(self, model: keras.Model, which: str = "best") -> Position:
+        """Loads the weights of `best`, `newest` or the file `which`, and returns its position.
 
         Raises:
             UserError: There is no such checkpoint, it is damaged, or it belongs to another model.
@@ -149,7 +149,7 @@ class Checkpoints:
         _refuse_misfits(file, "weights", variables, model)
         for key, value in file.read("weights").items():
             variables[key].assign(value)
-        return file.path
+        return file.position
 
     def read_weights(self, which: str = "best") -> tuple[dict[str, np.ndarray], Path]:
         """Returns the weights of a checkpoint by path, and its path; see `load_weights`."""

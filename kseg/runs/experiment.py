@@ -9,11 +9,12 @@ import dataclasses
 from collections.abc import Iterable
 
 from kseg.errors import UserError
-from kseg.models import BACKBONES, CONTEXTS, MODELS, Segmenter, find_context
+from kseg.models import CONTEXTS, MODELS, Segmenter, find_context
 from kseg.models.options import Option, options_of
 from kseg.recipe.losses import LOSSES
 from kseg.recipe.schedules import SCHEDULES
-from kseg.runs.rules import PRECISIONS, check, require_known, to_text
+from kseg.runs.options import resolved
+from kseg.runs.rules import PRECISIONS, check, require_known
 
 # The headings of `--help`, in this order.
 DATA, NETWORK, CONTEXT = "Data", "Network", "Context module"
@@ -61,7 +62,8 @@ class Experiment:
     backbone_weights: str = _field(
         "none",
         NETWORK,
-        "imagenet (is downloaded), none, or a weight file for the model of keras.applications.",
+        "imagenet (downloaded, for the backbones of keras.applications), none, or a weights file "
+        "of the backbone, such as kseg.import_checkpoint writes.",
     )
 
     crop_size: tuple[int, ...] = _field(
@@ -137,7 +139,8 @@ class Experiment:
     weight_decay: float = _field(
         4e-5,
         OPTIMISATION,
-        "The papers' L2: adds weight_decay * w to the gradient of convolution kernels.",
+        "The papers' L2: adds weight_decay * w to the gradient of convolution kernels, depthwise "
+        "ones excepted.",
     )
     batch_norm_momentum: float = _field(
         0.99,
@@ -210,7 +213,7 @@ class Experiment:
         require_known("model", self.model, MODELS)
         given |= values
         given = {name: value for name, value in given.items() if value is not None}
-        options = _resolved(self.model, given)
+        options = resolved(self.model, given)
         object.__setattr__(self, "options", tuple(sorted(options.items())))
         check(self)
 
@@ -294,6 +297,8 @@ def known_options(contexts: Iterable[str] = ()) -> dict[str, dict[str, Option]]:
     reserved = {field.name for field in setting_fields()}
     for owner, builder in builders.items():
         for name, option in options_of(builder).items():
+            if name == "output_stride" and owner not in MODELS:
+                continue  # It receives that of the network.
             same_name = found.setdefault(name, {})
             types = {(known.kind, known.is_list) for known in same_name.values()}
             if name in reserved or types - {(option.kind, option.is_list)}:
@@ -303,23 +308,3 @@ def known_options(contexts: Iterable[str] = ()) -> dict[str, dict[str, Option]]:
                 )
             same_name[owner] = option
     return found
-
-
-def _resolved(model: str, given: dict) -> dict:
-    """Returns the options with the defaults of the network and of its context module."""
-    accepted = {name: option.default for name, option in options_of(MODELS[model]).items()}
-    owner = f"--model={model}"
-    if "context" in accepted:
-        context = given.get("context", accepted["context"])
-        try:
-            options = options_of(find_context(context))
-        except ValueError as error:
-            raise UserError(f"`--context`: {error}") from error
-        accepted = {name: option.default for name, option in options.items()} | accepted
-        owner = f"--context={context}"
-    if given.get("backbone") is not None:
-        require_known("backbone", given["backbone"], BACKBONES)
-    for name, value in given.items():
-        if name not in accepted:
-            raise UserError(f"`--{name}` is not an option of `{owner}`. Received: {to_text(value)}")
-    return accepted | given

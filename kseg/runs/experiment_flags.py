@@ -25,7 +25,7 @@ from kseg.runs.experiment import (
     known_options,
     setting_fields,
 )
-from kseg.runs.rules import to_text
+from kseg.runs.rules import check_crop, to_text
 
 GROUPS = (DATA, NETWORK, CONTEXT, AUGMENTATION, OPTIMISATION, RUN)
 
@@ -120,8 +120,7 @@ def _define_option(owners: dict[str, Option], values: flags.FlagValues) -> str:
     define(option.name, None, _HELP.get(option.name, text), flag_values=values)
     defaults: dict[str, list[str]] = {}
     for owner, same in owners.items():
-        text = "set by the module" if same.default is None else to_text(same.default)
-        defaults.setdefault(text, []).append(owner)
+        defaults.setdefault(_default(same), []).append(owner)
     values[option.name].help_default = "; ".join(
         text if len(defaults) == 1 else f"{text} ({', '.join(names)})"
         for text, names in defaults.items()
@@ -131,7 +130,23 @@ def _define_option(owners: dict[str, Option], values: flags.FlagValues) -> str:
 
 def _summary(help: str) -> str:
     """Returns the description of an option without the sentence on its default."""
-    return re.split(r"\s+Defaults? to ", help)[0].replace("`", "")
+    text = _as_flag_text(re.split(r"\s+Defaults? to ", help)[0])
+    text = re.sub(r" or None(?=[.,])", "", text)
+    return re.sub("^None or (.)", lambda match: match[1].upper(), text)
+
+
+def _default(option: Option) -> str:
+    """Returns the default of an option; what None stands for in the words of the docstring."""
+    if option.default is not None:
+        return to_text(option.default)
+    stated = re.search(r"Defaults to `?None`?,(?: which stands for)? (.+?)\.?$", option.help)
+    return _as_flag_text(stated[1]) if stated else "set by the module"
+
+
+def _as_flag_text(text: str) -> str:
+    """Returns text of a docstring with lists as flags take them: `(1, 2, 4)` becomes 1,2,4."""
+    lists = re.compile(r"\((\d+(?:, \d+)+)\)")
+    return lists.sub(lambda match: match[1].replace(" ", ""), text.replace("`", ""))
 
 
 def from_flags(values: flags.FlagValues) -> Experiment:
@@ -153,7 +168,9 @@ def from_flags(values: flags.FlagValues) -> Experiment:
         if option.is_list:
             value = cli.numbers(values, name, option.kind)
         read[name] = RENAMED_VALUES.get((name, value), value)
-    return Experiment(**read)
+    experiment = Experiment(**read)
+    check_crop(experiment)
+    return experiment
 
 
 def _given_context(values: flags.FlagValues) -> list[str]:

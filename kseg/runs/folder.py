@@ -17,6 +17,13 @@ from kseg.runs.checkpoints import Checkpoints, step_of
 from kseg.runs.experiment import Experiment
 from kseg.runs.experiment_flags import from_flagfile
 
+_FLAGS = "experiment.flags"
+
+
+def is_run(path: str | Path) -> bool:
+    """Returns whether a folder is that of a run."""
+    return (Path(path) / _FLAGS).is_file()
+
 
 class RunFolder:
     """The folder of a run, `runs/<name>/`.
@@ -31,12 +38,17 @@ class RunFolder:
         path: The folder, which `kseg.runs.start.start` creates.
         guard: Function that is called before each change of the folder, and raises an error if this
             process may no longer write there; see `kseg.runs.lock`. Defaults to None.
+
+    Attributes:
+        loaded_step: Step of the checkpoint that `load_model` has read; None before. A training may
+            replace the file afterwards.
     """
 
     def __init__(self, path: str | Path, guard: Callable[[], None] | None = None):
         self.path = Path(path)
         self.guard = guard
-        self.experiment_file = self.path / "experiment.flags"
+        self.loaded_step: int | None = None
+        self.experiment_file = self.path / _FLAGS
         self.labels_file = self.path / "labels.json"
         self.data_file = self.path / "data.json"
         self.changes_file = self.path / "changes.json"
@@ -46,6 +58,19 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.csv"
         self.eval_file = self.path / "eval.json"
         self.checkpoint_folder = self.path / "checkpoints"
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """The files that a training writes, apart from `checkpoints/` and `logs/`."""
+        return (
+            self.experiment_file,
+            self.labels_file,
+            self.data_file,
+            self.changes_file,
+            self.environment_file,
+            self.scene_bands_file,
+            self.metrics_file,
+        )
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -136,7 +161,7 @@ class RunFolder:
         """
         experiment = experiment or self.experiment
         model = experiment.build_model(self.label_set.num_classes, with_backbone_weights=False)
-        self.checkpoints.load_weights(model, checkpoint)
+        self.loaded_step = self.checkpoints.load_weights(model, checkpoint).step
         model.set_classes(self.label_set.names, self.label_set.colours)
         return model.without_auxiliary()
 

@@ -15,9 +15,13 @@ def load_matching_weights(
 ) -> str:
     """Loads the weights of the layers that fit; a layer is loaded as a whole or not at all.
 
+    A layer is one of the network itself, with all that it consists of, such as a context module:
+    parts of another module have the same names and mean something else.
+
     Args:
-        model: The network. A layer keeps its initial values if the stored weights lack it or have
-            other shapes (such as a classifier of other classes).
+        model: The network. A layer keeps its initial values if the stored weights lack it, hold
+            other parts of it (such as another number of dilation rates), or have other shapes
+            (such as a classifier of other classes).
         stored: Weights by path, from a checkpoint.
         source: Where the weights come from, for messages.
 
@@ -27,34 +31,52 @@ def load_matching_weights(
     Raises:
         UserError: No layer fits.
     """
-    layers: dict[str, list[keras.Variable]] = {}
+    layers: dict[str, dict[str, keras.Variable]] = {}
     for variable in model.weights:
-        layers.setdefault(_layer(variable.path), []).append(variable)
+        layers.setdefault(_layer(variable.path), {})[variable.path] = variable
+    stored_layers: dict[str, dict[str, np.ndarray]] = {}
+    for path, array in stored.items():
+        stored_layers.setdefault(_layer(path), {})[path] = array
     kept = {}
     for name, variables in layers.items():
-        reasons = [reason for variable in variables if (reason := _misfit(variable, stored))]
-        if reasons:
-            kept[name] = reasons[0]
+        if reason := _misfit(name, variables, stored_layers.get(name, {})):
+            kept[name] = reason
             continue
-        for variable in variables:
-            variable.assign(stored[variable.path])
+        for path, variable in variables.items():
+            variable.assign(stored[path])
     if len(kept) == len(layers):
         raise UserError(f"`--init_from`: no layer of {source} fits: {_listed(kept)}")
-    unused = {_layer(path): "not in this network" for path in stored if _layer(path) not in layers}
+    unused = {name: "not in this network" for name in stored_layers if name not in layers}
     text = f"weights of {len(layers) - len(kept)} of {len(layers)} layers loaded from {source}"
     return f"{text}; not loaded: {_listed(unused | kept)}" if unused or kept else text
 
 
 def _layer(path: str) -> str:
-    return path.rsplit("/", 1)[0]
+    return path.partition("/")[0]
 
 
-def _misfit(variable: keras.Variable, stored: dict[str, np.ndarray]) -> str | None:
-    if variable.path not in stored:
+def _misfit(
+    name: str, variables: dict[str, keras.Variable], stored: dict[str, np.ndarray]
+) -> str | None:
+    """Returns why the stored weights of a layer do not fit; None if they do."""
+    if not stored:
         return "only in this network"
-    if stored[variable.path].shape != tuple(variable.shape):
-        return f"stored with shape {stored[variable.path].shape}, here {tuple(variable.shape)}"
+    for path in sorted(variables.keys() ^ stored.keys()):
+        place = "this network" if path in variables else "the stored weights"
+        return f"{_part(name, path)}only in {place}"
+    for path, variable in variables.items():
+        if stored[path].shape != tuple(variable.shape):
+            return (
+                f"{_part(name, path)}stored with shape {stored[path].shape}, "
+                f"here {tuple(variable.shape)}"
+            )
     return None
+
+
+def _part(name: str, path: str) -> str:
+    """Returns the part of a layer to which a weight belongs, with a space; empty if it has none."""
+    part = path.removeprefix(f"{name}/").rpartition("/")[0]
+    return f"{part} " if part else ""
 
 
 def _listed(layers: dict[str, str]) -> str:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
+from kseg.data.names import is_text
 from kseg.errors import UserError
 from kseg.recipe.losses import LOSSES
 from kseg.recipe.schedules import SCHEDULES
@@ -58,6 +59,9 @@ def check(experiment: Any) -> None:
     for name, value in vars(experiment).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"`--{name}` must be finite. Received: {value}")
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and not is_text(text):
+                raise UserError(f"`--{name}` must be UTF-8. Received: {ascii(text)}")
     for rule, holds, names in (
         ("at least 1", lambda value: value >= 1, _AT_LEAST_1),
         ("at least 0", lambda value: value >= 0, _AT_LEAST_0),
@@ -116,14 +120,27 @@ def _check_data(experiment) -> None:
             f"Received: {experiment.min_scale} and {experiment.max_scale}"
         )
     size = experiment.crop_size
-    if len(size) != 2 or min(size) < 2 * (experiment.output_stride or 32):
+    if len(size) != 2 or min(size) < 1:
         raise UserError(
-            "`--crop_size` must be height,width, each at least twice `--output_stride`. "
-            f"Received: {to_text(size)}"
+            f"`--crop_size` must be height,width, each at least 1. Received: {to_text(size)}"
         )
     if math.prod(size) > _MOST_PIXELS:
         raise UserError(
             f"`--crop_size` must have at most {_MOST_PIXELS:,} pixels. Received: {to_text(size)}"
+        )
+
+
+def check_crop(experiment: Any) -> None:
+    """Checks the crop of a training. An inference may use another output stride than the training.
+
+    Raises:
+        UserError: The crop is too small for the network.
+    """
+    stride = experiment.output_stride or 32
+    if min(experiment.crop_size) < 2 * stride:
+        raise UserError(
+            f"`--crop_size` must be height,width, each at least twice the output stride {stride}. "
+            f"Received: {to_text(experiment.crop_size)}"
         )
 
 

@@ -113,26 +113,20 @@ def start(
 
 
 def _clear(run: RunFolder) -> None:
-    """Removes a run, but no other files in its folder."""
-    for path in (
-        run.labels_file,
-        run.data_file,
-        run.changes_file,
-        run.scene_bands_file,
-        run.environment_file,
-        run.metrics_file,
-        run.eval_file,
-        run.path / "eval.csv",
-        run.path / "confusion.png",
-        run.path / "images.csv",
-        run.path / "worst.png",
-        run.path / "predictions.npz",
-    ):
-        path.unlink(missing_ok=True)
+    """Removes a run, but no other files in its folder.
+
+    The flags stay until the new run writes its own, so that a folder that was cleared in part or in
+    whole counts as that of a failed start, whatever else it holds.
+    """
+    scores = ("eval.json", "eval.csv", "confusion.png", "images.csv", "worst.png")
+    for name in (*scores, "predictions.npz"):
+        (run.path / name).unlink(missing_ok=True)
+    for path in run.own_files:
+        if path != run.experiment_file:
+            path.unlink(missing_ok=True)
     for folder in (run.checkpoint_folder, run.logs):
-        shutil.rmtree(folder, ignore_errors=True)
-    # Removed last, so that a folder that was cleared in part still counts as a run.
-    run.experiment_file.unlink(missing_ok=True)
+        if folder.is_dir():
+            shutil.rmtree(folder)
 
 
 def _refuse_other_files(run: RunFolder) -> None:

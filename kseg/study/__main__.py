@@ -45,13 +45,14 @@ def define_flags() -> None:
     flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds of the runs of each flagfile.")
     flags.DEFINE_string("data_dir", "", "Folder of the TFRecord shards and manifests.")
     flags.DEFINE_string("output_dir", "", "Folder of the study.")
-    flags.DEFINE_string("train", "", 'Further flags of every kseg.train, as "--steps=500".')
-    flags.DEFINE_string("evaluate", "", 'Further flags of every kseg.evaluate, as "--flip".')
+    flags.DEFINE_string("train", "", 'Further flags for every kseg.train, such as "--steps=500".')
+    flags.DEFINE_string("evaluate", "", 'Further flags for every kseg.evaluate, such as "--flip".')
     flags.DEFINE_string("split", "", "Split to measure. Empty: the --val_split of the flagfiles.")
     flags.DEFINE_integer(
         "jobs",
         0,
-        "Runs at the same time. Several on a CPU share its cores. 0: one for each GPU, or one.",
+        "Runs at the same time. Several on a CPU share its cores. 0: one for each GPU, or one "
+        "without a GPU.",
         0,
     )
 
@@ -103,6 +104,8 @@ def locked(folder: Path, command: str) -> Iterator[None]:
             raise UserError(
                 f"`--output_dir` must not be in use by another study. Received: {folder}"
             ) from error
+        except OSError as error:  # Some network file systems have no such locks.
+            print(f"note: other studies are not kept out of {folder}: {error.strerror}")
         file.truncate(0)
         file.write(f"{command}\n")
         file.flush()  # So a full disk is noticed before anything is trained.

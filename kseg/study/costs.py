@@ -32,6 +32,7 @@ class Cost:
         multiply_adds: Number of multiply-adds of one image forward.
         latency_ms: Milliseconds of one image forward, the median of 20 while the networks take
             turns.
+        compiled: Whether XLA compiled it, by `--jit_compile` of the flagfile.
         memory_mib: Peak memory of a process that takes two training steps with the batch and the
             precision of the flagfile on one device, in MiB; that of the GPU if there is one. None
             if it could not be measured.
@@ -41,6 +42,7 @@ class Cost:
     parameters: int
     multiply_adds: int
     latency_ms: float
+    compiled: bool
     memory_mib: float | None
 
 
@@ -55,11 +57,12 @@ def measure(experiments: Mapping[str, Experiment], num_classes: int) -> dict[str
         Name -> cost.
     """
     print("measuring latency and memory of the networks", flush=True)
-    built, calls = {}, {}
+    built, calls, compiled = {}, {}, {}
     for name, experiment in experiments.items():
         built[name] = network(experiment, num_classes)
         image = steps.random_images((1, *experiment.crop_size))
-        calls[name] = steps.forward(built[name], image, steps.compiles("auto"))
+        compiled[name] = steps.compiles(experiment.jit_compile)
+        calls[name] = steps.forward(built[name], image, compiled[name])
     latencies = timing.interleaved_ms(calls, REPETITIONS)
     costs = {}
     for name, experiment in progress_bar(experiments.items(), desc="memory", leave=False):
@@ -69,6 +72,7 @@ def measure(experiments: Mapping[str, Experiment], num_classes: int) -> dict[str
             counting.parameters(built[name]),
             counting.cost(built[name], shape).multiply_adds,
             float(latencies[name][1]),
+            compiled[name],
             _peak_memory(name, experiment, num_classes),
         )
     return costs
@@ -96,7 +100,7 @@ def network(experiment: Experiment, num_classes: int) -> Segmenter:
 def step(experiment: Experiment, num_classes: int) -> Callable[[], object]:
     """Returns a training step of an experiment on random images."""
     shape = (experiment.batch_size, *experiment.crop_size)
-    xla = steps.compiles("auto")
+    xla = steps.compiles(experiment.jit_compile)
     with dtype_policy(experiment.precision):
         model = network(experiment, num_classes)
         steps.compile_by_recipe(model, xla)

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from kseg.errors import signal_name
+
 POLL_SECONDS = 0.2
 LONGEST_WAIT = 120.0  # Seconds for a training of an earlier study to save and end.
 # Asks for SIGTERM at the end of the parent, and then becomes the command. The parent may have ended
@@ -69,7 +71,7 @@ class Result:
         """What a failed job ended with, in one line."""
         how = f"exit status {self.status}"
         if self.status < 0:
-            how = f"killed by {signal.Signals(-self.status).name}"
+            how = f"killed by {signal_name(-self.status)}"
         return f"{self.job.name} failed ({how}): {self.last_line or 'no output'}"
 
 

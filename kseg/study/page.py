@@ -104,12 +104,14 @@ def _rows(modules: Sequence[Module], costs: Mapping[str, Cost]) -> list[dict[str
 def _notes(modules: Sequence[Module], costs: Mapping[str, Cost]) -> str:
     sizes = {costs[module.flagfile].crop for module in modules}
     crops = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+    compiled = [module.flagfile for module in modules if costs[module.flagfile].compiled]
+    xla = f" XLA compiled {', '.join(compiled)}." if compiled else ""
     return (
         f"Multiply-adds and latency are those of one image of the training crop ({crops}), "
-        f"forward in float32; the latency is the median of {REPETITIONS} calls in turn. Memory is "
-        "the peak of a process that takes two training steps with the batch and the precision of "
-        "the flagfile on one device; that of the GPU if there is one. ± is the sample standard "
-        "deviation over the seeds.\n"
+        f"forward in float32; the latency is the median of {REPETITIONS} calls in turn.{xla} "
+        "Memory is the peak of a process that takes two training steps with the batch and the "
+        "precision of the flagfile on one device; that of the GPU if there is one. ± is the sample "
+        "standard deviation over the seeds.\n"
     )
 
 

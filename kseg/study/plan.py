@@ -73,20 +73,27 @@ class StudyRun:
         """Returns the step of its newest checkpoint."""
         return min(max(self.folder.newest_step(), 0), self.total_steps)
 
+    def differs(self) -> bool:
+        """Returns whether its folder holds a run of other flags or data than those of the study."""
+        folder = self.folder
+        try:
+            if folder.experiment.differences(self.experiment):
+                return True
+            return read_file(folder.data_file) != contents_of(self.experiment)
+        except (UserError, OSError):
+            return False
+
     def is_finished(self) -> bool:
         """Returns whether there is nothing left to train.
 
         A run with other flags or data than those of the study does not count as finished:
         `kseg.train` then says what differs.
         """
-        folder = self.folder
+        if self.differs():
+            return False
         try:
-            if folder.experiment.differences(self.experiment):
-                return False
-            if read_file(folder.data_file) != contents_of(self.experiment):
-                return False
-            position, _ = folder.checkpoints.read_position("newest")
-        except UserError:
+            position, _ = self.folder.checkpoints.read_position("newest")
+        except (UserError, OSError):
             return False
         plan = Plan(1, self.total_steps)  # The length of an epoch does not matter here.
         return plan.is_finished(position, self.experiment.early_stop_after)

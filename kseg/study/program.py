@@ -132,6 +132,11 @@ class Study:
             run = by_name[result.job.name]
             if result.status:
                 failure = f"{result.failure} ({run.log})"
+                if run.differs():
+                    failure += (
+                        f". {run.folder.path} is of other flags or data: remove it, or give "
+                        "another `--output_dir`"
+                    )
                 self._failures[run.name] = failure
                 _say(f"[{ended}/{len(runs)}] {failure}")
                 return

@@ -14,7 +14,8 @@ from kseg.train.trainer import train
 
 LESS_MEMORY = (
     "Less is needed with a smaller `--batch_size` or `--crop_size`, a larger `--output_stride`, or "
-    "`--precision=mixed_bfloat16`"
+    "`--precision=mixed_bfloat16`. A validation sees whole images; a new run with `--val_split=` "
+    "has none"
 )
 PROCESSES = "Several processes (JAX)"
 

@@ -1,6 +1,8 @@
 """Callbacks of a training: progress, TensorBoard points, checkpoints, signals."""
 
 import signal
+import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -40,6 +42,24 @@ class StepCallback(keras.callbacks.Callback):
     def after_step(self, step: int, logs: dict) -> None:
         """Called after each step; `logs` holds the running mean of the loss of the epoch."""
         raise NotImplementedError
+
+
+class AnnounceCompilation(keras.callbacks.Callback):
+    """Prints that XLA compiles the next step, and afterwards how long this step took.
+
+    Without these lines a log says nothing for the minutes that a compilation may take. Keras
+    compiles the step again when layers are frozen or released.
+    """
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._begun = time.monotonic()
+        tqdm.write("compiling the training step", file=sys.stderr)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if self._begun is not None:
+            seconds = time.monotonic() - self._begun
+            tqdm.write(f"compiled; with its first step in {seconds:.0f} s", file=sys.stderr)
+            self._begun = None
 
 
 class ShowProgress(StepCallback):

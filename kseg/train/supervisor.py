@@ -11,14 +11,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import BinaryIO
 
-from kseg.errors import UserError
+from kseg.errors import UserError, signal_name
 
 CHILD = "KSEG_TRAIN_CHILD"
 # After such a line the output of the child is held back until it is known how the child ends.
+_HOLD_SECONDS = 60.0  # The processes notice the death of another within a minute.
 _TROUBLE = re.compile(rb"Traceback|oordination|JAX distributed service")
 _DEATH = re.compile(rb"oordination service|JAX distributed service|Gloo|NCCL")
 
@@ -91,21 +93,26 @@ def _watch() -> int:
     sys.stderr.buffer.flush()
     if status < 0:
         raise UserError(
-            f"The training was killed by {signal.Signals(-status).name}. Start all processes again "
+            f"The training was killed by {signal_name(-status)}. Start all processes again "
             "with the same commands to resume from the newest checkpoint"
         )
     return status
 
 
 def _pass_on(stream: BinaryIO) -> bytes:
-    """Prints the output line by line until a line reports trouble; returns the rest."""
-    rest = b""
+    """Prints the output line by line until a line reports trouble; returns the rest.
+
+    Trouble after which the child goes on for a minute is none, and is printed as well.
+    """
+    rest, held_since = b"", None
     while chunk := os.read(stream.fileno(), 1 << 16):
         rest += chunk
-        # Progress bars end their lines with a carriage return.
-        whole = max(rest.rfind(b"\n"), rest.rfind(b"\r")) + 1
-        if not _TROUBLE.search(rest):
+        now = time.monotonic()
+        held_since = (held_since or now) if _TROUBLE.search(rest) else None
+        if held_since is None or now - held_since > _HOLD_SECONDS:
+            # Progress bars end their lines with a carriage return.
+            whole = max(rest.rfind(b"\n"), rest.rfind(b"\r")) + 1
             sys.stderr.buffer.write(rest[:whole])
             sys.stderr.buffer.flush()
-            rest = rest[whole:]
+            rest, held_since = rest[whole:], None
     return rest

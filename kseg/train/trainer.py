@@ -25,6 +25,7 @@ from kseg.runs.lock import RunLock
 from kseg.runs.process_group import SINGLE_PROCESS, ProcessGroup
 from kseg.runs.start import start
 from kseg.train.callbacks import (
+    AnnounceCompilation,
     RestoreMetrics,
     SaveEvery,
     ShowProgress,
@@ -189,14 +190,8 @@ class Trainer:
         """Trains until the last step or a signal; returns the exit status."""
         run, is_main = self._run, self._process_group.is_main
         if is_main:
-            announce(
-                self._experiment,
-                self._model,
-                self._plan,
-                self._devices,
-                self._process_group,
-                self._position,
-            )
+            place = self._devices, self._process_group
+            announce(self._experiment, self._model, self._plan, *place, self._position)
         with (
             RunLog(
                 run.logs, run.metrics_file, self._position.step, writes=is_main, guard=run.guard
@@ -206,7 +201,6 @@ class Trainer:
                 total=self._plan.total_steps * self._experiment.batch_size,
                 initial=self._position.step * self._experiment.batch_size,
                 unit="image",
-                desc="compiling the first step" if self._devices.compiles else None,
                 disable=not is_main,
             ) as self._bar,
         ):
@@ -219,7 +213,7 @@ class Trainer:
                     return self._leave(signal_number, path)
         if is_main:
             miou = self._position.best_miou
-            best = f", best val mIoU {miou:.4f}" if self._experiment.val_split else ""
+            best = f", best val mIoU {miou:.4f}" if miou >= 0 else ""
             ended = "trained" if self._position.step >= self._plan.total_steps else "stopped early"
             print(f"{ended}: {run.path}, {self._position.step:,} steps{best}")
         return 0
@@ -233,8 +227,10 @@ class Trainer:
         freeze_parts(self._model, experiment, position.epoch)
         step_log = StepLog(position.step, log, experiment.log_every, plan.total_steps)
         begun = time.monotonic()
+        is_new = self._devices.compiles and self._model.train_function is None
         loss = self._fit(
             [
+                *([AnnounceCompilation()] if is_new and self._process_group.is_main else []),
                 ShowProgress(position, plan, self._bar, experiment.batch_size),
                 RestoreMetrics(self._metrics),
                 StopOnBadLoss(position.step),
@@ -265,14 +261,18 @@ class Trainer:
     def _finish_epoch(self, row: dict, log: RunLog, stop: StopOnSignal) -> Path:
         """Measures, logs and saves a trained epoch; returns the checkpoint.
 
-        A signal ends the validation, which is then pending in the checkpoint.
+        The epoch is saved before its validation, which is pending in this checkpoint: an error, a
+        kill or a signal during the validation does not lose the epoch.
         """
         step, is_best = row["step"], False
         is_last = step == self._plan.total_steps
         if self._validation and (is_last or row["epoch"] % self._experiment.val_every == 0):
+            path = self._run.path
+            if not self._position.pending:
+                path = self._save(step, log, pending=json.dumps(row))
             miou = self._validation.measure(row, log, stop.received_here)
             if miou is None:
-                return self._save(step, log, pending=json.dumps(row))
+                return path
             is_best = miou > self._position.best_miou
             self._position = self._position.with_best(miou)
         else:
@@ -282,6 +282,7 @@ class Trainer:
     def _fit(self, callbacks: list[keras.callbacks.Callback]) -> float:
         """Calls `fit` for the rest of the epoch; returns the mean loss of the epoch."""
         position = self._position
+        self._data.require_unchanged()
         batches = rest_of_epoch(
             self._experiment,
             self._plan,

@@ -12,6 +12,7 @@ from kseg.runs.assembly import scene_bands_of
 from kseg.runs.data_contents import contents_of
 from kseg.runs.experiment import Experiment
 from kseg.runs.plan import Plan
+from kseg.runs.rules import check_crop
 
 # Moving statistics count as settled when less than this fraction of the initial ones is left: after
 # 300 steps with a momentum of 0.99, and after the 10,000 of `Experiment.batch_norm_momentum`.
@@ -39,6 +40,8 @@ class TrainingData:
     """
 
     def __init__(self, experiment: Experiment):
+        check_crop(experiment)
+        self._experiment = experiment
         self.manifest = read_manifest(experiment.data_dir, experiment.train_split[0])
         self.label_set = self.manifest.label_set()
         self.mask_rule = MaskRule.recorded(self.manifest.masks_are, self.manifest.mask_colours)
@@ -53,6 +56,16 @@ class TrainingData:
         val_contents = self.contents.get(experiment.val_split)
         self.val_hash = val_contents.sha256 if val_contents else ""
         _check_class_weights(experiment, self.label_set)
+
+    def require_unchanged(self) -> None:
+        """Raises `UserError` if the records were replaced since the start of the training."""
+        present = contents_of(self._experiment)
+        if changed := [name for name in present if present[name] != self.contents[name]]:
+            raise UserError(
+                f"The records of split {changed[0]!r} in {self._experiment.data_dir} were replaced "
+                "during the training, which goes on from its last checkpoint when it is started "
+                "again with `--allow_changes`"
+            )
 
 
 def warn_about_recipe(experiment: Experiment, data: TrainingData) -> None:

@@ -116,6 +116,21 @@ def test_strides_of_a_network_of_fixed_size_are_measured_at_that_size():
     assert list(PyramidBackbone(network).network.output) == ["stride_8", "stride_32"]
 
 
+@pytest.mark.parametrize("side", [33, 64, 65, 97, 129, 224, 513])
+def test_strides_are_measured_at_small_sizes_that_no_stride_divides(side):
+    network, maps = tiny(size=(side, side))
+    outputs = {f"stride_{2**level}": maps[level - 1] for level in (1, 2, 3, 4, 5)}
+    assert PyramidBackbone(keras.Model(network.input, outputs)).native_stride == 32
+
+
+def test_strides_of_a_network_without_padding_are_measured():
+    x = images = keras.Input((256, 256, 3))
+    maps = {}
+    for level in range(1, 6):
+        x = maps[f"stride_{2**level}"] = layers.Conv2D(4, 3, strides=2)(x)
+    assert PyramidBackbone(keras.Model(images, maps)).native_stride == 32
+
+
 @pytest.mark.one_backend
 def test_docstring_example():
     run_docstring_example(PyramidBackbone)
@@ -143,6 +158,48 @@ def test_pooling_of_values_that_may_be_negative_is_not_dilated():
     network = keras.Model(images, {"stride_16": x}, name="signed")
     with pytest.raises(ValueError, match="`output_stride`.*'late_pool'.*ReLU"):
         PyramidBackbone(network)(output_stride=8)
+
+
+@pytest.mark.parametrize(
+    ("slope", "threshold", "fits"), [(0, 0, True), (0, 0.1, True), (0.5, 0, False)]
+)
+def test_pooling_after_a_relu_is_rebuilt_unless_the_relu_has_a_slope(slope, threshold, fits):
+    images = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, strides=2, padding="same")(images)
+    x = layers.ReLU(max_value=6, negative_slope=slope, threshold=threshold)(x)
+    x = layers.MaxPooling2D(3, strides=2, padding="same", name="pool")(x)
+    y = conv(x, 4, 4, "late")
+    backbone = PyramidBackbone(keras.Model(images, {"stride_4": x, "stride_16": y}, name="sloped"))
+    if not fits:
+        with pytest.raises(ValueError, match="`output_stride`.*'pool'.*ReLU"):
+            backbone(output_stride=8)
+        return
+    image = -photograph(65, 97)
+    dense, sparse = (call(backbone(output_stride=stride), image) for stride in (8, 16))
+    assert_close(to_numpy(dense["stride_4"]), sparse["stride_4"])
+
+
+@pytest.fixture
+def channels_first():
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+def test_a_network_that_is_channels_last_ignores_the_data_format_of_keras(network, channels_first):
+    image = photograph(65, 97)
+    backbone = PyramidBackbone(network)
+    dense, sparse = (call(backbone(output_stride=stride), image) for stride in (8, 32))
+    assert_close(to_numpy(dense["stride_32"])[:, ::4, ::4], sparse["stride_32"])
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("size", [(None, None), (96, 96)])
+def test_a_network_that_is_channels_first_is_refused(size, channels_first):
+    images = keras.Input((3, *size))
+    outputs = {"stride_2": layers.Conv2D(4, 3, strides=2, padding="same", name="stem")(images)}
+    with pytest.raises(ValueError, match="`network` 'wrong'.*channels_last.*'stem'"):
+        PyramidBackbone(keras.Model(images, outputs, name="wrong"))
 
 
 PADDED = layers.ZeroPadding2D

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -76,14 +77,19 @@ def test_only_and_shape_choose_modules_and_sizes(fixed_memory):
     assert {row.setting for row in rows} == {"vortex: 6x6x4 -> 256, batch 1"}
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("case", TINY, ids=lambda case: case.module)
-def test_every_form_computes_in_the_precision_of_the_case(case):
-    case = dataclasses.replace(case, dtype="bfloat16")
+def test_every_form_computes_in_the_precision_of_the_case(case, dtype):
+    case = dataclasses.replace(case, dtype=dtype)
     parts, modules = layers.parts_of(case)
     for part in [*parts, layers.whole_module(case, modules)]:
         for name, form in part.forms.items():
-            outputs = form.call(form.tensors, True)
-            assert {output.dtype for output in outputs} == {tf.bfloat16}, (part.name, name)
+            results = timing.compiled(form.call, form.tensors, backward=True)()
+            outputs, gradients = results[: -len(form.tensors)], results[-len(form.tensors) :]
+            assert {output.dtype for output in outputs} == {tf.as_dtype(dtype)}, (part.name, name)
+            for tensor, gradient in zip(form.tensors, gradients, strict=True):
+                assert gradient.dtype == tensor.dtype, (part.name, name)
+                assert np.isfinite(tf.cast(gradient, "float32")).all(), (part.name, name)
     for module in modules.values():
         assert {weight.dtype for weight in module.trainable_variables} == {"float32"}
 

@@ -175,3 +175,10 @@ def test_an_image_with_too_many_pixels_is_rejected(tmp_path):
     assert read_image(path, max_pixels=45).shape == (5, 9, 3)
     with pytest.raises(UserError, match="`--max_pixels`"):
         read_image(path, max_pixels=44)
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    write_image(tmp_path / "elsewhere" / "b.png")
+    write_image(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert list(find_images(str(tmp_path / "in"), tmp_path / "out")) == ["a", "linked/b"]

@@ -54,6 +54,30 @@ def test_the_recipe_is_that_of_the_demo_or_of_a_flagfile(tmp_path, monkeypatch):
     assert recipes == [steps.RECIPE, TINY]
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "random weights"),
+        ({"init_from": "runs/x"}, "runs/x"),
+        ({"backbone_weights": "imagenet"}, "--backbone_weights=imagenet"),
+    ],
+)
+def test_a_recipe_is_trained_on_the_splits_of_the_demo(
+    changes, said, tmp_path, monkeypatch, capsys
+):
+    trained = []
+    monkeypatch.setattr(steps, "train", lambda experiment: trained.append(experiment) or 1)
+    splits = {"train_split": ("a", "b"), "mixture_weights": (1.0, 2.0), "val_split": ""}
+    recipe = TINY.replace(**splits, **changes)
+    assert demo.demo(tmp_path / "demo", train_scenes=1, val_scenes=1, recipe=recipe) == 1
+    (experiment,) = trained
+    assert experiment == recipe.replace(
+        data_dir=str(tmp_path / "demo" / "records"), model_dir=str(tmp_path / "demo" / "model"),
+        train_split=("train",), mixture_weights=(), val_split="val",
+    )  # fmt: skip
+    assert said in capsys.readouterr().out.partition("Training ksac on mobilenet_v2 from ")[2]
+
+
 def test_a_missing_recipe_is_named_before_anything_is_drawn(tmp_path):
     recipe = tmp_path / "missing.flags"
     with pytest.raises(UserError, match="missing.flags"):

@@ -73,7 +73,7 @@ def test_options_that_fit_the_same_weights_can_be_changed(run):
 def test_invalid_arguments_are_named(run, tmp_path):
     with pytest.raises(UserError, match="none"):
         kseg.load(tmp_path / "none")
-    with pytest.raises(UserError, match="`--merge`|`--variant`"):
+    with pytest.raises(UserError, match="`variant`"):
         kseg.load(run[0].path, variant="A")
     with pytest.raises(UserError, match="dilation rates"):
         kseg.load(run[0].path, dilation_rates=(1, 2))
@@ -172,3 +172,17 @@ def test_a_run_whose_data_were_moved_asks_for_the_flag(tmp_path, monkeypatch):
         assert RunFolder(folder).data_dir("given") == "given"
     (tmp_path / "data" / "voc").mkdir(parents=True)
     assert RunFolder(tmp_path / "first").data_dir() == "data/voc"
+
+
+def test_options_that_are_not_those_of_the_network_are_refused(run):
+    with pytest.raises(UserError, match="`precision` is not an option"):
+        kseg.load(run[0].path, precision="mixed_bfloat16")
+
+
+def test_a_file_that_exists_is_not_called_missing(run, tmp_path):
+    path = run[0].checkpoints.best
+    with pytest.raises(UserError, match=f"Received the file: {path}"):
+        kseg.load(path)
+    (tmp_path / "x.weights.h5").touch()
+    with pytest.raises(UserError, match="`--init_from`.*Received the file"):
+        read_initial_weights(str(tmp_path / "x.weights.h5"))

@@ -143,6 +143,33 @@ def test_options_that_fit_the_same_weights_can_be_changed(run, published):
         kseg.load(published, checkpoint="newest")
 
 
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [
+        ({"dilation_rates": (1,)}, "context/norm_1/gamma"),
+        ({"dilation_rates": (1, 2, 4)}, "context/norm_2/gamma"),
+        ({"filters": 16}, "context/.*shape"),
+    ],
+)
+def test_a_network_with_other_weights_is_refused_as_for_a_run(changes, weights, run, published):
+    for path in (published, run.path):
+        with pytest.raises(UserError, match=weights):
+            kseg.load(path, **changes)
+
+
+def test_stored_auxiliary_layers_are_left_out(run, published, tmp_path):
+    folder = shutil.copytree(published, tmp_path / "x")
+    model = run.experiment.build_model(2)
+    keras.saving.save_model(model, tmp_path / "all", zipped=False)
+    for name in (CONFIG, WEIGHTS):
+        shutil.copy(tmp_path / "all" / name, folder)
+    loaded = kseg.load(folder, output_stride=8)
+    stored = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+    assert len(loaded.outputs) == 1 and len(loaded.weights) < len(stored)
+    for weight in loaded.weights:
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), stored[weight.path])
+
+
 def test_the_card_says_what_was_trained_and_measured(run, published):
     text = (published / CARD).read_text()
     head, card = text.split("---\n")[1:]

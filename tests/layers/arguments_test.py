@@ -15,6 +15,7 @@ pytestmark = pytest.mark.one_backend
     ("check", "value", "expected"),
     [
         (arguments.positive_integer, np.int64(3), 3),
+        (arguments.positive_integer, np.array(3), 3),
         (arguments.odd_integer, 1, 1),
         (arguments.integer_or_pair, 3, (3, 3)),
         (arguments.integer_or_pair, [1, 5], (1, 5)),
@@ -54,6 +55,23 @@ def test_invalid_dropout_rates_raise(value):
     with pytest.raises(ValueError, match=f"`dropout_rate`.*{re.escape(repr(value))}"):
         arguments.dropout_rate(value)
     assert arguments.dropout_rate(0) == 0.0
+
+
+@pytest.mark.parametrize("value", [np.array([8, 8]), np.array(True), np.array(8.0)])
+@pytest.mark.parametrize(
+    "check", [arguments.positive_integer, arguments.integer_or_pair, arguments.positive_integers]
+)
+def test_arrays_are_not_integers(check, value):
+    with pytest.raises(ValueError, match="`size`"):
+        check("size", value)
+    assert not arguments.is_integer(value)
+
+
+def test_tuples_of_numbers_have_a_length():
+    assert arguments.number_tuple("pad_value", [1, np.float32(0.5)], 2) == (1.0, 0.5)
+    for value in (5, (1,), (1, 2, 3), (1, "2"), (1, float("nan")), (True, 1), "12"):
+        with pytest.raises(ValueError, match=f"`pad_value`.*{re.escape(repr(value))}"):
+            arguments.number_tuple("pad_value", value, 2)
 
 
 def test_integers_have_a_minimum():

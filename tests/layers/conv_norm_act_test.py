@@ -54,6 +54,7 @@ def test_has_no_bias():
         ("strides", {"strides": "2"}),
         ("dilation_rate", {"dilation_rate": 1.0}),
         ("dilation_rate", {"strides": 2, "dilation_rate": 2}),
+        *(("epsilon", {"epsilon": value}) for value in (-1.0, 0, float("nan"), True)),
     ],
 )
 def test_invalid_arguments_raise_by_name(argument, options):

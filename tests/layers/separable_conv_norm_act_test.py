@@ -79,6 +79,7 @@ def test_kernels_are_initialised_as_in_the_reference_code():
         ("filters", {"filters": 0}),
         ("kernel_size", {"kernel_size": (3, 3)}),
         ("dilation_rate", {"dilation_rate": 0}),
+        *(("epsilon", {"epsilon": value}) for value in (-1.0, float("inf"), True)),
     ],
 )
 def test_invalid_arguments_raise_by_name(argument, options):

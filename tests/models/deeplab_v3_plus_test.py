@@ -8,6 +8,7 @@ import pytest
 
 from kseg.models import CONTEXTS, MODELS, deeplab_v3_plus
 from tests.layer_checks import call, to_numpy, trainable_count
+from tests.models.networks import tiny_backbone
 
 # A small context module: these tests are about the rest of the network.
 SMALL = {"filters": 8, "dilation_rates": (1, 2)}
@@ -67,6 +68,20 @@ def test_logits_have_the_size_of_the_image_without_decoder_and_on_a_resnet(optio
     model = deeplab_v3_plus(3, output_stride=32, **SMALL, **options)
     logits = call(model, photograph(33, 50))
     assert tuple(logits.shape) == (2, 33, 50, 3)
+
+
+def test_the_data_format_of_keras_does_not_change_the_logits():
+    """With a network that is channels last; those of Keras have the data format of Keras."""
+    backbone, image = tiny_backbone(4, 16, 32), photograph(33, 49)
+    expected = deeplab_v3_plus(3, backbone=backbone, **SMALL)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = deeplab_v3_plus(3, backbone=backbone, **SMALL)
+        model.set_weights(expected.get_weights())
+        logits = call(model, image)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    np.testing.assert_array_equal(to_numpy(logits), to_numpy(call(expected, image)))
 
 
 @pytest.mark.one_backend

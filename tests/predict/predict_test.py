@@ -247,3 +247,15 @@ def test_the_program_skips_an_unreadable_image_and_returns_1(tmp_path, capsys):
                 program, f"--model_dir={run.path}", f"--images={tmp_path / 'in'}",
                 f"--output_dir={tmp_path / 'out'}", *arguments,
             )  # fmt: skip
+
+
+def test_masks_beside_the_images_are_not_replaced(model, tmp_path):
+    write_image(tmp_path / "images" / "a.png")
+    write_image(tmp_path / "labels" / "a.png")
+    before = (tmp_path / "labels" / "a.png").read_bytes()
+    images = find_images(str(tmp_path / "images"), tmp_path)
+    with pytest.raises(UserError, match="`--output_dir`.*labels"):
+        predict.predict(model, LABELS, images, tmp_path)
+    assert (tmp_path / "labels" / "a.png").read_bytes() == before
+    for _ in range(2):
+        assert predict.predict(model, LABELS, images, tmp_path / "out") == []

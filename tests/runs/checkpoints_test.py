@@ -3,6 +3,7 @@
 import errno
 import io
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -323,3 +324,16 @@ def test_the_best_checkpoint_on_other_data_is_kept_under_another_name(tmp_path):
     assert CheckpointFile(checkpoints.best).position.step == 4
     # Of a checkpoint without a hash nothing is known, so that it is replaced.
     assert [path.name for path in tmp_path.glob("best-*")] == ["best-of-other-data-00000003.npz"]
+
+
+def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(tmp_path, monkeypatch):
+    checkpoints, model = Checkpoints(tmp_path), model_of()
+    for step in (1, 2):
+        checkpoints.save(model, Position(step=step))
+
+    def refuse(path, mode):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        checkpoints.restore_newest(model)

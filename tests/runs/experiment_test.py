@@ -1,5 +1,6 @@
 """Experiments: flags, flagfiles, defaults, and errors about invalid values."""
 
+import os
 import subprocess
 import sys
 
@@ -173,3 +174,21 @@ def test_help_lists_the_flags_of_an_experiment():
     done = subprocess.run(command, capture_output=True, text=True)
     for flag in ("--crop_size", "--context", "--overwrite"):
         assert f"\n  {flag}" in done.stdout or f"\n  --[no]{flag[2:]}" in done.stdout
+
+
+def test_default_rates_are_written_down_and_stay_at_another_output_stride():
+    experiment = parsed("--context=vortex", "--variant=A")
+    assert experiment.dilation_rates == (6, 12, 18)
+    assert experiment.replace(output_stride=8).dilation_rates == (6, 12, 18)
+    assert parsed("--context=vortex").dilation_rates == (1, 3, 9, 27)
+
+
+def test_a_small_crop_is_refused_in_training_only():
+    with pytest.raises(UserError, match="`--crop_size`.*output stride 16.*17"):
+        parsed("--crop_size=17")
+    assert parsed("--crop_size=49").replace(output_stride=32).output_stride == 32
+
+
+def test_a_path_that_is_not_text_is_refused():
+    with pytest.raises(UserError, match="`--data_dir` must be UTF-8"):
+        Experiment(data_dir=os.fsdecode(b"/tmp/d\xe9"))

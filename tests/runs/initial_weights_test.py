@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from kseg.errors import UserError
+from kseg.models import deeplab_v3_plus
 from kseg.runs.initial_weights import load_matching_weights
+from tests.models.networks import tiny_backbone
 
 
 def model_of(classes, first="conv"):
@@ -50,3 +52,31 @@ def test_layers_that_only_one_of_the_networks_has_are_named():
 def test_weights_of_which_no_layer_fits_are_an_error():
     with pytest.raises(UserError, match="`--init_from`.* x .*conv"):
         load_matching_weights(model_of(3), {"dense/kernel": np.zeros((2, 2))}, "x")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "fits"),
+    [
+        (("aspp", (1, 2, 3)), ("vortex", (1, 3, 5)), False),
+        (("ksac", (2, 4, 6)), ("ksac", (1, 2, 4, 6)), False),
+        (("aspp", (1, 2, 3)), ("ksac", (1, 2, 3)), False),
+        (("ksac", (2, 4, 6)), ("ksac", (1, 2, 3)), True),
+    ],
+)
+def test_a_context_module_is_loaded_as_a_whole_or_not_at_all(earlier, later, fits):
+    """Parts of another module have the same names and mean something else."""
+
+    def network(context, rates):
+        return deeplab_v3_plus(
+            3, backbone=tiny_backbone(16), context=context, dilation_rates=rates, filters=8,
+            decoder=False,
+        )  # fmt: skip
+
+    source, model = network(*earlier), network(*later)
+    before = {variable.path: np.asarray(variable) for variable in model.weights}
+    text = load_matching_weights(model, stored(source), "runs/a")
+    for variable in model.weights:
+        if variable.path.startswith("context/"):
+            expected = stored(source)[variable.path] if fits else before[variable.path]
+            np.testing.assert_array_equal(variable, expected)
+    assert ("context (" in text) != fits

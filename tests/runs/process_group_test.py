@@ -66,3 +66,16 @@ def test_the_output_of_a_child_is_passed_on_until_it_reports_trouble(capfdbinary
         b"one\n50%\r100%\rtwo\nE1 Polled an error from coordination service\nthree\n"
     )
     assert b"coordination" in held and b"three" in held
+
+
+def test_trouble_after_which_the_child_goes_on_is_passed_on(capfdbinary, monkeypatch):
+    reading, writing = os.pipe()
+    chunks = iter([b"Exception ignored in: Traceback\n", b"epoch 2\n", b"epoch 3\n", b""])
+    times = iter([100.0, 130.0, 170.0])
+    monkeypatch.setattr(supervisor.os, "read", lambda *_: next(chunks))
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: next(times))
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        assert supervisor._pass_on(stream) == b""
+    passed = capfdbinary.readouterr().err
+    assert passed == b"Exception ignored in: Traceback\nepoch 2\nepoch 3\n"

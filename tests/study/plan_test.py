@@ -210,7 +210,9 @@ def test_a_run_with_other_flags_or_data_is_not_finished(trained, flagfile, recor
     other = shards.write(tmp_path / "other", "train", [shards.numbered(7, (33, 33))] * 4)
     shards.write(other, "val", [shards.numbered(1, (33, 33))] * 4)
     assert not read(flagfile, other)[0].is_finished()
-    assert run.is_finished()
+    assert run.is_finished() and not run.differs()
+    assert read(flagfile, other)[0].differs()
+    assert not read(flagfile, records, seeds=(2,))[0].differs(), "there is no run yet"
 
 
 def test_a_run_waits_for_a_process_that_trains_it(trained):

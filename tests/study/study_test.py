@@ -7,6 +7,7 @@ A stub of `kseg.train` prepares the folders as the program does and saves random
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import re
@@ -414,3 +415,13 @@ def test_a_study_that_was_stopped_evaluates_nothing(root, monkeypatch):
 def test_a_missing_flag_is_named(root, name):
     with pytest.raises(UserError, match=f"`--{name}`"):
         call(root, *([f"--{name}="]))
+
+
+def test_a_file_system_without_locks_is_noted(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(program.fcntl, "flock", refuse)
+    with program.locked(tmp_path, "a command"):
+        pass
+    assert f"not kept out of {tmp_path}" in capsys.readouterr().out

@@ -436,31 +436,91 @@ def test_a_scene_without_a_projection_cannot_have_a_vector_file(raw):
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
 def test_the_stretch_is_that_of_the_percentiles_of_all_scenes(raw, dtype, monkeypatch):
     monkeypatch.setattr(scene_stretch, "PIXELS_PER_WINDOW", 1000)
-    paths, seen = [], []
+    paths, seen, bad = {}, [], {}
     for name, seed in (("a", 0), ("b", 1)):
         pixels = scene_files.values(dtype=dtype, seed=seed, height=100 + seed)
         pixels -= np.array(40 if dtype == "int16" else 0, dtype)
         pixels[:, :20] = 0
-        paths.append(raw / f"{name}.tif")
-        scene_files.write(paths[-1], pixels, nodata=0)
+        paths[name] = raw / f"{name}.tif"
+        scene_files.write(paths[name], pixels, nodata=0)
         seen.append(pixels[:, (pixels[[3, 2, 1]] != 0).any(0)])
     seen = np.concatenate(seen, axis=1)[[3, 2, 1]]
     for stretch, q in (((2, 98), (2, 98)), ((0, 100), (0, 100))):
-        bands = scene_stretch.measure(paths, (4, 3, 2), dtype, stretch=stretch)
+        bands = scene_stretch.measure(paths, (4, 3, 2), dtype, bad, stretch=stretch)
         np.testing.assert_allclose(bands.limits, np.percentile(seen, q, axis=1).T)
         assert (bands.dtype, bands.bands) == (dtype, (4, 3, 2))
+    # A damaged scene does not count, with no window of it.
+    scene_files.write(raw / "c.tif", scene_files.values(dtype=dtype, seed=2))
+    truncate(raw / "c.tif", 0.5)
+    bands = scene_stretch.measure(
+        {"c": raw / "c.tif", **paths}, (4, 3, 2), dtype, bad, stretch=(0, 100)
+    )
+    np.testing.assert_allclose(bands.limits, np.percentile(seen, (0, 100), axis=1).T)
+    assert list(bad) == ["c"] and bad["c"].startswith(f"{raw / 'c.tif'}: ")
+
+
+def truncate(path, fraction):
+    contents = path.read_bytes()
+    path.write_bytes(contents[: int(fraction * len(contents))])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stretch": (2, 98), "limits": None},
+        {"stretch": (2, 98), "limits": None, "val_fraction": 0.4},
+    ],
+    ids=["limits", "stretch", "held_out"],
+)
+def test_a_damaged_scene_is_named_or_left_out(raw, options):
+    for seed, name in enumerate("abcde"):
+        scene_files.write(raw / "scenes" / f"{name}.tif", scene_files.values(seed=seed))
+        scene_files.write(raw / "masks" / f"{name}.tif", np.ones((1, HEIGHT, WIDTH), np.uint8))
+    truncate(raw / "scenes" / "b.tif", 0.5)
+    with pytest.raises(UserError) as caught:
+        build(raw, "masks", **options)
+    expected = [("scenes/b.tif: ", "damaged")]
+    folders.assert_each_in_one(expected, folders.problems_of(caught.value))
+    assert folders.contents(raw / "out") == {}
+    built = build(raw, "masks", on_error="skip", **options)
+    for manifest in built:
+        folders.assert_each_in_one(expected, manifest.skipped)
+    names = [name for m in built for name in shards.labels(raw / "out", m.split)]
+    assert {name[0] for name in names} == set("acde")
+    for name in "acde":
+        truncate(raw / "scenes" / f"{name}.tif", 0.5)
+    with pytest.raises(UserError) as caught:
+        build(raw, "masks", on_error="skip", **options)
+    folders.assert_each_in_one(
+        [(f"scenes/{name}.tif: ", "damaged") for name in "abcde"],
+        folders.problems_of(caught.value),
+    )
+
+
+def test_a_scene_with_a_damaged_alpha_band_is_left_out(raw):
+    for name in "ab":
+        path = raw / "scenes" / f"{name}.tif"
+        pixels = scene_files.values(dtype="uint8")
+        pixels[3] = 255
+        scene_files.write(path, pixels, photometric=None, interleave="band")
+        scene_files.write(raw / "masks" / f"{name}.tif", np.ones((1, HEIGHT, WIDTH), np.uint8))
+    truncate(raw / "scenes" / "b.tif", 0.9)
+    (manifest,) = build(raw, "masks", bands=(1, 2, 3), limits=None, on_error="skip")
+    folders.assert_each_in_one([("scenes/b.tif: ", "damaged")], manifest.skipped)
+    assert {name[0] for name in shards.labels(raw / "out", "train")} == {"a"}
 
 
 def test_bands_of_8_bits_stay_without_a_stretch_and_16_bits_need_one(raw):
     path = raw / "a.tif"
     scene_files.write(path, scene_files.values(dtype="uint8"))
-    assert scene_stretch.measure([path], (3, 2, 1), "uint8").limits == ((0, 255),) * 3
+    assert scene_stretch.measure({"a": path}, (3, 2, 1), "uint8", {}).limits == ((0, 255),) * 3
     scene_files.write(path, scene_files.values())
     with pytest.raises(UserError, match="`--stretch`"):
-        scene_stretch.measure([path], (3, 2, 1), "uint16")
+        scene_stretch.measure({"a": path}, (3, 2, 1), "uint16", {})
     scene_files.write(path, np.full((3, 9, 9), 7, np.uint16))
     with pytest.raises(UserError, match="Band 3"):
-        scene_stretch.measure([path], (3, 2, 1), "uint16", stretch=(2, 98))
+        scene_stretch.measure({"a": path}, (3, 2, 1), "uint16", {}, stretch=(2, 98))
 
 
 def test_near_infrared_that_gdal_marks_as_alpha_is_no_transparency(raw, capsys):

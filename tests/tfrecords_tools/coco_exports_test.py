@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from kseg.data.datasets import VOC
+from kseg.data.datasets import VOC, LabelSet
 from kseg.errors import UserError
 from tests.tfrecords_tools import folders, shards
 from tests.tfrecords_tools.build_coco_test import CAT, DOG, GOOD, build, coco, rectangle
@@ -69,6 +69,20 @@ def test_background_and_project_are_not_added_as_classes(tmp_path, categories, n
     assert classes.ids == (ids or {3: 1, "b": 2})
 
 
+@pytest.mark.parametrize("background_first", [True, False])
+@pytest.mark.parametrize("overlap", ["ignore", "first"])
+def test_objects_of_the_background_draw_nothing(tmp_path, overlap, background_first):
+    objects = [(0, 1, rectangle(0, 0, 50, 40)), (0, 4, GOOD)]
+    objects = objects if background_first else objects[::-1]
+    root = own(tmp_path, [{"id": 1, "name": "background"}, WELD], [*objects, (1, 1, GOOD)],
+               sizes=((40, 50), (40, 50)))  # fmt: skip
+    manifest = build(root, categories="own", object_overlap=overlap)
+    assert (manifest.pixels_per_class, manifest.pixels_ignored) == ((4000 - 400, 400), 0)
+    # Nor do they count as objects of an image.
+    manifest = build(root, categories="own", object_overlap=overlap, min_image_area=399)
+    assert list(shards.labels(root / "out", "tiny")) == ["0"]
+
+
 @pytest.mark.parametrize(
     ("colours", "expected"),
     [
@@ -111,6 +125,18 @@ def test_own_categories_must_be_the_same_in_all_splits(tmp_path):
     rewrite(tmp_path, lambda content: content["annotations"].pop(), "held_out")
     with pytest.raises(UserError, match=r"instances_held_out\.json.*instances_tiny\.json"):
         build(tmp_path, splits=["tiny", "held_out"], categories="own")
+
+
+@pytest.mark.parametrize("colour", ["#00ff00", None])
+def test_the_first_split_gives_the_colours_of_own_categories(tmp_path, colour):
+    for split, value in (("tiny", "#ff0000"), ("held_out", colour)):
+        own(tmp_path, [{**WELD, "color": value}], split=split)
+    (tmp_path / "held_out" / "0.jpg").rename(tmp_path / "held_out" / "1.jpg")
+    folders.image(tmp_path / "held_out" / "1.jpg", size=(50, 40), seed=1)
+    rewrite(tmp_path, lambda c: c["images"][0].update(file_name="1.jpg"), "held_out")
+    arguments = {"splits": ["tiny", "held_out"], "categories": "own", "min_image_area": 0}
+    for manifest in build_coco.build(tmp_path, tmp_path / "out", **arguments):
+        assert manifest.label_set() == LabelSet(("background", "weld"), ((0, 0, 0), (255, 0, 0)))
 
 
 def test_own_categories_are_rejected_with_the_flag_that_takes_them(tmp_path):

@@ -234,6 +234,22 @@ def test_names_in_two_splits_are_problems_unless_the_splits_may_share(samples, t
     assert [manifest.num_examples for manifest in manifests] == [5, 2, 7]
 
 
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_a_split_that_is_empty_because_of_a_problem_is_no_problem_of_its_own(
+    samples, tmp_path, on_error
+):
+    splits = {"train": samples, "val": []}
+    arguments = {"num_shards": None, "on_error": on_error}
+    with pytest.raises(UserError, match="'val'") as caught:
+        _convert(splits, tmp_path / "out", **arguments)
+    assert len(folders.problems_of(caught.value)) == 1
+    with pytest.raises(UserError) as caught:
+        _convert(splits, tmp_path / "out", problems=["x.jpg: is bad"], **arguments)
+    assert folders.problems_of(caught.value) == ["x.jpg: is bad"]
+    # The problem may also be one of another split, so the split is named.
+    assert on_error == "fail" or "'val'" in str(caught.value)
+
+
 def test_bad_arguments_are_rejected_by_name(samples, tmp_path):
     with pytest.raises(UserError, match="`workers`.*0"):
         _convert(samples, tmp_path / "out", workers=0)

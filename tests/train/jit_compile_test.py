@@ -1,19 +1,24 @@
 """Training steps that XLA compiles, on a CPU: the same results, and the rule that chooses them."""
 
 import re
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.client import device_lib
 from tensorflow.python.framework import config
 
 from kseg import train as training
 from kseg.errors import UserError
+from kseg.models.contexts import find_context
 from kseg.runs import distribution
 from kseg.runs.checkpoint_file import CheckpointFile
 from kseg.runs.distribution import Devices, make_devices
 from kseg.runs.experiment import Experiment
 from kseg.runs.folder import RunFolder
+from kseg.train.callbacks import AnnounceCompilation
 from tests.models.networks import registered_backbone
 from tests.train.resume_test import convert
 
@@ -51,6 +56,32 @@ def distance(ours, theirs):
     """Returns the norm of the difference of two sets of weights."""
     squares = (np.sum(np.square(ours[key] - theirs[key], dtype=np.float64)) for key in theirs)
     return float(np.sqrt(sum(squares)))
+
+
+@pytest.mark.parametrize("context", ["ksac", "vortex", "lkspp"])
+def test_compiled_steps_are_those_that_are_not_compiled(context, capfd):
+    """Twenty steps of a context module with a classifier; dropout draws other random numbers."""
+    features = np.random.default_rng(0).normal(size=(2, 9, 9, 6)).astype("float32")
+    labels = np.random.default_rng(1).integers(0, 3, (2, 9, 9))
+    options = {"vortex": {"dilation_rates": (1, 7)}, "lkspp": {"kernel_sizes": (1, 4)}}
+    layer = find_context(context)(4, dropout_rate=0.0, **options.get(context, {}))
+    inputs = keras.Input((9, 9, 6))
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 1)(layer(inputs)))
+    initial, ends = model.get_weights(), []
+    for jit_compile in (False, True):
+        model.set_weights(initial)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        optimizer = keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True)
+        model.compile(optimizer, loss, jit_compile=jit_compile)
+        model.fit(
+            np.tile(features, (STEPS, 1, 1, 1)), np.tile(labels, (STEPS, 1, 1)), batch_size=2,
+            verbose=0, shuffle=False, callbacks=[AnnounceCompilation()] if jit_compile else [],
+        )  # fmt: skip
+        ends.append(model.get_weights())
+    moved = sum(np.sum((end - start) ** 2) for end, start in zip(ends[0], initial, strict=True))
+    apart = sum(np.sum((ours - theirs) ** 2) for ours, theirs in zip(*ends, strict=True))
+    assert 0 < apart < 1e-8 * moved
+    assert re.search("compiling the training step\ncompiled; .* in \\d+ s", capfd.readouterr().err)
 
 
 @pytest.mark.slow
@@ -110,3 +141,14 @@ def test_the_device_is_named_with_its_memory():
     )
     assert make_devices("default", 4).compiles is False
     assert distribution.device_line(Devices(), "float32").endswith("float32, not compiled")
+
+
+def test_a_gpu_is_named_with_its_memory(monkeypatch):
+    device = SimpleNamespace(
+        device_type="GPU", memory_limit=3 * 2**30,
+        physical_device_desc="device: 0, name: NVIDIA H200, pci bus id: 0000:00:05.0",
+    )  # fmt: skip
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["GPU:0"])
+    monkeypatch.setattr(device_lib, "list_local_devices", lambda: [device])
+    line = distribution.device_line(Devices(), "float32")
+    assert line == "NVIDIA H200 with 3.0 GiB of memory, float32, not compiled"

@@ -318,6 +318,23 @@ def test_a_signal_ends_a_validation_at_once_and_the_resumed_run_repeats_it(
     assert not CheckpointFile(run.checkpoint_folder / name).position.pending
 
 
+def test_records_that_are_replaced_during_a_training_stop_it(base, records, tmp_path, monkeypatch):
+    folder = shutil.copytree(records, tmp_path / "records")
+    experiment = base.replace(data_dir=str(folder), model_dir=str(tmp_path / "run"))
+    former = Evaluator.__call__
+
+    def replace_and_evaluate(*arguments, **options):
+        scores = former(*arguments, **options)
+        shutil.rmtree(folder)
+        convert(tmp_path / "other", train=4).rename(folder)
+        return scores
+
+    monkeypatch.setattr(Evaluator, "__call__", replace_and_evaluate)
+    with pytest.raises(UserError, match=f"'train' in {folder} .*`--allow_changes`"):
+        training.train(experiment)
+    assert RunFolder(experiment.model_dir).newest_step() == STEPS
+
+
 @pytest.mark.parametrize(
     ("early_stop_after", "epochs_trained"),
     [

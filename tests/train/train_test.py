@@ -73,6 +73,9 @@ def test_damaged_record_is_named(records, experiment, tmp_path, split):
     changed = experiment.replace(data_dir=str(folder), model_dir=str(tmp_path / "run"))
     with pytest.raises(UserError, match=f"{path.name}, record .*check_records"):
         training.train(changed)
+    if split == "val":
+        position, _ = RunFolder(changed.model_dir).checkpoints.read_position("newest")
+        assert position.step and position.pending, "the epoch before the validation is not lost"
 
 
 def events(run):
@@ -200,6 +203,15 @@ def test_overwrite_starts_again(experiment, tmp_path):
     start(RunFolder(tmp_path), experiment.replace(epochs=9), VOC, overwrite=True)
     assert RunFolder(tmp_path).experiment.epochs == 9
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_overwrite_leaves_other_files_in_the_folder_of_the_run(experiment, tmp_path):
+    start(RunFolder(tmp_path), experiment, VOC)
+    (tmp_path / "train.log").write_text("kept")
+    for epochs in (8, 9):
+        start(RunFolder(tmp_path), experiment.replace(epochs=epochs), VOC, overwrite=True)
+        assert RunFolder(tmp_path).experiment.epochs == epochs
+    assert (tmp_path / "train.log").read_text() == "kept"
 
 
 @pytest.mark.parametrize("others", [["thesis.txt"], []])

@@ -1,16 +1,18 @@
 """The measurements of kseg: kernels and modules, networks, and the training program."""
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from keras import ops
 
-from kseg.benchmark import device, steps, timing, train
+from kseg.benchmark import device, plain, steps, timing, train
 from kseg.benchmark.device import POLICIES
 from kseg.benchmark.gpu import tasks
 from kseg.benchmark.gpu.tasks import Settings, Task
-from kseg.benchmark.layer_forms import Case, Form, parts_of, whole_module
+from kseg.benchmark.layer_forms import Case, Form, averages, parts_of, whole_module
+from kseg.layers.kernels import forms
 from kseg.layers.kernels.depthwise_conv import depthwise_conv
 from kseg.models import deeplab_v3_plus
 from kseg.runs.assembly import dtype_policy
@@ -38,7 +40,11 @@ _CHANNELS = 2048
 _RATES = {tasks.FIVE_RATES: (1, 6, 12, 18, 24), tasks.THREE_RATES: (6, 12, 18)}
 # The lines are LKSPP's longest.
 _DEPTHWISE = {tasks.DEPTHWISE: [(3, 3)], tasks.LINES: [(1, 16), (16, 1)]}
-_WARM_UP = 2  # A second call, since the first one tunes and allocates.
+# Other forms of the averages over large windows.
+_AVERAGES = {
+    tasks.TWO_POOLINGS: plain.line_average_pool,
+    tasks.PREFIX_SUMS: plain.prefix_sum_average_pool,
+}
 
 
 def kernels(task: Task, settings: Settings) -> Iterator[dict]:
@@ -51,11 +57,15 @@ def kernels(task: Task, settings: Settings) -> Iterator[dict]:
 
 
 def _form(task: Task, shape: tuple[int, ...]) -> Form:
+    if task.form == tasks.ROUNDED:
+        return _rounded(_form(dataclasses.replace(task, form="kseg"), shape))
     fast = "fast" if task.form == "kseg" else task.form
     if task.what in _DEPTHWISE:
         return _depthwise(shape, task)
     if task.what in ("average_pool", "module Vortex"):
         case = Case("vortex", shape, dtype=task.dtype)
+        if task.form in _AVERAGES:
+            return averages(case, _of_large_windows(_AVERAGES[task.form]))
     else:
         rates = _RATES.get(task.what, _RATES[tasks.FIVE_RATES])
         case = Case("ksac", shape, rates, dtype=task.dtype)
@@ -68,6 +78,27 @@ def _form(task: Task, shape: tuple[int, ...]) -> Form:
 
 # The forms of one module are measured one after the other.
 _parts = functools.lru_cache(maxsize=1)(parts_of)
+
+
+def _rounded(form: Form) -> Form:
+    """The form in which products in half precision are rounded before they are added."""
+
+    def call(tensors, training):
+        # Without XLA they always are; a CPU that truncates would have the inputs in float32.
+        with forms.assumed(xla=False, truncates=False):
+            return form.call(tensors, training)
+
+    return Form(call, form.tensors)
+
+
+def _of_large_windows(pool: Callable) -> Callable:
+    """Leaves small windows to the backend's pooling."""
+
+    def average(features, size):
+        own = size > forms.LARGEST_POOLED_WINDOW  # Otherwise kseg's form is the backend's, too.
+        return (pool if own else plain.plain_average_pool)(features, size)
+
+    return average
 
 
 def _depthwise(shape: tuple[int, ...], task: Task) -> Form:
@@ -122,7 +153,6 @@ def _quartiles(call, settings: Settings) -> tuple:
     times = timing.interleaved_ms(
         {"": call},
         settings.repetitions,
-        warm_up=_WARM_UP,
         block_seconds=settings.block_seconds,
     )
     return times[""]

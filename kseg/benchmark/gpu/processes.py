@@ -35,7 +35,7 @@ def start(
         settings: How they are measured.
         seconds: The process is ended after this time, with all processes that it has started.
         log: File to which everything else that the process prints is appended.
-        torch_python: Python that runs the networks of torch; empty: the present one.
+        torch_python: Python that runs the networks of torch; empty: the current one.
 
     Yields:
         `{"device": name, "versions": ...}`, or `{"missing": reason}`; `{"task": ..., "rows": ...}`

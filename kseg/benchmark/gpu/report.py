@@ -1,6 +1,7 @@
 """The results of the benchmark of a GPU: a JSON and a Markdown file, written after every row."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,13 +15,14 @@ from kseg.benchmark.gpu.tasks import Settings, Task
 
 JSON, MARKDOWN = "gpu.json", "gpu.md"
 NOT_REACHED = "not measured: not reached"
+_MISSING = "not measured"  # in a table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One result, or the reason why there is none."""
+    """One result of a part, or the reason why there is none."""
 
-    part: str = table.column("part of the benchmark")
+    part: str
     what: str = table.column("network, kernel or module")
     form: str = table.column("context module, form of a kernel, or project")
     passes: str = table.column("what is computed")
@@ -57,6 +59,8 @@ class Report:
         planned: The tasks, part by part.
         device: Name of the GPU or processor on which kseg computes.
         on_gpu: Whether it is a GPU.
+        processor: Model and number of cores of the processor, which prepares the input.
+        command: The command that measures them.
     """
 
     def __init__(
@@ -64,8 +68,11 @@ class Report:
         folder: Path,
         settings: Settings,
         planned: dict[str, list[Task]],
+        *,
         device: str,
         on_gpu: bool,
+        processor: str,
+        command: str,
     ):
         self._folder = folder
         self._settings = settings
@@ -75,6 +82,8 @@ class Report:
         }
         self._reasons: dict[str, str] = {}  # Part -> why its other tasks were not measured.
         self._device = device
+        self._processor = processor
+        self._command = command
         self._versions: dict[str, str] = {}
 
     def describe(self, versions: dict[str, str]) -> None:
@@ -123,7 +132,9 @@ class Report:
             for task in tasks
         ]
         contents = {
+            "command": self._command,
             "device": self._device,
+            "processor": self._processor,
             "versions": self._versions,
             "settings": dataclasses.asdict(self._settings),
             "targets": [dataclasses.asdict(result) for result in results],
@@ -134,41 +145,28 @@ class Report:
         files.write_text(self._folder / MARKDOWN, self._markdown(results))
 
     def _markdown(self, results: list[targets.Result]) -> str:
+        """Returns the text of a section for `experiments/benchmarks.md`."""
         versions = ", ".join(f"{name} {version}" for name, version in self._versions.items())
-        size, batch = self._settings.size, self._settings.batch
         lines = [
             f"## {self._device}",
             "",
-            f"`python -m kseg.benchmark --what=gpu --size={size} --batch={batch}`"
-            + (f", {versions}" if versions else ""),
+            ", ".join(filter(None, [f"`{self._command}`", versions])) + ".",
             "",
         ]
-        rows = [*self.rows, *self._lines_of_parts()]
-        if not self._on_gpu:
+        if self._on_gpu:
+            lines += [f"Processor: {self._processor}.", ""]
+        else:
             lines += ["Memory is that of a GPU and was not measured on this CPU.", ""]
-        if rows:
-            lines += [table.markdown(rows), ""]
-        lines += ["### Targets", "", table.markdown(results), ""]
-        if self.missing:
-            lines += ["### Not measured", ""]
-            lines += [f"- {line}" for line in self._missing_lines()]
+        measured = [row for row in self.rows if row.ms]
+        for part, rows in itertools.groupby(measured, key=lambda row: row.part):
+            lines += [f"### {part}", "", table.markdown(list(rows), missing=_MISSING), ""]
+        lines += ["### Targets", "", table.markdown(results, missing=_MISSING), ""]
+        failed = [f"- {row.text}" for row in self.rows if not row.ms]
+        missing = [f"- {line}" for line in self._missing_lines()]
+        for heading, items in (("Failed", failed), ("Not measured", missing)):
+            if items:
+                lines += [f"### {heading}", "", *items, ""]
         return "\n".join(lines).rstrip() + "\n"
-
-    def _lines_of_parts(self) -> list[Row]:
-        """One row for each part of which nothing at all could be measured."""
-        measured = {row.part for row in self.rows}
-        return [
-            Row(
-                part=part,
-                **dict.fromkeys(
-                    ("what", "form", "passes", "images", "device", "backend", "dtype", "xla"), ""
-                ),
-                **dict.fromkeys(("ms", "images_per_second", "memory_mib")),
-                note=reason,
-            )
-            for part, reason in self._reasons.items()
-            if part not in measured
-        ]
 
     def _missing_lines(self) -> list[str]:
         """One line for all tasks of a part that share reason, precision and compilation."""

@@ -22,6 +22,7 @@ def run(
     seconds: float,
     output_dir: str | Path,
     start: Start,
+    command: str,
     clock: Callable[[], float] = time.monotonic,
 ) -> Report:
     """Measures, prints every row and writes the files after each.
@@ -32,18 +33,19 @@ def run(
         seconds: When this time is over, the rest is reported as not measured.
         output_dir: Folder of the files.
         start: Function that measures tasks in a process, see `processes.start`.
+        command: The command that the report names.
         clock: Function that returns the seconds since some moment.
 
     Returns:
         The report.
     """
-    suite = _Suite(settings, parts, Path(output_dir), start, clock)
+    suite = _Suite(settings, parts, Path(output_dir), start, command, clock)
     suite.run(seconds)
     return suite.report
 
 
 class _Suite:
-    def __init__(self, settings, parts, folder, start, clock):
+    def __init__(self, settings, parts, folder, start, command, clock):
         self._settings = settings
         self._parts = [part for part in PARTS if part in parts]
         self._start = start
@@ -52,7 +54,15 @@ class _Suite:
         # Tasks that did not fit into the time of their part: the others come before them.
         self._long: set[Task] = set()
         planned = {part: plan(part, settings) for part in self._parts}
-        self.report = Report(folder, settings, planned, device.name(), device.is_gpu())
+        self.report = Report(
+            folder,
+            settings,
+            planned,
+            device=device.name(),
+            on_gpu=device.is_gpu(),
+            processor=device.processor(),
+            command=command,
+        )
         self.report.write()
 
     def run(self, seconds: float) -> None:

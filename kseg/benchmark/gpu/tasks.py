@@ -36,6 +36,8 @@ KERNELS = (
     (DEPTHWISE, "plain"),
     (LINES, "plain"),
 )
+# Forms that kseg does not choose.
+ROUNDED, TWO_POOLINGS, PREFIX_SUMS = "kseg, rounded products", "two poolings", "prefix sums"
 FORWARD, BOTH, STEP = "forward", "both passes", "training step"
 
 
@@ -106,15 +108,29 @@ def plan(part: str, settings: Settings) -> list[Task]:
         is_open = settings.jit_compile == "auto" and keras.config.backend() == "tensorflow"
         if is_open and device.is_gpu() and part != "train":
             conditions.insert(1, (settings.precision[0], not first))
-    return [
-        Task(part, what, form, passes, dtype, xla)
-        for dtype, xla in conditions
-        for what, form, passes in _PLANS[part](settings)
-    ]
+    planned: list[Task] = []
+    for dtype, xla in conditions:
+        rows = list(_PLANS[part](settings))
+        if part == "kernels":
+            rows += _other_forms(dtype, xla, is_first=not planned)
+        planned += [Task(part, *row, dtype, xla) for row in rows]
+    return planned
 
 
 def _kernels(settings: Settings) -> Iterator[tuple[str, str, str]]:
     for what, form in KERNELS:
+        for passes in (FORWARD, BOTH):
+            yield what, form, passes
+
+
+def _other_forms(dtype: str, xla: bool, is_first: bool) -> Iterator[tuple[str, str, str]]:
+    """Yields forms that kseg does not choose, of the averages in the first condition only."""
+    others = []
+    if xla and dtype in ("bfloat16", "float16"):
+        others.append((FIVE_RATES, ROUNDED))
+    if is_first:
+        others += [("average_pool", TWO_POOLINGS), ("average_pool", PREFIX_SUMS)]
+    for what, form in others:
         for passes in (FORWARD, BOTH):
             yield what, form, passes
 

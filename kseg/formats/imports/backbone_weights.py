@@ -30,6 +30,7 @@ class Report:
 
     Attributes:
         imported: Variables that were copied from the checkpoint to the network.
+        averaged: The official names of those of them that are moving averages.
         zeroed: Biases of the network without a counterpart in the checkpoint. The official network
             has no bias there, which is the same as a bias of zero.
         unused: Variables of the network that are not in the checkpoint and not needed, because they
@@ -43,6 +44,7 @@ class Report:
     """
 
     imported: list[str] = dataclasses.field(default_factory=list)
+    averaged: list[str] = dataclasses.field(default_factory=list)
     zeroed: list[str] = dataclasses.field(default_factory=list)
     unused: list[str] = dataclasses.field(default_factory=list)
     missing: list[str] = dataclasses.field(default_factory=list)
@@ -78,6 +80,8 @@ class Report:
             ("missing in the checkpoint", self.missing),
             ("of another shape", self.mismatched),
         ]
+        if self.averaged:
+            groups.insert(1, ("moving averages taken in place of the weights", self.averaged))
         if self.unplaced:
             groups.append(("kernels that the network does not have", self.unplaced))
         lines = []
@@ -87,13 +91,17 @@ class Report:
         return "\n".join(lines)
 
 
-def import_backbone(checkpoint: str | os.PathLike, backbone: str) -> tuple[keras.Model, Report]:
+def import_backbone(
+    checkpoint: str | os.PathLike, backbone: str, *, moving_averages: bool = True
+) -> tuple[keras.Model, Report]:
     """Loads the weights of a backbone from an official checkpoint or a weight file of timm.
 
     Args:
         checkpoint: See `open_variables`, or a file of torch, see `open_torch_file`.
         backbone: Name of the backbone; a key of `SCOPES`, or one of `TORCH_BACKBONES` for a file of
             torch.
+        moving_averages: Whether moving averages are taken for the weights that have one. Defaults
+            to True, see `kseg.formats.imports.networks.read_network`.
 
     Returns:
         The network as `Backbone.application` builds it, whose weight file `Backbone` loads, and a
@@ -109,6 +117,9 @@ def import_backbone(checkpoint: str | os.PathLike, backbone: str) -> tuple[keras
         where = " for a weight file of torch" if from_torch else ""
         raise UserError(f"`--backbone` must be one of {known}{where}. Received: {backbone!r}")
     variables = (open_torch_file if from_torch else open_variables)(checkpoint)
+    averages = variables.moving_averages() if moving_averages else []
+    if moving_averages:
+        variables = variables.averaged()
     root = TORCH_ROOT if from_torch else root_scope(backbone)
     if not any(name.startswith(root) for name in variables.shapes):
         raise UserError(
@@ -121,6 +132,8 @@ def import_backbone(checkpoint: str | os.PathLike, backbone: str) -> tuple[keras
     report = Report()
     name_of = torch_name if from_torch else official_name
     copy_backbone(variables, backbone, network, report, needed, name_of)
+    imported = {line.split(" -> ")[0] for line in report.imported}
+    report.averaged = [name for name in averages if name in imported]
     report.ignore_others(variables)
     return network, report
 

@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from kseg.data.class_lists import read_classes
 from kseg.data.datasets import ADE20K, CITYSCAPES, LABEL_SETS, VOC, LabelSet, voc_palette
-from kseg.data.names import read_lines
 from kseg.errors import UserError
 
 # The official checkpoints of ADE20K have a class for "other", which is 0 in the masks. It was
@@ -25,21 +25,21 @@ def label_set_of(num_classes: int, classes: str | os.PathLike = "") -> LabelSet:
 
     Args:
         num_classes: Number of outputs of the network.
-        classes: Name of a data set, or path of a file: the name of a class on each line, or
-            `labels.json`. Defaults to "": the data set of the official checkpoints with that number
-            (21 is PASCAL VOC, 19 Cityscapes, 151 ADE20K), otherwise `class_0` and so on.
+        classes: Name of a data set, or path of a file: a classes file as the converters take it,
+            see `kseg.data.class_lists`, or `labels.json`. Defaults to "": the data set of the
+            official checkpoints with that number (21 is PASCAL VOC, 19 Cityscapes, 151 ADE20K),
+            otherwise `class_0` and so on.
 
     Returns:
         The classes. `ADE20K`, which has 150, also stands for 151: the class 0 of the official
         checkpoints is no class here, and k is class k - 1.
 
     Raises:
-        UserError: If there is another number of classes, or no such data set or file.
+        UserError: If there is another number of classes, no such data set or file, or the file
+            does not hold classes.
     """
     if not classes:
-        return _BY_NUMBER.get(num_classes) or _label_set(
-            [f"class_{number}" for number in range(num_classes)], f"{num_classes} classes"
-        )
+        return _BY_NUMBER.get(num_classes) or _numbered(num_classes)
     found = LABEL_SETS.get(os.fspath(classes)) or _read_file(Path(classes))
     expected = num_classes
     if found == ADE20K and num_classes == OFFICIAL_ADE20K_CLASSES:
@@ -54,7 +54,9 @@ def label_set_of(num_classes: int, classes: str | os.PathLike = "") -> LabelSet:
 
 def _read_file(path: Path) -> LabelSet:
     if path.suffix != ".json":
-        return _label_set([line for _, line in read_lines(path, _RULE)], str(path))
+        if not path.is_file():
+            raise UserError(f"{_RULE}. There is no file {path}")
+        return read_classes(path)[0]
     try:
         labels = json.loads(path.read_text(encoding="utf-8"))
         return LabelSet(
@@ -64,8 +66,11 @@ def _read_file(path: Path) -> LabelSet:
         raise UserError(f"{_RULE}. {path} cannot be read: {error}") from error
 
 
-def _label_set(names: list[str], source: str) -> LabelSet:
+def _numbered(num_classes: int) -> LabelSet:
+    names = tuple(f"class_{number}" for number in range(num_classes))
     try:
-        return LabelSet(tuple(names), voc_palette(len(names)))
+        return LabelSet(names, voc_palette(num_classes))
     except ValueError as error:
-        raise UserError(f"{source} cannot be the classes of a network: {error}") from error
+        raise UserError(
+            f"{num_classes} classes cannot be the classes of a network: {error}"
+        ) from error

@@ -92,7 +92,7 @@ def open_variables(path: str | os.PathLike) -> Variables:
 
     Returns:
         The variables. A scope around the whole network, as a graph that was imported into another
-        one has it, is removed from the names.
+        one has it, is removed from the names if only one network is there.
 
     Raises:
         UserError: If there is no such file, if there are several, or if it cannot be read.
@@ -171,14 +171,18 @@ def _open_graph(path: str) -> Variables:
 
 
 def _without_outer_scope(variables: Variables) -> Variables:
-    outer = [
-        name.removesuffix(f"{CLASSIFIER}/weights")
+    classifier = f"{CLASSIFIER}/weights"
+    scopes = [
+        name.removesuffix(classifier)
         for name in variables.shapes
-        if name.endswith(f"/{CLASSIFIER}/weights")
+        if name.endswith(f"/{classifier}")
     ]
-    if len(outer) != 1:
+    # A network outside of the scope is the one that is trained, and the other one a copy of it.
+    if len(scopes) != 1 or classifier in variables.shapes:
         return variables
-    names = {name.removeprefix(outer[0]): name for name in variables.shapes}
+    (scope,) = scopes
+    names = {name: name for name in variables.shapes if not name.startswith(scope)}
+    names |= {name.removeprefix(scope): name for name in variables.shapes if name.startswith(scope)}
     return dataclasses.replace(
         variables,
         shapes={short: variables.shapes[name] for short, name in names.items()},

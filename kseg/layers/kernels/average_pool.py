@@ -16,14 +16,12 @@ k x 1 and 1 x k move the same bytes between memory and chip but read k values fo
 the caches, 1.9 GB in each direction at k = 27; prefix sums must be float32: 857 MB, 0.18 ms.
 """
 
+import keras
 from keras import ops
 
 from kseg.layers.kernels import forms
 from kseg.layers.kernels.compiled import run_compiled
 from kseg.layers.types import Tensor
-
-# The largest window for which the pooling kernel of the backend is faster.
-_KERNEL_POOL_SIZE = 5
 
 
 def average_pool(features: Tensor, pool_size: int) -> Tensor:
@@ -45,7 +43,7 @@ def average_pool(features: Tensor, pool_size: int) -> Tensor:
     sides = [side for side in features.shape[1:3] if side is not None]
     # For a window larger than the map, the gradient of TensorFlow's kernel is wrong on a CPU
     # without oneDNN.
-    if pool_size <= min([_KERNEL_POOL_SIZE, *sides]):
+    if pool_size <= min([forms.LARGEST_POOLED_WINDOW, *sides]):
         return ops.average_pool(
             features, pool_size, strides=1, padding="same", data_format="channels_last"
         )
@@ -88,5 +86,6 @@ def _window_means(length, pool_size, dtype):
     """Returns the matrix `(length, length)` that maps a line to the means of its windows."""
     positions = ops.arange(length, dtype="int32")
     distances = ops.abs(positions[:, None] - positions[None, :])
-    window = ops.cast(distances <= pool_size // 2, "float32")
+    # Half precision would round the sums of the windows.
+    window = ops.cast(distances <= pool_size // 2, keras.backend.result_type(dtype, "float32"))
     return ops.cast(window / ops.sum(window, axis=1, keepdims=True), dtype)

@@ -25,10 +25,6 @@ from kseg.layers.kernels import forms
 from kseg.layers.kernels.compiled import stored
 from kseg.layers.types import Tensor
 
-# With more taps the sum is hardly faster and takes long to compile: on two cores, with 64 channels,
-# 2.1 s at 8x8 and 7.4 s at 16x16.
-_MOST_TAPS = 32
-
 
 def depthwise_conv(
     features: Tensor,
@@ -62,7 +58,7 @@ def depthwise_conv(
     rows, columns = kernel.shape[:2]
     # How many zeros "same" means at other strides depends on the size of the map.
     has_known_zeros = padding == "valid" or strides == 1
-    if chosen.depthwise_by_taps and has_known_zeros and rows * columns <= _MOST_TAPS:
+    if chosen.depthwise_by_taps and has_known_zeros and rows * columns <= forms.MOST_TAPS:
         return _by_taps(features, kernel, strides, padding, dilation_rate, chosen)
     is_row = rows == 1 and columns > 1 and padding == "same" and strides == dilation_rate == 1
     if not (chosen.rows_as_columns and is_row):

@@ -12,10 +12,12 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from kseg.benchmark import plain, timing
 from kseg.benchmark.gpu import child, measurements, processes, tasks
-from kseg.benchmark.gpu.tasks import Settings, Task
+from kseg.benchmark.gpu.tasks import ONE_CONV, Settings, Task
 from kseg.benchmark.peers.torch_networks import MARK
 from kseg.files import _start
+from kseg.layers.kernels import forms, shared_atrous_conv
 
 KERNEL = Task("kernels", tasks.FIVE_RATES, "kseg", tasks.FORWARD, "float32", False)
 
@@ -125,19 +127,58 @@ def test_a_child_goes_on_after_a_task_that_failed(monkeypatch, capsys):
     assert measured == {"task": vars(plain), "rows": [{"images": "65"}]}
 
 
+def results(what, form, size):
+    """Outputs and gradients of a form of a kernel, or only the outputs of a module."""
+    made = measurements._form(Task("kernels", what, form, tasks.BOTH, "float32", False), size)
+    if what.startswith("module"):  # Gradients jump where a ReLU is at its kink.
+        return made.call(made.tensors, False)
+    return timing.compiled(made.call, made.tensors, backward=True)()
+
+
 @pytest.mark.parametrize(
-    "what", [name for name, form in tasks.KERNELS if form == "plain" and name != tasks.ONE_CONV]
+    ("what", "form"),
+    [
+        *((what, form) for what, form in tasks.KERNELS if form == "plain" and what != ONE_CONV),
+        ("average_pool", tasks.TWO_POOLINGS),
+        ("average_pool", tasks.PREFIX_SUMS),
+        (tasks.FIVE_RATES, tasks.ROUNDED),
+    ],
 )
-def test_the_forms_of_a_kernel_compute_the_same(what, monkeypatch):
+def test_the_forms_of_a_kernel_compute_the_same(what, form, monkeypatch):
     monkeypatch.setitem(measurements._DEPTHWISE, tasks.LINES, [(1, 4), (4, 1)])
-    outputs = {}
-    for form in ("kseg", "plain"):
-        task = Task("kernels", what, form, tasks.FORWARD, "float32", False)
-        made = measurements._form(task, (2, 5, 6, 8))
-        outputs[form] = made.call(made.tensors, False)
-    for ours, plain in zip(outputs["kseg"], outputs["plain"], strict=True):
-        assert np.abs(plain).max() > 0.01
-        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
+    # The gradient of TensorFlow's pooling is wrong on some CPUs if the window exceeds the map.
+    size = (1, 28, 27, 3) if what == "average_pool" else (2, 5, 6, 8)
+    pairs = zip(results(what, "kseg", size), results(what, form, size), strict=True)
+    for ours, other in pairs:
+        assert np.abs(other).max() > 0.01
+        np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-4)
+
+
+def test_small_windows_are_averaged_by_the_same_pooling_in_all_forms(monkeypatch):
+    sizes = []
+    pool = measurements._of_large_windows(lambda features, size: sizes.append(size))
+    for size in (3, 5, 7):
+        pool(ops.ones((1, 9, 9, 1)), size)
+    assert sizes == [7]
+
+
+@pytest.mark.parametrize("form", ["kseg", tasks.ROUNDED])
+def test_the_rounded_products_are_those_without_xla(form, monkeypatch):
+    def product(left, right):
+        products.append(left.dtype)
+        return tf.matmul(tf.cast(left, "float32"), tf.cast(right, "float32"))
+
+    products = []
+    monkeypatch.setattr(shared_atrous_conv, "float32_product", product)
+    task = Task("kernels", tasks.FIVE_RATES, form, tasks.BOTH, "bfloat16", True)
+    made = measurements._form(task, (2, 5, 6, 8))
+    with forms.assumed(device="GPU", xla=True):
+        maps = timing.compiled(made.call, made.tensors, backward=True)()[:5]
+    assert len(products) == (form == "kseg")
+    exact = plain.plain_shared_atrous_conv(
+        *(tf.cast(tensor, "float32") for tensor in made.tensors), (1, 6, 12, 18, 24)
+    )
+    assert 0 < timing.difference(exact, maps) < 0.02
 
 
 def test_one_convolution_is_that_of_rate_1():

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 from kseg.benchmark import __main__ as program
 from kseg.benchmark.gpu import suite, tasks
 from kseg.errors import UserError
+from tests.documents import check_tables
 from tests.program_calls import call_main
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -35,7 +37,29 @@ def test_the_flags_become_settings(runs, tmp_path):
     assert settings.precision == ("float16", "float32") and settings.jit_compile == "true"
     assert settings.networks == ("resnet50",)
     assert options["parts"] == ("train", "smp") and options["seconds"] == 9
+    assert options["command"] == (
+        "python -m kseg.benchmark --what=gpu --only=train,smp --repetitions=3 "
+        "--precision=float16,float32 --jit_compile=true --size=65 --batch=2 --networks=resnet50 "
+        "--seconds=9 --output_dir=OUTPUT_DIR"
+    )
     assert defaults["parts"] == tasks.PARTS and defaults["seconds"] == 360
+
+
+def test_the_command_of_the_report_has_no_paths_of_the_machine(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    python = os.path.relpath(sys.executable)
+    for folder in ("runs/gpu", tmp_path / "runs" / "gpu"):
+        call_main(program, "--what=gpu", f"--output_dir={folder}", f"--torch_python={python}")
+    call_main(program, "--what=gpu", "--output_dir=gpu", f"--torch_python={sys.executable}")
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    call_main(program, "--what=gpu", "--output_dir=gpu")
+    command = "python -m kseg.benchmark --what=gpu --output_dir="
+    assert [options["command"] for _, options in runs] == [
+        f"{command}runs/gpu --torch_python={python}",
+        f"{command}runs/gpu --torch_python={python}",
+        f"{command}gpu --torch_python=TORCH_PYTHON",
+        f"KERAS_BACKEND=jax {command}gpu",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +85,7 @@ def measured(folder, *arguments, backend="tensorflow"):
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    check_tables(folder / "gpu.md")
     return done.stdout, json.loads((folder / "gpu.json").read_text())
 
 

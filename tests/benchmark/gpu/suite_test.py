@@ -10,8 +10,11 @@ from kseg.benchmark.gpu import suite, targets, tasks
 from kseg.benchmark.gpu.measurements import MEASUREMENTS, NETWORKS
 from kseg.benchmark.gpu.tasks import Settings, Task
 from kseg.benchmark.peers import torch_networks
+from tests.documents import check_tables
 
 H200 = "NVIDIA H200"
+PROCESSOR = "AMD EPYC, 16 cores"
+COMMAND = "python -m kseg.benchmark --what=gpu --output_dir=runs/gpu"
 SETTINGS = Settings(precision=("bfloat16",), jit_compile="true", networks=("xception_65",))
 RESULT = {"images": "16x9x9", "ms": [1.0, 2.0, 3.0], "images_per_second": 8.0, "memory_mib": 5.0}
 BEGUN = {"device": H200, "versions": {"keras": "3"}}
@@ -21,6 +24,7 @@ BEGUN = {"device": H200, "versions": {"keras": "3"}}
 def gpu(monkeypatch):
     monkeypatch.setattr(device, "name", lambda: H200)
     monkeypatch.setattr(device, "is_gpu", lambda: True)
+    monkeypatch.setattr(device, "processor", lambda: PROCESSOR)
 
 
 class Processes:
@@ -66,14 +70,17 @@ def run(processes, folder, *, parts=tasks.PARTS, seconds=1000, settings=SETTINGS
         seconds=seconds,
         output_dir=folder,
         start=processes.start,
+        command=COMMAND,
         clock=processes.clock,
     )
+    check_tables(folder / "gpu.md")
     return report, json.loads((folder / "gpu.json").read_text())
 
 
 def test_every_part_is_measured_and_written_with_the_name_of_the_card(tmp_path, capsys):
     report, written = run(Processes(), tmp_path)
     assert written["device"] == H200 and written["versions"] == {"keras": "3"}
+    assert written["processor"] == PROCESSOR and written["command"] == COMMAND
     assert written["not_measured"] == []
     rows = written["rows"]
     assert list(dict.fromkeys(row["part"] for row in rows)) == list(tasks.PARTS)
@@ -87,8 +94,10 @@ def test_every_part_is_measured_and_written_with_the_name_of_the_card(tmp_path, 
     }
     assert len(rows) == len(report.rows)
     text = (tmp_path / "gpu.md").read_text()
-    assert text.startswith(f"## {H200}\n")
-    assert "| train    | xception_65" in text and "### Not measured" not in text
+    head = f"## {H200}\n\n`{COMMAND}`, keras 3.\n\nProcessor: {PROCESSOR}.\n\n### kernels\n"
+    assert text.startswith(head)
+    assert "| xception_65 | python -m kseg.train |" in text.partition("### train")[2]
+    assert "### Failed" not in text and "### Not measured" not in text
     printed = capsys.readouterr().out
     assert printed.count("images/s, 5 MiB") == len(rows)
 
@@ -180,6 +189,9 @@ def test_a_crash_costs_one_task(tmp_path):
     assert failed == "failed: its process ended with status -9"
     assert set(notes.values()) == {""}
     assert [count for _, _, count in processes.started] == [6, 4]
+    lines = (tmp_path / "gpu.md").read_text().partition("### Failed")[2].splitlines()
+    (line,) = [line for line in lines if line.startswith("- ")]
+    assert line.startswith("- networks: xception_65, ksac, forward") and line.endswith(failed)
 
 
 def test_a_part_whose_process_does_not_start_is_named_and_the_others_go_on(tmp_path):
@@ -195,9 +207,45 @@ def test_without_torch_there_is_one_line(tmp_path):
     script = [{"missing": "torch is not installed"}, {"ended": 0}]
     _, written = run(Processes(smp=lambda _: iter(script)), tmp_path)
     assert {entry["part"] for entry in written["not_measured"]} == {"smp"}
-    table = (tmp_path / "gpu.md").read_text().partition("### Targets")[0]
-    (line,) = [line for line in table.splitlines() if line.startswith("| smp")]
-    assert "not measured: torch is not installed" in line
+    lines = (tmp_path / "gpu.md").read_text().partition("### Not measured")[2].splitlines()
+    (line,) = [line for line in lines if line.startswith("- ")]
+    assert line.startswith("- not measured: torch is not installed: smp, ")
+
+
+def test_a_table_has_no_column_without_values_and_no_empty_cell(tmp_path, monkeypatch):
+    def script(open_tasks):
+        yield BEGUN
+        for number, task in enumerate(open_tasks):
+            rate = {"images_per_second": 8.0} if number else {}
+            yield {"task": dataclasses.asdict(task), "rows": [{"ms": [1, 2, 3], **rate}]}
+        yield {"ended": 0}
+
+    monkeypatch.setattr(device, "is_gpu", lambda: False)
+    run(Processes(networks=script), tmp_path, parts=("networks",))
+    text = (tmp_path / "gpu.md").read_text()
+    head, _, first, *_ = text.partition("### networks\n\n")[2].splitlines()
+    columns = [cell.strip() for cell in head.strip("|").split("|")]
+    assert columns == [
+        "what", "form", "passes", "device", "backend", "dtype", "xla", "ms", "images per second",
+    ]  # fmt: skip
+    assert first.split("|")[-2].strip() == "not measured"
+    assert PROCESSOR not in text, "on a CPU it is the device itself"
+
+
+def test_kernels_are_compared_with_other_forms_behind_the_important_ones():
+    settings = Settings(precision=("bfloat16", "float32", "float16"), jit_compile="true")
+    planned = tasks.plan("kernels", settings)
+    important = 2 * len(tasks.KERNELS)
+    assert {(task.what, task.form) for task in planned[:important]} == set(tasks.KERNELS)
+    others = [task for task in planned if (task.what, task.form) not in tasks.KERNELS]
+    assert others[:6] == planned[important : important + 6]
+    assert [(task.form, task.dtype) for task in others[::2]] == [
+        (tasks.ROUNDED, "bfloat16"), (tasks.TWO_POOLINGS, "bfloat16"),
+        (tasks.PREFIX_SUMS, "bfloat16"), (tasks.ROUNDED, "float16"),
+    ]  # fmt: skip
+    settings = dataclasses.replace(settings, precision=("float16",), jit_compile="false")
+    forms = {task.form for task in tasks.plan("kernels", settings)}
+    assert forms == {"kseg", "plain", tasks.TWO_POOLINGS, tasks.PREFIX_SUMS}
 
 
 def test_on_a_gpu_the_precision_of_the_targets_comes_first(monkeypatch):
@@ -235,7 +283,9 @@ def test_every_target_compares_planned_rows():
 
 def row(part, what, form, passes, ms=(1.0, 1.0, 1.0), rate=None, xla=True, on=H200):
     task = Task(part, what, form, passes, "bfloat16", xla)
-    report = suite.Report(None, SETTINGS, {}, H200, True)
+    report = suite.Report(
+        None, SETTINGS, {}, device=H200, on_gpu=True, processor=PROCESSOR, command=COMMAND
+    )
     return report._row(task, {"ms": ms, "images_per_second": rate}, on)
 
 

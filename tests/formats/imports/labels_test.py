@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from kseg.data.datasets import ADE20K, CAMVID, CITYSCAPES, VOC
+from kseg.data.datasets import ADE20K, CAMVID, CITYSCAPES, VOC, LabelSet
 from kseg.errors import UserError
 from kseg.formats.imports.labels import label_set_of
 
@@ -29,6 +29,22 @@ def test_a_file_of_names(tmp_path):
     assert label_set_of(2, path).colours == VOC.colours[:2]
 
 
+@pytest.mark.parametrize(
+    ("text", "colours"),
+    [
+        ("sky 1 2 3\ntraffic light 4 5 6\n", ((1, 2, 3), (4, 5, 6))),
+        ("name,r,g,b\nsky,1,2,3\ntraffic light,4,5,6\n", ((1, 2, 3), (4, 5, 6))),
+        ("# ids 0 and 1\nsky\ntraffic light\n", VOC.colours[:2]),
+        ("__ignore__\nsky\ntraffic light\n", VOC.colours[:2]),
+    ],
+    ids=["colours", "csv", "comment", "labelme"],
+)
+def test_a_classes_file_is_read_as_the_converters_read_it(text, colours, tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text(text, encoding="utf-8")
+    assert label_set_of(2, path) == LabelSet(("sky", "traffic light"), colours)
+
+
 def test_the_labels_of_a_run_or_an_export(tmp_path):
     path = tmp_path / "labels.json"
     path.write_text(json.dumps(dataclasses.asdict(CAMVID) | {"masks_are": "ids"}))
@@ -43,6 +59,7 @@ def test_the_labels_of_a_run_or_an_export(tmp_path):
         ("labels.json", "[1, 2]"),
         ("classes.txt", "sky\nsky\n"),
         ("classes.txt", ""),
+        ("classes.txt", "0: sky\n1: road\n"),
     ],
 )
 def test_a_file_that_does_not_hold_classes_is_an_error(name, text, tmp_path):

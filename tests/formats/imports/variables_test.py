@@ -77,6 +77,37 @@ def test_a_frozen_graph_with_or_without_an_outer_scope(scope, tmp_path):
     assert_holds_variables(open_variables(tmp_path))
 
 
+def zeros(scope):
+    return {scope + name: 0 * value for name, value in VARIABLES.items()}
+
+
+@pytest.mark.parametrize("copy_first", [True, False])
+def test_a_copy_of_the_network_in_a_scope_is_not_read_in_its_place(copy_first, tmp_path):
+    copy = zeros("ema/")
+    constants = copy | VARIABLES if copy_first else VARIABLES | copy
+    opened = open_variables(write_graph(tmp_path / "x.pb", constants))
+    assert set(opened.shapes) == set(constants)
+    for name, value in VARIABLES.items():
+        np.testing.assert_array_equal(opened.read(name), value)
+
+
+@pytest.mark.parametrize("others_first", [True, False])
+def test_the_network_in_a_scope_comes_before_variables_outside_that_are_no_network(
+    others_first, tmp_path
+):
+    inside = {f"import/{name}": value for name, value in VARIABLES.items()}
+    others = zeros("")
+    del others[CLASSIFIER]
+    constants = others | inside if others_first else inside | others
+    assert_holds_variables(open_variables(write_graph(tmp_path / "x.pb", constants)))
+
+
+def test_of_two_networks_in_scopes_neither_is_chosen(tmp_path):
+    constants = zeros("a/") | zeros("b/")
+    opened = open_variables(write_graph(tmp_path / "x.pb", constants))
+    assert set(opened.shapes) == set(constants)
+
+
 @pytest.mark.parametrize(
     "constants",
     [

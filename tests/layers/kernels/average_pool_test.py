@@ -145,6 +145,17 @@ def test_unknown_sizes_give_the_same_results(pool_size):
 
 
 @pytest.mark.parametrize("pool_size", [3, 9])
+def test_float64_is_computed_in_float64(pool_size):
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("Keras computes products in float32 on the other backends")
+    features = np.random.default_rng(0).normal(size=(1, 12, 11, 4))
+    pooled = average_pool(ops.convert_to_tensor(features, "float64"), pool_size)
+    assert keras.backend.standardize_dtype(pooled.dtype) == "float64"
+    expected = mean_of_each_window(features, pool_size)
+    np.testing.assert_allclose(layer_checks.to_numpy(pooled), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("pool_size", [3, 9])
 def test_bfloat16_is_close_to_float32(pool_size):
     features = random_map((12, 11))
     pooled = average_pool(ops.convert_to_tensor(features, "bfloat16"), pool_size)

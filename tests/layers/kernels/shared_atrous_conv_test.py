@@ -169,7 +169,8 @@ def error_over_that_of_a_convolution(dtype, function):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_half_precision_is_as_exact_as_promised(dtype, compiled):
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
+def test_half_precision_is_as_exact_as_promised(dtype, compiled, device):
     """Rounding nine products once gives an error of sqrt(2) times that of rounding their sum."""
 
     def maps(features, kernel):
@@ -186,7 +187,8 @@ def test_half_precision_is_as_exact_as_promised(dtype, compiled):
         import jax
 
         maps = jax.jit(maps)
-    ratio = error_over_that_of_a_convolution(dtype, maps)
+    with forms.assumed(device=device):  # Which decides the form.
+        ratio = error_over_that_of_a_convolution(dtype, maps)
     assert ratio < (1.2 if compiled else 1.45), ratio
 
 

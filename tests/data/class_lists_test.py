@@ -2,9 +2,9 @@
 
 import pytest
 
+from kseg.data.class_lists import read_classes
 from kseg.data.datasets import LabelSet, voc_palette
 from kseg.errors import UserError
-from tfrecords_tools.class_lists import read_classes
 
 NAMES = ("background", "paved road")
 COLOURS = ((0, 0, 0), (128, 64, 255))

@@ -81,8 +81,9 @@ def read_classes(path: str | Path) -> tuple[LabelSet, bool]:
     if len(names) == 1:
         raise UserError(
             f"{path}: `classes` must name at least two classes. Received: only {names[0]!r}. Add a "
-            "background class for all other pixels; where masks hold 255 for them, the --remap "
-            "rules `0 -> 1` and `255 -> 0` make them class 0"
+            "background class for all other pixels; where masks hold 255 for them, the rules "
+            "`0 -> 1` and `255 -> 0` of a --remap table (tfrecords_tools.build_folder) make them "
+            "class 0"
         )
     check_spellings(f"{path}: ", names)
     try:
@@ -132,7 +133,8 @@ def _read_roboflow(lines: Sequence[str], where: str) -> _Classes:
     if sorted(classes) != list(range(len(classes))):
         raise UserError(
             f"{where}the pixel values must be 0 to {len(classes) - 1}. Received: "
-            f"{', '.join(map(str, sorted(classes)))}. Write a classes file and a --remap table"
+            f"{', '.join(map(str, sorted(classes)))}. Write a classes file and a "
+            "--remap table (tfrecords_tools.build_folder)"
         )
     return [classes[value] for value in sorted(classes)], []
 
