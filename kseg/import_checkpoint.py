@@ -105,8 +105,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "classes",
         "",
-        f"One of {', '.join(LABEL_SETS)}, a text file with the name of a class on each line, or "
-        "the labels.json of a run or an export. Empty: found from the number of classes.",
+        f"One of {', '.join(LABEL_SETS)}, a classes file as the converters take it, or the "
+        "labels.json of a run or an export. Empty: found from the number of classes.",
     )
     flags.DEFINE_integer(
         "output_stride", 16, "8, 16 or 32: the stride of the features that ASPP sees."
