@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -107,3 +108,19 @@ def test_xla_knows_the_flag(monkeypatch, tmp_path):
     )
     assert done.stdout == "2\n", done.stderr[-2000:]
     assert (tmp_path / "kseg" / "xla").is_dir()
+
+
+@pytest.mark.parametrize("given", ["", "mine"])
+def test_on_jax_compiled_steps_are_kept_in_the_cache_of_kseg(given, monkeypatch, tmp_path):
+    jax = pytest.importorskip("jax")
+    updates = {}
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *_: None)
+    monkeypatch.setattr(jax.config, "update", updates.__setitem__)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    if given:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", given)
+    backend.prepare_backend()
+    expected = {} if given else {"jax_compilation_cache_dir": str(tmp_path / "kseg" / "jax")}
+    assert updates == expected

@@ -12,6 +12,7 @@ from tensorflow.python.framework import config
 
 from kseg import train as training
 from kseg.errors import UserError
+from kseg.layers.kernels import forms
 from kseg.models.contexts import find_context
 from kseg.runs import distribution
 from kseg.runs.checkpoint_file import CheckpointFile
@@ -98,9 +99,17 @@ def test_a_compiled_run_has_the_weights_of_one_that_is_not_within_rounding(make)
 
 
 @pytest.mark.slow
-def test_a_compiled_run_that_goes_on_ends_with_the_same_bits(make):
+def test_a_compiled_run_that_goes_on_ends_with_the_same_bits(make, monkeypatch):
+    former, seen = forms._situation, []
+
+    def recorded():
+        seen.append(former())
+        return seen[-1]
+
+    monkeypatch.setattr(forms, "_situation", recorded)
     experiment = make(context="vortex", jit_compile="true")
     expected = trained(experiment)[-1]
+    assert any(situation.xla for situation in seen), "XLA must have compiled the step"
     # As if it had been killed in the middle.
     for path in RunFolder(experiment.model_dir).checkpoints.paths()[STEPS // 2 :]:
         path.unlink()
