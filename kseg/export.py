@@ -28,8 +28,8 @@ compared with the SavedModel on a test image before it is put in place. The call
 images at the bottom and on the right with the colour that the network normalises to zero: RGB 124,
 117, 104 for the ResNets of Keras and ResNet50-GCN, and grey 127 for all other backbones.
 
-    python -m kseg.export --model_dir=runs/X --export_dir=D --format=onnx --image_size=360,480
-    python -m kseg.export --model_dir=runs/X --export_dir=D --format=litert --export_precision=int8
+    python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=onnx --image_size=360,480
+    python -m kseg.export --model_dir=runs/X --export_dir=DIR --format=litert
 """
 
 import os
@@ -64,14 +64,16 @@ LESS_MEMORY = (
     "Less is needed with a smaller `--image_size` (litert, onnx) and fewer `--calibration_images` "
     "(int8)"
 )
-# The formats in which a flag has an effect.
-_FORMATS_OF_FLAGS = {
-    "probabilities": ("saved_model", "litert", "onnx"),
-    "max_pixels": ("saved_model",),
-    "image_size": ("litert", "onnx"),
-    "licence": ("weights",),
+# A flag -> another flag, and the values of it with which the first one has an effect.
+_NEEDS = {
+    "probabilities": ("format", ("saved_model", "litert", "onnx")),
+    "max_pixels": ("format", ("saved_model",)),
+    "image_size": ("format", ("litert", "onnx")),
+    "licence": ("format", ("weights",)),
+    "data_dir": ("export_precision", ("int8",)),
+    "split": ("export_precision", ("int8",)),
+    "calibration_images": ("export_precision", ("int8",)),
 }
-_INT8_FLAGS = ("data_dir", "split", "calibration_images")
 
 
 def export(
@@ -199,7 +201,7 @@ def _prepare(model: Segmenter, label_set: LabelSet, export_dir: str | os.PathLik
 def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("model_dir", "", "Folder of a run, as kseg.train writes it.")
-    flags.DEFINE_string("export_dir", "", "Folder to write; a SavedModel becomes its next version.")
+    flags.DEFINE_string("export_dir", "", "Folder of the export; a SavedModel is its next version.")
     flags.DEFINE_string("checkpoint", "best", "best, newest, or the path of a checkpoint file.")
     flags.DEFINE_enum("format", FORMATS[0], FORMATS, "The format to write.")
     flags.DEFINE_string("licence", "", "weights: licence of the weights, for the model card.")
@@ -245,9 +247,7 @@ def main(values: flags.FlagValues) -> None:
             "`--export_precision` must be float32 unless `--format` is litert. "
             f"Received: --format={values.format} --export_precision={values.export_precision}"
         )
-    needs = {name: ("format", formats) for name, formats in _FORMATS_OF_FLAGS.items()}
-    needs |= {name: ("export_precision", ("int8",)) for name in _INT8_FLAGS}
-    for name, (other, fitting) in needs.items():
+    for name, (other, fitting) in _NEEDS.items():
         if values[name].present and values[other].value not in fitting:
             raise UserError(
                 f"`--{name}` must be given with `--{other}={' or '.join(fitting)}` only. "

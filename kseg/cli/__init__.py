@@ -153,7 +153,7 @@ def writing(outputs: Mapping[str, str | os.PathLike], done: str = "") -> Iterato
         if failure is None:
             raise
         file, reason = failure[0] or next(iter(outputs.values())), failure[1]
-        names = [name for name, path in outputs.items() if _is_beside(file, path)]
+        names = [name for name, path in outputs.items() if _belongs_to(file, path)]
         if not names:
             raise
         # What a program of ours writes first, see `kseg.files`, has a name that says nothing.
@@ -164,8 +164,8 @@ def writing(outputs: Mapping[str, str | os.PathLike], done: str = "") -> Iterato
         raise UserError(f"{file} cannot be written: {reason}. {advice}") from error
 
 
-def _is_beside(file: str | os.PathLike, output: str | os.PathLike) -> bool:
-    """Returns whether a file belongs to an output, or is a folder above it.
+def _belongs_to(file: str | os.PathLike, output: str | os.PathLike) -> bool:
+    """Returns whether a file is part of an output, or is a folder above it.
 
     The temporary files of an output lie beside it, and so do further outputs that are named after
     one that is a file.
@@ -173,10 +173,10 @@ def _is_beside(file: str | os.PathLike, output: str | os.PathLike) -> bool:
     file, output = Path(file).absolute(), Path(output).absolute()
     if file.is_relative_to(output) or output.is_relative_to(file):
         return True
-    place = file.relative_to(output.parent) if file.is_relative_to(output.parent) else Path()
-    return place.parts[:1] != () and (
-        place.parts[0].startswith(".partial-") or (len(place.parts) == 1 and output.suffix != "")
-    )
+    if not file.is_relative_to(output.parent):
+        return False
+    first, *others = file.relative_to(output.parent).parts
+    return first.startswith(".partial-") or (not others and output.suffix != "")
 
 
 def require(values: flags.FlagValues, *names: str) -> None:

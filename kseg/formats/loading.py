@@ -16,7 +16,7 @@ from kseg.runs.folder import RunFolder
 def load_network(path: str | os.PathLike, *, checkpoint: str = "best", **changes) -> Segmenter:
     """Loads a trained network; see `kseg.load`."""
     if not _is_saved_by_keras(path):
-        run = _run(path, "`path`")
+        run = _run(path, "`path` must be")
         options = dict(run.experiment.options)
         if unknown := sorted(changes.keys() - options.keys()):
             raise UserError(
@@ -59,7 +59,9 @@ def read_initial_weights(source: str) -> tuple[dict[str, np.ndarray], Path] | No
         return {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}, path
     if path.is_file() and path.suffix == ".npz":
         return Checkpoints(path.parent).read_weights(str(path))
-    return _run(source, "`--init_from`").checkpoints.read_weights("best")
+    return _run(source, "`--init_from` must be a checkpoint (.npz),").checkpoints.read_weights(
+        "best"
+    )
 
 
 def _is_saved_by_keras(path: str | os.PathLike) -> bool:
@@ -67,7 +69,7 @@ def _is_saved_by_keras(path: str | os.PathLike) -> bool:
     return weights_folder.is_weights_folder(path) or (path.is_file() and path.suffix == ".keras")
 
 
-def _run(path: str | os.PathLike, argument: str) -> RunFolder:
+def _run(path: str | os.PathLike, rule: str) -> RunFolder:
     """Returns the folder of a run, or that of a preset. A path that exists comes first."""
     if Path(path).is_dir():
         return RunFolder(path)
@@ -76,7 +78,7 @@ def _run(path: str | os.PathLike, argument: str) -> RunFolder:
         return presets.run_of(name)
     received = "Received the file" if Path(path).exists() else "Not found"
     raise UserError(
-        f"{argument} must be the folder of a run, a .keras file, a folder that kseg.export "
+        f"{rule} the folder of a run, a .keras file, a folder that kseg.export "
         f"--format=weights has written, or a preset ({', '.join(list_presets())}). {received}: "
         f"{name}"
     )

@@ -31,7 +31,7 @@ from kseg.formats.imports.imported_network import ImportedNetwork
 from kseg.formats.imports.networks import read_network
 from kseg.formats.imports.variables import FROZEN_GRAPH
 from kseg.models import PRESETS, Preset
-from kseg.runs.folder import RunFolder
+from kseg.runs.folder import RunFolder, is_run
 from kseg.runs.imported import new_run, write_run
 from kseg.runs.rules import to_text
 
@@ -55,9 +55,8 @@ def run_of(name: str) -> RunFolder:
     """
     preset = PRESETS[name]
     for folder in search_folders():
-        run = RunFolder(folder / name)
-        if run.experiment_file.is_file():
-            return run
+        if is_run(folder / name):
+            return RunFolder(folder / name)
     source = _find(preset) or _download(preset)
     if source.is_file():
         _check_hash(preset, source)
@@ -169,7 +168,7 @@ def _keep(preset: Preset, network: ImportedNetwork, place: Path, source: Path) -
         os.rename(partial, target)
         print(f"preset {preset.name}: {source} was imported, run written: {target}")
     except OSError:
-        if not RunFolder(target).experiment_file.is_file():
+        if not is_run(target):
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -25,12 +25,12 @@ from kseg.errors import UserError
 from kseg.formats import labels_file
 from kseg.formats.model_card import model_card, recipe
 from kseg.models import Segmenter
+from kseg.runs.checkpoints import in_short, misfits
 from kseg.runs.experiment_flags import from_flagfile
 from kseg.runs.folder import RunFolder
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 RECIPE, CARD = "recipe.flags", "README.md"
-_SHOWN = 5  # Number of differences named in a message.
 
 
 def write(
@@ -102,29 +102,16 @@ def load(path: str | os.PathLike, **changes) -> Segmenter:
     model = experiment.build_model(stored.num_classes, with_backbone_weights=False)
     model = model.without_auxiliary()
     weights = {weight.path: weight for weight in stored.without_auxiliary().weights}
-    if faults := _misfits(weights, model):
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
+    variables = {variable.path: variable for variable in model.weights}
+    if faults := misfits(shapes, variables):
         raise UserError(
-            f"The changes must fit the weights of {path}: {'; '.join(faults[:_SHOWN])}{more}. "
-            f"Received: {changes}"
+            f"The changes must fit the weights of {path}: {in_short(faults)}. Received: {changes}"
         )
-    for weight in model.weights:
-        weight.assign(weights[weight.path])
+    for key, variable in variables.items():
+        variable.assign(weights[key])
     model.set_classes(stored.class_names, stored.class_colours)
     return model
-
-
-def _misfits(stored: dict[str, keras.Variable], model: Segmenter) -> list[str]:
-    """Returns how the stored weights, by path, differ from those that a network has."""
-    weights = {weight.path: weight for weight in model.weights}
-    faults = [f"{key} is missing" for key in weights if key not in stored]
-    faults += [f"{key} is not in the network" for key in stored if key not in weights]
-    faults += [
-        f"{key} has shape {tuple(stored[key].shape)}, but {tuple(weight.shape)} in the network"
-        for key, weight in weights.items()
-        if key in stored and stored[key].shape != weight.shape
-    ]
-    return faults
 
 
 def load_keras(path: str | os.PathLike) -> Segmenter:

@@ -74,10 +74,17 @@ def positive_integer_tuple(name: str, value: Any, length: int) -> tuple[int, ...
     Raises:
         ValueError: If `value` is not a tuple or list of `length` integers of at least 1.
     """
-    is_sequence = isinstance(value, (tuple, list)) and len(value) == length
-    if not is_sequence or not all(is_integer(item) and item.__index__() >= 1 for item in value):
+    if not _has_length(value, length) or not all(map(_is_positive_integer, value)):
         raise ValueError(f"`{name}` must be a tuple of {length} integers >= 1. Received: {value!r}")
     return tuple(item.__index__() for item in value)
+
+
+def _has_length(value: Any, length: int) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == length
+
+
+def _is_positive_integer(value: Any) -> bool:
+    return is_integer(value) and value.__index__() >= 1
 
 
 def integer_or_pair(name: str, value: Any) -> tuple[int, int]:
@@ -131,8 +138,7 @@ def number_tuple(name: str, value: Any, length: int) -> tuple[float, ...]:
     Raises:
         ValueError: If `value` is not a tuple or list of `length` finite numbers.
     """
-    is_sequence = isinstance(value, (tuple, list)) and len(value) == length
-    if not is_sequence or not all(is_number(item) for item in value):
+    if not _has_length(value, length) or not all(map(is_number, value)):
         raise ValueError(f"`{name}` must be a tuple of {length} numbers. Received: {value!r}")
     return tuple(float(item) for item in value)
 

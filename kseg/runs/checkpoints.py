@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -264,35 +264,52 @@ def _hints(model: keras.Model) -> dict[str, str]:
     return {path: hint for path, hint in hints.items() if hint}
 
 
+def misfits(
+    stored: Mapping[str, tuple[int, ...]], variables: Mapping[str, keras.Variable]
+) -> list[str]:
+    """Returns how stored weights differ from the variables of a model, in words.
+
+    Args:
+        stored: Shapes of the stored weights, by path.
+        variables: The variables, by path.
+    """
+    faults = [f"{path} is missing" for path in variables if path not in stored]
+    faults += [f"{path} is not in the model" for path in stored if path not in variables]
+    faults += [
+        f"{path} has shape {stored[path]}, but {tuple(variable.shape)} in the model"
+        for path, variable in variables.items()
+        if path in stored and stored[path] != tuple(variable.shape)
+    ]
+    return faults
+
+
+def in_short(faults: Sequence[str]) -> str:
+    """Returns the first faults for a message, and how many more there are."""
+    more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    return f"{'; '.join(faults[:_SHOWN])}{more}"
+
+
 def _refuse_misfits(
     file: CheckpointFile, group: str, variables: dict[str, keras.Variable], model: keras.Model
 ) -> None:
     """Raises `UserError` unless a group holds exactly the variables, by shape and type."""
-    stored = {key: f"{group}/{key}" for key in file.keys(group)}
-    missing = [key for key in variables if key not in stored]
-    unknown = [key for key in stored if key not in variables]
-    faults = [f"{key} is missing" for key in missing]
-    faults += [f"{key} is not in the model" for key in unknown]
-    for key, variable in variables.items():
-        if key not in stored:
-            continue
-        shape, dtype = file.shapes[stored[key]], file.types[stored[key]]
-        if shape != tuple(variable.shape):
-            faults.append(f"{key} has shape {shape}, but {tuple(variable.shape)} in the model")
+    shapes = {key: file.shapes[f"{group}/{key}"] for key in file.keys(group)}
+    faults = misfits(shapes, variables)
+    for key in shapes.keys() & variables.keys():
+        stored, expected = file.types[f"{group}/{key}"], variables[key].dtype
         # Integers have other widths on other backends.
-        elif dtype.kind not in "iu" if "int" in variable.dtype else str(dtype) != variable.dtype:
-            faults.append(f"{key} has type {dtype}, but {variable.dtype} in the model")
+        if stored.kind not in "iu" if "int" in expected else str(stored) != expected:
+            faults.append(f"{key} has type {stored}, but {expected} in the model")
     if faults:
         file.require_intact()  # A damaged header looks like that of another model.
         reasons = [
             hint
             for layer, hint in _hints(model).items()
-            if any(f"/{layer}/" in f"/{key}" for key in (*missing, *unknown))
+            if any(f"/{layer}/" in f"/{key}" for key in shapes.keys() ^ variables.keys())
         ]
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        text = f"{'; '.join(faults[:_SHOWN])}{more}"
         raise UserError(
-            f"{file.path} is a checkpoint of another model ({group}): {'. '.join([text, *reasons])}"
+            f"{file.path} is a checkpoint of another model ({group}): "
+            f"{'. '.join([in_short(faults), *reasons])}"
         )
 
 

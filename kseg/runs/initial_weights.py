@@ -61,9 +61,9 @@ def _misfit(
     """Returns why the stored weights of a layer do not fit; None if they do."""
     if not stored:
         return "only in this network"
-    for path in sorted(variables.keys() ^ stored.keys()):
-        place = "this network" if path in variables else "the stored weights"
-        return f"{_part(name, path)}only in {place}"
+    if different := sorted(variables.keys() ^ stored.keys()):
+        place = "this network" if different[0] in variables else "the stored weights"
+        return f"{_part(name, different[0])}only in {place}"
     for path, variable in variables.items():
         if stored[path].shape != tuple(variable.shape):
             return (

@@ -49,17 +49,27 @@ class AnnounceCompilation(keras.callbacks.Callback):
 
     Without these lines a log says nothing for the minutes that a compilation may take. Keras
     compiles the step again when layers are frozen or released.
+
+    Args:
+        model: The compiled model, before `fit`. If it has its training function already, nothing is
+            compiled and nothing is printed.
+        enabled: Whether XLA compiles its step and this process prints.
     """
 
+    def __init__(self, model: keras.Model, enabled: bool):
+        super().__init__()
+        self._is_due = enabled and model.train_function is None
+
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self._begun = time.monotonic()
-        tqdm.write("compiling the training step", file=sys.stderr)
+        if self._is_due:
+            self._begun = time.monotonic()
+            tqdm.write("compiling the training step", file=sys.stderr)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if self._begun is not None:
+        if self._is_due:
             seconds = time.monotonic() - self._begun
             tqdm.write(f"compiled; with its first step in {seconds:.0f} s", file=sys.stderr)
-            self._begun = None
+            self._is_due = False
 
 
 class ShowProgress(StepCallback):

@@ -19,8 +19,8 @@ from typing import BinaryIO
 from kseg.errors import UserError, signal_name
 
 CHILD = "KSEG_TRAIN_CHILD"
-# After such a line the output of the child is held back until it is known how the child ends.
 _HOLD_SECONDS = 60.0  # The processes notice the death of another within a minute.
+# After such a line the output of the child is held back until it is known how the child ends.
 _TROUBLE = re.compile(rb"Traceback|oordination|JAX distributed service")
 _DEATH = re.compile(rb"oordination service|JAX distributed service|Gloo|NCCL")
 

@@ -190,8 +190,14 @@ class Trainer:
         """Trains until the last step or a signal; returns the exit status."""
         run, is_main = self._run, self._process_group.is_main
         if is_main:
-            place = self._devices, self._process_group
-            announce(self._experiment, self._model, self._plan, *place, self._position)
+            announce(
+                self._experiment,
+                self._model,
+                self._plan,
+                self._devices,
+                self._process_group,
+                self._position,
+            )
         with (
             RunLog(
                 run.logs, run.metrics_file, self._position.step, writes=is_main, guard=run.guard
@@ -227,10 +233,11 @@ class Trainer:
         freeze_parts(self._model, experiment, position.epoch)
         step_log = StepLog(position.step, log, experiment.log_every, plan.total_steps)
         begun = time.monotonic()
-        is_new = self._devices.compiles and self._model.train_function is None
         loss = self._fit(
             [
-                *([AnnounceCompilation()] if is_new and self._process_group.is_main else []),
+                AnnounceCompilation(
+                    self._model, self._devices.compiles and self._process_group.is_main
+                ),
                 ShowProgress(position, plan, self._bar, experiment.batch_size),
                 RestoreMetrics(self._metrics),
                 StopOnBadLoss(position.step),
@@ -267,9 +274,7 @@ class Trainer:
         step, is_best = row["step"], False
         is_last = step == self._plan.total_steps
         if self._validation and (is_last or row["epoch"] % self._experiment.val_every == 0):
-            path = self._run.path
-            if not self._position.pending:
-                path = self._save(step, log, pending=json.dumps(row))
+            path = self._save(step, log, pending=json.dumps(row))
             miou = self._validation.measure(row, log, stop.received_here)
             if miou is None:
                 return path

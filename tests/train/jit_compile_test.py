@@ -76,7 +76,7 @@ def test_compiled_steps_are_those_that_are_not_compiled(context, capfd):
         model.compile(optimizer, loss, jit_compile=jit_compile)
         model.fit(
             np.tile(features, (STEPS, 1, 1, 1)), np.tile(labels, (STEPS, 1, 1)), batch_size=2,
-            verbose=0, shuffle=False, callbacks=[AnnounceCompilation()] if jit_compile else [],
+            verbose=0, shuffle=False, callbacks=[AnnounceCompilation(model, jit_compile)],
         )  # fmt: skip
         ends.append(model.get_weights())
     moved = sum(np.sum((end - start) ** 2) for end, start in zip(ends[0], initial, strict=True))
